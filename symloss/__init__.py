@@ -1,0 +1,22 @@
+"""The symmetric head and the losses of SymNets (Zhang et al., CVPR 2019) for PyTorch."""
+
+from symloss import functional
+from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
+from symloss.objective import SymNetLosses, symnet_losses
+from symloss.training import AnnealedLR, TwoOptimizerStep, parameter_groups, progressive_lambda
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnnealedLR",
+    "RoutedLogits",
+    "SymNetLosses",
+    "SymmetricHead",
+    "SymmetricHead2d",
+    "TwoOptimizerStep",
+    "functional",
+    "parameter_groups",
+    "progressive_lambda",
+    "route",
+    "symnet_losses",
+]

@@ -1,0 +1,380 @@
+r"""The six losses of SymNets as pure functions of joint logits.
+
+Joint logits hold the outputs of two classifiers side by side along dim 1:
+:math:`v = [v^s; v^t]` with :math:`2K` entries, the first :math:`K` of the source classifier
+:math:`C^s`, the last :math:`K` of the target classifier :math:`C^t`. As in
+:func:`torch.nn.functional.cross_entropy`, any number of dimensions may follow, so ``(N, 2K)``
+logits of images and ``(N, 2K, H, W)`` logits of dense prediction both work; every remaining
+index is one position. Per position,
+
+.. math::
+
+    p^s = \mathrm{softmax}(v^s), \quad p^t = \mathrm{softmax}(v^t), \quad
+    p^{st} = \mathrm{softmax}([v^s; v^t]), \quad
+    a = \log\sum_k e^{v^s_k}, \quad b = \log\sum_k e^{v^t_k}, \quad d = a - b,
+
+and :math:`P(\text{source} \mid x) = \sum_k p^{st}_k = \sigma(d)`, with :math:`\sigma` the
+logistic function. Equation numbers are those of the paper (Zhang et al., *Domain-Symmetric
+Networks for Adversarial Domain Adaptation*, CVPR 2019).
+
+What holds for every loss here:
+
+- float16 and bfloat16 logits, also under autocast, are computed in float32 and give float32
+  results; float64 stays float64.
+- Each loss can be differentiated twice.
+- No probability is put into a logarithm. Finite logits of any size give a finite loss.
+- NaN stays NaN, and an infinite logit gives what the equation gives, or NaN; nothing is hidden or
+  replaced.
+"""
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "split_logits",
+    "source_task",
+    "target_task",
+    "domain_discrimination",
+    "category_confusion",
+    "domain_confusion",
+    "symmetric_entropy",
+]
+
+
+def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Split joint logits into those of the source and of the target classifier.
+
+    .. math:: v = [v^s; v^t] \mapsto (v^s, v^t)
+
+    Args:
+        logits: Joint logits, ``(N, 2K, ...)``, of any floating dtype.
+
+    Returns:
+        Two views of ``logits``, source first, each ``(N, K, ...)``.
+
+    Raises:
+        TypeError: If ``logits`` is not a floating-point tensor.
+        ValueError: If ``logits`` is empty, has fewer than 2 dimensions, or an odd dim 1.
+
+    Source:
+        Section 3.1 of the paper: the classifier :math:`C^{st}` is :math:`C^s` beside :math:`C^t`.
+
+    Example:
+        >>> source, target = split_logits(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        >>> source, target
+        (tensor([[1., 2.]]), tensor([[3., 4.]]))
+    """
+    _check_logits("logits", logits)
+    half = logits.shape[1] // 2
+    return logits[:, :half], logits[:, half:]
+
+
+def source_task(
+    logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+) -> Tensor:
+    r"""Cross-entropy of the source classifier on labelled source samples, eq. (5).
+
+    .. math:: \mathcal{E}^s_{task} = -\log p^s_y = a - v^s_y
+
+    Args:
+        logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
+        labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
+        reduction: ``"mean"`` over the positions whose label counts, ``"sum"``, or ``"none"``.
+        ignore_index: Label of positions that do not count. They are 0 under ``"none"``; if no
+            position counts, the mean is NaN.
+
+    Returns:
+        A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
+        float64 logits.
+
+    Raises:
+        TypeError: If ``logits`` is not floating point or ``labels`` is not integer.
+        ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, or a
+            label is outside ``[0, K)`` and not ``ignore_index``. Labels on a GPU, and under
+            ``torch.compile``, are not checked for their range here, to avoid a sync; there it
+            is for torch's own cross-entropy to refuse them.
+
+    Source:
+        Eq. (5) of the paper.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
+        >>> source_task(logits, torch.tensor([1]))  # log 2
+        tensor(0.6931)
+    """
+    return _task(0, logits, labels, reduction, ignore_index)
+
+
+def target_task(
+    logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+) -> Tensor:
+    r"""Cross-entropy of the target classifier on labelled source samples, eq. (6).
+
+    .. math:: \mathcal{E}^t_{task} = -\log p^t_y = b - v^t_y
+
+    It ties neuron :math:`k` of the target classifier to neuron :math:`k` of the source
+    classifier, which category-level confusion builds on.
+
+    Args:
+        logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
+        labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
+        reduction: As in :func:`source_task`.
+        ignore_index: As in :func:`source_task`.
+
+    Returns:
+        A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
+        float64 logits.
+
+    Raises:
+        TypeError: As in :func:`source_task`.
+        ValueError: As in :func:`source_task`.
+
+    Source:
+        Eq. (6) of the paper.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 3.0, 0.0, 0.0]])
+        >>> target_task(logits, torch.tensor([0]))  # log 2
+        tensor(0.6931)
+    """
+    return _task(1, logits, labels, reduction, ignore_index)
+
+
+@overload
+def domain_discrimination(
+    source_logits: Tensor, target_logits: Tensor, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor: ...
+
+
+@overload
+def domain_discrimination(
+    source_logits: Tensor, target_logits: Tensor, reduction: Literal["none"]
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def domain_discrimination(
+    source_logits: Tensor, target_logits: Tensor, reduction: str
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def domain_discrimination(
+    source_logits: Tensor, target_logits: Tensor, reduction: str = "mean"
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Two-way cross-entropy that tells source from target samples, eq. (7).
+
+    .. math::
+
+        \mathcal{E}^{st}_{domain} = -\log\sum_k p^{st}_k(x^s) - \log\sum_k p^{st}_{k+K}(x^t)
+        = -\log\sigma(d(x^s)) - \log\sigma(-d(x^t))
+
+    Args:
+        source_logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
+        target_logits: Joint logits of target samples, ``(M, 2K, ...)``; the batch and the
+            trailing sizes may differ from the source's.
+        reduction: ``"mean"``, the mean over source plus the mean over target; ``"sum"``, the sum
+            over both; or ``"none"``.
+
+    Returns:
+        A scalar, or the pair (source ``(N, ...)``, target ``(M, ...)``) under ``"none"``: at
+        least 0, in nats; float32, or float64 for float64 logits.
+
+    Raises:
+        TypeError: If an argument is not a floating-point tensor.
+        ValueError: If a shape does not fit, a batch is empty, the two have different dim 1, or
+            ``reduction`` is unknown.
+
+    Source:
+        Eq. (7) of the paper.
+
+    Example:
+        >>> source, target = torch.zeros(4, 6), torch.zeros(2, 6)
+        >>> domain_discrimination(source, target)  # 2 log 2
+        tensor(1.3863)
+    """
+    _check_reduction(reduction)
+    source = -F.logsigmoid(_domain_logit("source_logits", source_logits))
+    target = -F.logsigmoid(-_domain_logit("target_logits", target_logits))
+    if source_logits.shape[1] != target_logits.shape[1]:
+        raise ValueError(
+            "source_logits and target_logits must have the same dim 1 (2K), got shapes "
+            f"{tuple(source_logits.shape)} and {tuple(target_logits.shape)}"
+        )
+    if reduction == "none":
+        return source, target
+    return _reduce(source, reduction) + _reduce(target, reduction)
+
+
+def category_confusion(
+    source_logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+) -> Tensor:
+    r"""Cross-entropy of a source sample's pair of neurons to the uniform distribution, eq. (8).
+
+    .. math::
+
+        \mathcal{F}^{st}_{category} = -\tfrac{1}{2}\log p^{st}_{y} - \tfrac{1}{2}\log p^{st}_{y+K}
+
+    It equals ``(source_task + target_task) / 2 + domain_confusion``, all on the source sample,
+    and is therefore at least :math:`\log 2`.
+
+    Args:
+        source_logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
+        labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
+        reduction: As in :func:`source_task`.
+        ignore_index: As in :func:`source_task`.
+
+    Returns:
+        A scalar, or ``(N, ...)`` under ``"none"``: at least :math:`\log 2` where it counts, in
+        nats; float32, or float64 for float64 logits.
+
+    Raises:
+        TypeError: As in :func:`source_task`.
+        ValueError: As in :func:`source_task`.
+
+    Source:
+        Eq. (8) of the paper.
+
+    Example:
+        >>> category_confusion(torch.zeros(1, 4), torch.tensor([0]))  # log 4
+        tensor(1.3863)
+    """
+    log_p = F.log_softmax(_centred("source_logits", source_logits), dim=1)
+    _check_labels(source_logits, labels, reduction, ignore_index)
+    source, target = (
+        F.nll_loss(half, labels.long(), ignore_index=ignore_index, reduction=reduction)
+        for half in split_logits(log_p)
+    )
+    return (source + target) / 2
+
+
+def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Cross-entropy of a sample's domain prediction to the uniform distribution, eq. (9).
+
+    .. math::
+
+        \mathcal{F}^{st}_{domain} = -\tfrac{1}{2}\log\sum_k p^{st}_{k+K}
+        - \tfrac{1}{2}\log\sum_k p^{st}_k = -\tfrac{1}{2}[\log\sigma(-d) + \log\sigma(d)]
+
+    On source logits it is eq. (12), the ablation without category-level confusion.
+
+    Args:
+        target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or ``(N, ...)`` under ``"none"``: at least :math:`\log 2`, reached at
+        :math:`a = b`, in nats; float32, or float64 for float64 logits.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor.
+        ValueError: If its shape does not fit, the batch is empty, or ``reduction`` is unknown.
+
+    Source:
+        Eq. (9) of the paper.
+
+    Example:
+        >>> domain_confusion(torch.zeros(3, 4))  # log 2
+        tensor(0.6931)
+    """
+    d = _domain_logit("target_logits", target_logits)
+    return _reduce(-(F.logsigmoid(d) + F.logsigmoid(-d)) / 2, reduction)
+
+
+def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Entropy of the category prediction summed over pairs of neurons, eq. (10).
+
+    .. math::
+
+        \mathcal{M}^{st} = -\sum_k q_k \log q_k, \qquad q_k = p^{st}_k + p^{st}_{k+K}
+
+    Args:
+        target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or ``(N, ...)`` under ``"none"``: in :math:`[0, \log K]`, in nats; float32, or
+        float64 for float64 logits.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor.
+        ValueError: If its shape does not fit, the batch is empty, or ``reduction`` is unknown.
+
+    Source:
+        Eq. (10) of the paper.
+
+    Example:
+        >>> symmetric_entropy(torch.zeros(3, 8))  # log 4
+        tensor(1.3863)
+    """
+    pairs = torch.stack(split_logits(_centred("target_logits", target_logits)))
+    log_q = F.log_softmax(pairs.logsumexp(0), dim=1)
+    return _reduce(-(log_q.exp() * log_q).sum(1), reduction)
+
+
+def _task(half: int, logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
+    v = split_logits(_centred("logits", logits))[half]
+    _check_labels(logits, labels, reduction, ignore_index)
+    return F.cross_entropy(v, labels.long(), ignore_index=ignore_index, reduction=reduction)
+
+
+def _domain_logit(name: str, logits: Tensor) -> Tensor:
+    source, target = split_logits(_centred(name, logits))
+    return source.logsumexp(1) - target.logsumexp(1)
+
+
+def _centred(name: str, logits: Tensor) -> Tensor:
+    # No loss depends on a constant added to all 2K logits, so the maximum needs no gradient.
+    _check_logits(name, logits)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits - logits.detach().amax(1, keepdim=True)
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    _check_reduction(reduction)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _check_logits(name: str, logits: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {logits.dtype}")
+    if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
+        raise ValueError(
+            f"{name} must have shape (N, 2K, ...) with 2K even and positive, "
+            f"got {tuple(logits.shape)}"
+        )
+    if logits.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
+
+
+def _check_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> None:
+    _check_reduction(reduction)
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integer, got {labels.dtype}")
+    expected = logits.shape[:1] + logits.shape[2:]
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels must have shape {tuple(expected)} for logits of shape "
+            f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        num_classes = logits.shape[1] // 2
+        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
+        if wrong.numel():
+            raise ValueError(
+                f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
+                f"got {int(wrong[0])}"
+            )

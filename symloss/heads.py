@@ -1,0 +1,305 @@
+r"""Heads that hold two classifiers side by side, and the routing of gradients through a head.
+
+The two players of eq. (11) share one head. The head learns from joint logits whose features are
+detached, the extractor from joint logits whose parameters are detached; both hold the same
+numbers, so the sum of the two players' losses needs one backward, without gradient reversal.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
+
+
+class RoutedLogits(NamedTuple):
+    r"""The same joint logits twice, each with a gradient path of its own.
+
+    No equation: it carries the routing that :func:`route` describes.
+
+    Attributes:
+        classifier: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
+        extractor: Joint logits ``(N, 2K, ...)`` whose gradient reaches the features only.
+
+    Source:
+        The two players of eq. (11) of the paper.
+
+    Example:
+        >>> features = torch.ones(1, 3, requires_grad=True)
+        >>> routed = SymmetricHead(3, 2).adversarial(features)
+        >>> torch.equal(routed.classifier, routed.extractor)
+        True
+        >>> routed.classifier.sum().backward()
+        >>> features.grad is None
+        True
+    """
+
+    classifier: Tensor
+    extractor: Tensor
+
+
+def route(head: nn.Module, features: Tensor) -> RoutedLogits:
+    r"""Run any head twice so that its losses and the extractor's losses share one backward.
+
+    .. math::
+
+        v_{classifier} = h_\theta(\mathrm{stopgrad}(f)), \qquad
+        v_{extractor} = h_{\mathrm{stopgrad}(\theta)}(f)
+
+    Use it for heads of your own (an MLP, a head in ``DistributedDataParallel``, one with tied or
+    frozen parameters); :meth:`SymmetricHead.adversarial` does the same for one linear layer.
+    Buffers are updated by both passes, so batch norm in a head counts each batch twice: put a
+    bottleneck with batch norm in the extractor. A head with dropout draws two masks.
+    ``torch.compile(fullgraph=True)`` traces it from torch 2.6.
+
+    Args:
+        head: A module that maps features to joint logits ``(N, 2K, ...)``.
+        features: What ``head`` takes: a tensor of any floating dtype.
+
+    Returns:
+        The joint logits of both passes, in the head's dtype.
+
+    Raises:
+        TypeError: If ``head`` is not a module or ``features`` is not a floating-point tensor.
+
+    Source:
+        The two players of eq. (11) of the paper.
+
+    Example:
+        >>> head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6))
+        >>> route(head, torch.randn(4, 8)).extractor.shape
+        torch.Size([4, 6])
+    """
+    if not isinstance(head, nn.Module):
+        raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        got = features.dtype if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features must be a floating-point tensor, got {got}")
+    # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
+    local = head.module if isinstance(head, DistributedDataParallel) else head
+    detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
+    return RoutedLogits(
+        classifier=head(features.detach()),
+        extractor=functional_call(local, detached, (features,)),
+    )
+
+
+class SymmetricHead(nn.Linear):
+    r"""Source and target classifier as one linear layer with 2K outputs.
+
+    .. math:: v = W f + c, \qquad v = [v^s; v^t] \in \mathbb{R}^{2K}
+
+    The first K outputs are the source classifier :math:`C^s`, the last K the target classifier
+    :math:`C^t`; their joint softmax is :math:`C^{st}`. It is a :class:`torch.nn.Linear` with
+    ``state_dict`` keys ``weight`` ``(2K, F)`` and ``bias`` ``(2K,)`` and torch's default init.
+
+    Args:
+        in_features: Size F of a feature, at least 1.
+        num_classes: Number K of categories, at least 1.
+        bias: Whether the layer adds a bias.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Shape:
+        Features ``(N, F)`` in the parameters' dtype (or autocast's); joint logits ``(N, 2K)``.
+
+    Raises:
+        ValueError: If ``in_features`` or ``num_classes`` is below 1, or, when called, features do
+            not have shape ``(N, F)``.
+
+    Source:
+        Section 3.1 of the paper.
+
+    Example:
+        >>> head = SymmetricHead(2048, 31)
+        >>> head(torch.randn(8, 2048)).shape
+        torch.Size([8, 62])
+        >>> head.predict(torch.randn(8, 2048)).shape
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_positive(in_features=in_features, num_classes=num_classes)
+        super().__init__(in_features, 2 * num_classes, bias=bias, device=device, dtype=dtype)
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_classifiers(cls, source: nn.Linear, target: nn.Linear) -> "SymmetricHead":
+        r"""Make a head out of copies of two trained classifiers.
+
+        .. math:: W = [W^s; W^t], \qquad c = [c^s; c^t]
+
+        Args:
+            source: The source classifier, F to K.
+            target: The target classifier, F to K, on the same device and of the same dtype.
+
+        Returns:
+            A head whose joint logits are the two classifiers' outputs side by side.
+
+        Raises:
+            TypeError: If an argument is not a :class:`torch.nn.Linear`.
+            ValueError: If their shapes, dtypes or devices differ, or only one has a bias.
+
+        Source:
+            Section 3.1 of the paper.
+
+        Example:
+            >>> source, target = nn.Linear(8, 3), nn.Linear(8, 3)
+            >>> head = SymmetricHead.from_classifiers(source, target)
+            >>> torch.equal(head.weight[3:], target.weight)
+            True
+        """
+        for name, layer in (("source", source), ("target", target)):
+            if not isinstance(layer, nn.Linear):
+                raise TypeError(f"{name} must be a torch.nn.Linear, got {type(layer).__name__}")
+        facts = [
+            (tuple(weight.shape), layer.bias is not None, weight.dtype, weight.device)
+            for layer in (source, target)
+            for weight in (layer.weight,)
+        ]
+        if facts[0] != facts[1]:
+            raise ValueError(
+                "source and target must agree in (weight shape, bias, dtype, device), "
+                f"got {facts[0]} and {facts[1]}"
+            )
+        head = cls(source.in_features, source.out_features, source.bias is not None, "meta")
+        head.weight = nn.Parameter(torch.cat([source.weight, target.weight]).detach())
+        if source.bias is not None:
+            head.bias = nn.Parameter(torch.cat([source.bias, target.bias]).detach())
+        return head
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return joint logits ``(N, 2K)`` of features ``(N, F)``."""
+        self._check(features)
+        return super().forward(features)
+
+    def adversarial(self, features: Tensor) -> RoutedLogits:
+        """Return :class:`RoutedLogits` ``(N, 2K)``, as :func:`route` does."""
+        self._check(features)
+        return _adversarial(F.linear, features, self.weight, self.bias)
+
+    def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
+        """Return the category indices ``(N,)``, int64, that one classifier predicts.
+
+        Args:
+            features: Features ``(N, F)``.
+            classifier: ``"target"`` or ``"source"``.
+
+        Raises:
+            ValueError: If ``classifier`` is neither.
+        """
+        return _predict(self, features, classifier)
+
+    def _check(self, features: Tensor) -> None:
+        if features.dim() != 2 or features.shape[1] != self.in_features:
+            raise ValueError(
+                f"features must have shape (N, {self.in_features}), got {tuple(features.shape)}"
+            )
+
+
+class SymmetricHead2d(nn.Conv2d):
+    r"""Source and target classifier as one 1x1 convolution with 2K outputs, for dense prediction.
+
+    .. math:: v_{hw} = W f_{hw} + c, \qquad v_{hw} = [v^s_{hw}; v^t_{hw}] \in \mathbb{R}^{2K}
+
+    A :class:`torch.nn.Conv2d` with ``state_dict`` keys ``weight`` ``(2K, C, 1, 1)`` and ``bias``
+    ``(2K,)`` and torch's default init: at every pixel it is a :class:`SymmetricHead`.
+
+    Args:
+        in_channels: Number C of feature channels, at least 1.
+        num_classes: Number K of categories, at least 1.
+        bias: Whether the layer adds a bias.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+
+    Shape:
+        Features ``(N, C, H, W)`` in the parameters' dtype (or autocast's); joint logits
+        ``(N, 2K, H, W)``.
+
+    Raises:
+        ValueError: If ``in_channels`` or ``num_classes`` is below 1, or, when called, features do
+            not have shape ``(N, C, H, W)``.
+
+    Source:
+        Section 3.1 of the paper, at every pixel.
+
+    Example:
+        >>> head = SymmetricHead2d(256, 19)
+        >>> head(torch.randn(2, 256, 4, 8)).shape
+        torch.Size([2, 38, 4, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_positive(in_channels=in_channels, num_classes=num_classes)
+        super().__init__(in_channels, 2 * num_classes, 1, bias=bias, device=device, dtype=dtype)
+        self.num_classes = num_classes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return joint logits ``(N, 2K, H, W)`` of features ``(N, C, H, W)``."""
+        self._check(features)
+        return super().forward(features)
+
+    def adversarial(self, features: Tensor) -> RoutedLogits:
+        """Return :class:`RoutedLogits` ``(N, 2K, H, W)``, as :func:`route` does."""
+        self._check(features)
+        return _adversarial(F.conv2d, features, self.weight, self.bias)
+
+    def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
+        """Return the category indices ``(N, H, W)``, int64, that one classifier predicts.
+
+        Args:
+            features: Features ``(N, C, H, W)``.
+            classifier: ``"target"`` or ``"source"``.
+
+        Raises:
+            ValueError: If ``classifier`` is neither.
+        """
+        return _predict(self, features, classifier)
+
+    def _check(self, features: Tensor) -> None:
+        if features.dim() != 4 or features.shape[1] != self.in_channels:
+            raise ValueError(
+                f"features must have shape (N, {self.in_channels}, H, W), "
+                f"got {tuple(features.shape)}"
+            )
+
+
+def _adversarial(
+    layer: Callable[..., Tensor], features: Tensor, weight: Tensor, bias: Tensor | None
+) -> RoutedLogits:
+    return RoutedLogits(
+        classifier=layer(features.detach(), weight, bias),
+        extractor=layer(features, weight.detach(), None if bias is None else bias.detach()),
+    )
+
+
+@torch.no_grad()
+def _predict(head: SymmetricHead | SymmetricHead2d, features: Tensor, classifier: str) -> Tensor:
+    if classifier not in ("target", "source"):
+        raise ValueError(f"classifier must be 'target' or 'source', got {classifier!r}")
+    logits: Tensor = head(features)
+    source, target = logits.chunk(2, dim=1)
+    return (target if classifier == "target" else source).argmax(1)
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
