@@ -247,7 +247,7 @@ def category_confusion(
         F.nll_loss(half, labels.long(), ignore_index=ignore_index, reduction=reduction)
         for half in split_logits(log_p)
     )
-    return (source + target) / 2
+    return source / 2 + target / 2
 
 
 def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:

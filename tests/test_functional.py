@@ -1,0 +1,429 @@
+import math
+import re
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.autograd import gradcheck, gradgradcheck
+
+from symloss import functional as sf
+
+LABELLED = ["source_task", "target_task", "category_confusion"]
+UNLABELLED = ["domain_confusion", "symmetric_entropy"]
+SHAPES = [(5, 6), (1, 2), (3, 62), (4, 6, 7), (2, 6, 3, 4), (2, 4, 1, 2, 3)]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def draw(shape, dtype=torch.float64, scale=3.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+    labels = torch.randint(shape[1] // 2, shape[:1] + shape[2:], generator=generator)
+    return logits.to(dtype), labels
+
+
+def call(name, logits, labels, **options):
+    arguments = (logits, labels) if name in LABELLED else (logits,)
+    return getattr(sf, name)(*arguments, **options)
+
+
+def expected(name, logits, labels):
+    v = reference.flatten(logits.detach().to(torch.float64))
+    arguments = (v, labels.numpy().ravel()) if name in LABELLED else (v,)
+    return getattr(reference, name)(*arguments)
+
+
+def unflatten(gradient, shape):
+    return torch.as_tensor(gradient).reshape(*shape[:1], *shape[2:], shape[1]).movedim(-1, 1)
+
+
+# Values and gradients
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_the_papers_equation(name, shape, dtype):
+    logits, labels = draw(shape, dtype)
+    value, gradient = expected(name, logits, labels)
+    out_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5
+    for reduction, reduced in (
+        ("none", value.reshape(labels.shape)),
+        ("sum", value.sum()),
+        ("mean", value.mean()),
+    ):
+        loss = call(name, logits, labels, reduction=reduction)
+        assert loss.dtype == out_dtype
+        torch.testing.assert_close(
+            loss, torch.as_tensor(reduced, dtype=out_dtype), rtol=rtol, atol=rtol
+        )
+    logits.requires_grad_()
+    call(name, logits, labels, reduction="sum").backward()
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        logits.grad.double(),
+        unflatten(gradient, shape),
+        rtol=max(rtol, rounding),
+        atol=max(rtol, rounding),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shapes", [((5, 6), (3, 6)), ((2, 6, 3, 4), (3, 6, 5, 2))])
+def test_domain_discrimination_equals_the_papers_equation(shapes, dtype):
+    source, target = draw(shapes[0], dtype)[0], draw(shapes[1], dtype, seed=1)[0]
+    value_s, gradient_s = reference.discrimination_of_source(reference.flatten(source.double()))
+    value_t, gradient_t = reference.discrimination_of_target(reference.flatten(target.double()))
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5
+    close = {"rtol": rtol, "atol": rtol, "check_dtype": False}
+    pair = sf.domain_discrimination(source, target, reduction="none")
+    assert pair[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for loss, value, shape in zip(pair, (value_s, value_t), shapes, strict=True):
+        torch.testing.assert_close(
+            loss, torch.as_tensor(value).reshape(shape[:1] + shape[2:]), **close
+        )
+    for reduction, reduced in (
+        ("sum", value_s.sum() + value_t.sum()),
+        ("mean", value_s.mean() + value_t.mean()),
+    ):
+        loss = sf.domain_discrimination(source, target, reduction=reduction)
+        torch.testing.assert_close(loss, torch.tensor(reduced), **close)
+    source.requires_grad_(), target.requires_grad_()
+    sf.domain_discrimination(source, target, reduction="sum").backward()
+    close["atol"] = close["rtol"] = max(rtol, torch.finfo(dtype).eps)
+    torch.testing.assert_close(source.grad, unflatten(gradient_s, shapes[0]), **close)
+    torch.testing.assert_close(target.grad, unflatten(gradient_t, shapes[1]), **close)
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("shape", [(3, 6), (2, 4, 3), (2, 4, 1, 2)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradients_once_and_twice(name, shape, reduction):
+    logits, labels = draw(shape)
+    logits.requires_grad_()
+
+    def loss(v):
+        return call(name, v, labels, reduction=reduction)
+
+    assert gradcheck(loss, (logits,))
+    assert gradgradcheck(loss, (logits,))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradients_of_domain_discrimination_once_and_twice(reduction):
+    source = draw((3, 6))[0].requires_grad_()
+    target = draw((2, 6, 2), seed=1)[0].requires_grad_()
+
+    def loss(s, t):
+        return sf.domain_discrimination(s, t, reduction=reduction)
+
+    assert gradcheck(loss, (source, target))
+    assert gradgradcheck(loss, (source, target))
+
+
+# Stability
+
+
+def relative(got, want):
+    return ((got.double() - want).abs().max() / want.abs().max()).item()
+
+
+EXTREMES = [
+    (torch.float32, 1e4, 0.0, 1e-4),
+    (torch.float32, 3.0, 1e3, 1e-4),
+    (torch.float32, 3.0, 1e4, 1e-4),
+    (torch.float32, 3.0, -1e4, 1e-4),
+    (torch.float16, 2e4, 0.0, 1e-3),
+    (torch.bfloat16, 1e38, 0.0, 1e-2),
+]
+
+
+@pytest.mark.parametrize(("dtype", "scale", "shift", "rtol"), EXTREMES)
+@pytest.mark.parametrize("name", [*LABELLED, *UNLABELLED, "source", "target"])
+def test_large_and_shifted_logits_match_float64(name, dtype, scale, shift, rtol):
+    limit = 0.45 * torch.finfo(dtype).max  # the difference of two logits must be finite
+    wide, labels = draw((64, 10), scale=scale)
+    logits = (wide.clamp(-limit, limit) + shift).to(dtype)
+    # Two rows that do not saturate, whatever the scale: the entropy has a gradient there.
+    logits[:2] = (draw((2, 10))[0] + shift).to(dtype)
+    v = logits.double().numpy()
+    if name in ("source", "target"):
+        value, gradient = getattr(reference, f"discrimination_of_{name}")(v)
+    else:
+        value, gradient = expected(name, logits, labels)
+    logits.requires_grad_()
+    if name in ("source", "target"):
+        pair = sf.domain_discrimination(logits, logits, reduction="none")
+        loss = pair[name == "target"]
+    else:
+        loss = call(name, logits, labels, reduction="none")
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(logits.grad).all()
+    np.testing.assert_allclose(loss.detach().double(), value, rtol=1e-4, atol=1e-6)
+    assert relative(logits.grad, torch.as_tensor(gradient)) < rtol
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+def test_second_derivatives_stay_finite(name, scale):
+    logits, labels = draw((16, 10), torch.float32, scale)
+    logits.requires_grad_()
+    loss = call(name, logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), logits)
+    assert torch.isfinite(second).all()
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_numbers_are_not_hidden(name, bad):
+    logits, labels = draw((2, 6))
+    logits[0, 1] = bad
+    loss = call(name, logits, labels, reduction="none")
+    assert not torch.isfinite(loss[0])
+    assert torch.isfinite(loss[1])
+    assert not torch.isfinite(call(name, logits, labels))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_numbers_are_not_hidden_by_domain_discrimination(bad):
+    good, _ = draw((2, 6))
+    logits = good.clone()
+    logits[0, 1] = bad
+    assert not torch.isfinite(sf.domain_discrimination(logits, good))
+    assert not torch.isfinite(sf.domain_discrimination(good, logits))
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+def test_autocast_computes_in_float32(name):
+    logits, labels = draw((8, 10), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = call(name, logits.bfloat16(), labels)
+        full = call(name, logits, labels)
+    assert half.dtype == full.dtype == torch.float32
+    torch.testing.assert_close(full, call(name, logits, labels))
+    torch.testing.assert_close(half, call(name, logits.bfloat16().float(), labels))
+
+
+# Properties
+
+
+@st.composite
+def samples(draw_from):
+    n, k = draw_from(st.integers(1, 4)), draw_from(st.integers(1, 6))
+    values = st.floats(-30, 30, width=32)
+    logits = draw_from(arrays(np.float64, (n, 2 * k), elements=values))
+    labels = draw_from(arrays(np.int64, n, elements=st.integers(0, k - 1)))
+    return torch.from_numpy(logits), torch.from_numpy(labels)
+
+
+def everything(logits, labels):
+    """Every loss per position, with the two sides of (7) as entries of their own."""
+    losses = {name: call(name, logits, labels, reduction="none") for name in LABELLED + UNLABELLED}
+    source, target = sf.domain_discrimination(logits, logits, reduction="none")
+    return losses | {"source": source, "target": target}
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-9, atol=1e-9, msg=name)
+
+
+@given(samples(), st.floats(-1e4, 1e4))
+def test_a_constant_added_to_all_logits_changes_nothing(sample, constant):
+    logits, labels = sample
+    assert_same(everything(logits + constant, labels), everything(logits, labels))
+
+
+@given(samples(), st.randoms())
+def test_permuting_the_categories_changes_nothing(sample, random):
+    logits, labels = sample
+    k = logits.shape[1] // 2
+    order = random.sample(range(k), k)
+    permuted = logits[:, order + [k + i for i in order]]
+    new_labels = torch.tensor(order).argsort()[labels]
+    assert_same(everything(permuted, new_labels), everything(logits, labels))
+
+
+@given(samples())
+def test_swapping_the_halves_exchanges_the_players(sample):
+    logits, labels = sample
+    swapped = everything(torch.cat(logits.chunk(2, 1)[::-1], 1), labels)
+    exchanged = {"source_task": "target_task", "source": "target"}
+    exchanged |= {new: old for old, new in exchanged.items()}
+    assert_same(
+        {exchanged.get(name, name): loss for name, loss in swapped.items()},
+        everything(logits, labels),
+    )
+
+
+@given(samples())
+def test_bounds(sample):
+    logits, labels = sample
+    losses = everything(logits, labels)
+    k = logits.shape[1] // 2
+    assert (losses["symmetric_entropy"] >= 0).all()
+    assert (losses["symmetric_entropy"] <= math.log(k) + 1e-12).all()
+    assert (losses["domain_confusion"] >= math.log(2) - 1e-12).all()
+    task = (losses["source_task"] + losses["target_task"]) / 2
+    assert (losses["category_confusion"] - task >= math.log(2) - 1e-12).all()
+
+
+@given(samples())
+def test_equal_halves_reach_log_2(sample):
+    logits, labels = sample
+    source, target = logits.chunk(2, 1)
+    target = target - target.logsumexp(1, keepdim=True) + source.logsumexp(1, keepdim=True)
+    losses = everything(torch.cat([source, target], 1), labels)
+    log2 = torch.full(labels.shape, math.log(2), dtype=torch.float64)
+    torch.testing.assert_close(losses["domain_confusion"], log2)
+    task = (losses["source_task"] + losses["target_task"]) / 2
+    torch.testing.assert_close(losses["category_confusion"] - task, log2)
+
+
+@given(samples())
+def test_category_confusion_is_ablation_13_plus_ablation_12(sample):
+    logits, labels = sample
+    ablation_13 = (sf.source_task(logits, labels) + sf.target_task(logits, labels)) / 2
+    ablation_12 = sf.domain_confusion(logits)
+    torch.testing.assert_close(sf.category_confusion(logits, labels), ablation_13 + ablation_12)
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("shape", [(4, 6, 7), (2, 6, 3, 4)])
+def test_dense_equals_flattened(name, shape):
+    logits, labels = draw(shape)
+    rows = logits.movedim(1, -1).reshape(-1, shape[1])
+    dense = call(name, logits, labels, reduction="none")
+    flat = call(name, rows, labels.reshape(-1), reduction="none")
+    torch.testing.assert_close(dense.reshape(-1), flat)
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+def test_reductions_agree(name):
+    logits, labels = draw((3, 6, 5))
+    each = call(name, logits, labels, reduction="none")
+    torch.testing.assert_close(call(name, logits, labels, reduction="sum"), each.sum())
+    torch.testing.assert_close(call(name, logits, labels), each.sum() / labels.numel())
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("ignore_index", [-100, 255, 1])
+def test_ignored_positions_do_not_count(name, ignore_index):
+    logits, labels = draw((6, 6, 3))
+    labels[::2] = ignore_index
+    counted = labels != ignore_index
+    each = call(name, logits, labels, reduction="none", ignore_index=ignore_index)
+    assert (each[~counted] == 0).all()
+    rows, row_labels = logits.movedim(1, -1)[counted], labels[counted]
+    torch.testing.assert_close(each[counted], call(name, rows, row_labels, reduction="none"))
+    for reduction in ("sum", "mean"):
+        got = call(name, logits, labels, reduction=reduction, ignore_index=ignore_index)
+        torch.testing.assert_close(got, call(name, rows, row_labels, reduction=reduction))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_nothing_that_counts_gives_nan(name):
+    logits, labels = draw((3, 6))
+    assert call(name, logits, torch.full_like(labels, -100)).isnan()
+    assert call(name, logits, torch.full_like(labels, -100), reduction="sum") == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_any_integer_dtype_will_do_for_labels(dtype):
+    logits, labels = draw((5, 6))
+    for name in LABELLED:
+        torch.testing.assert_close(call(name, logits, labels.to(dtype)), call(name, logits, labels))
+
+
+def test_split_logits_returns_views():
+    logits = torch.arange(24.0).view(2, 6, 2).clone()
+    source, target = sf.split_logits(logits)
+    assert torch.equal(torch.cat([source, target], 1), logits)
+    assert source.shape == target.shape == (2, 3, 2)
+    assert source._base is logits
+    assert target._base is logits
+
+
+# Bad input
+
+EVERY = ["split_logits", *LABELLED, *UNLABELLED]
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("shape", [(4, 5), (4, 0), (4,), (), (0, 6), (2, 6, 0)])
+def test_bad_shapes_of_logits(name, shape):
+    with pytest.raises(ValueError, match=r"logits.*" + re.escape(str(shape))):
+        call(name, torch.zeros(shape), torch.zeros(shape[:1], dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_logits_must_be_floating_point(name, dtype):
+    with pytest.raises(TypeError, match=rf"logits must be floating point, got {dtype}"):
+        call(name, torch.zeros(2, 4, dtype=dtype), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_logits_must_be_a_tensor(name):
+    with pytest.raises(TypeError, match="logits must be a tensor, got list"):
+        call(name, [[0.0, 0.0]], torch.tensor([0]))
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(4, 5), torch.zeros(0, 6), torch.zeros(6)])
+def test_domain_discrimination_names_the_bad_argument(bad):
+    with pytest.raises(ValueError, match="target_logits"):
+        sf.domain_discrimination(torch.zeros(2, 6), bad)
+    with pytest.raises(ValueError, match="source_logits"):
+        sf.domain_discrimination(bad, torch.zeros(2, 6))
+
+
+def test_domain_discrimination_needs_the_same_categories():
+    with pytest.raises(ValueError, match=r"same dim 1 .*\(2, 6\) and \(3, 8\)"):
+        sf.domain_discrimination(torch.zeros(2, 6), torch.zeros(3, 8))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 1), (2, 6), ()])
+def test_bad_shapes_of_labels(name, shape):
+    with pytest.raises(
+        ValueError, match=r"labels must have shape \(2,\) .*" + re.escape(str(shape))
+    ):
+        call(name, torch.zeros(2, 6), torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_labels_must_be_integer(name, dtype):
+    with pytest.raises(TypeError, match=f"labels must be integer, got {dtype}"):
+        call(name, torch.zeros(2, 6), torch.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_must_be_a_tensor(name):
+    with pytest.raises(TypeError, match="labels must be a tensor, got list"):
+        call(name, torch.zeros(2, 6), [0, 1])
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("label", [3, 5, -1, -99, 255])
+def test_labels_outside_the_range(name, label):
+    with pytest.raises(ValueError, match=rf"labels must be in \[0, 3\) .*-100, got {label}$"):
+        call(name, torch.zeros(2, 6), torch.tensor([0, label]))
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+def test_unknown_reduction(name):
+    with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none', got 'avg'"):
+        call(name, torch.zeros(2, 6), torch.tensor([0, 1]), reduction="avg")
+
+
+def test_unknown_reduction_of_domain_discrimination():
+    with pytest.raises(ValueError, match="reduction must be"):
+        sf.domain_discrimination(torch.zeros(2, 6), torch.zeros(2, 6), reduction="avg")

@@ -1,0 +1,248 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import symloss
+
+HEADS = {
+    "linear": (lambda **options: symloss.SymmetricHead(4, 3, **options), (5, 4)),
+    "conv": (lambda **options: symloss.SymmetricHead2d(4, 3, **options), (5, 4, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", HEADS)
+def test_joint_logits_are_one_linear_layer(kind, bias):
+    make, shape = HEADS[kind]
+    head, features = make(bias=bias, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    expected = torch.einsum("nf...,kf->nk...", features, head.weight.flatten(1))
+    if bias:
+        expected = expected + head.bias.view(-1, *[1] * (features.dim() - 2))
+    torch.testing.assert_close(head(features), expected)
+    assert list(head.state_dict()) == ["weight", "bias"][: 1 + bias]
+    assert head.num_classes == 3
+
+
+def test_a_layer_trained_elsewhere_loads():
+    trained = nn.Linear(4, 6)
+    head = symloss.SymmetricHead(4, 3)
+    head.load_state_dict(trained.state_dict())
+    features = torch.randn(5, 4)
+    assert torch.equal(head(features), trained(features))
+
+
+def test_the_init_is_torchs():
+    torch.manual_seed(0)
+    expected = nn.Linear(4, 6)
+    torch.manual_seed(0)
+    assert torch.equal(symloss.SymmetricHead(4, 3).weight, expected.weight)
+
+
+def test_device_and_dtype_are_the_users():
+    head = symloss.SymmetricHead(4, 3, device="meta", dtype=torch.bfloat16)
+    assert head.weight.is_meta
+    assert head.weight.dtype == torch.bfloat16
+    head2d = symloss.SymmetricHead2d(4, 3, device="meta", dtype=torch.bfloat16)
+    assert head2d.weight.shape == (6, 4, 1, 1)
+    assert head2d.weight.is_meta
+
+
+# Routing
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 6)).double()
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x):
+        return self.decode(self.encode(x)).repeat(1, 2)[:, :6]
+
+
+def routers():
+    for kind, (make, shape) in HEADS.items():
+        for bias in (True, False):
+            head = make(bias=bias, dtype=torch.float64)
+            yield pytest.param(head, head.adversarial, shape, id=f"{kind}-bias-{bias}")
+            yield pytest.param(
+                head, lambda f, h=head: symloss.route(h, f), shape, id=f"route-{kind}-bias-{bias}"
+            )
+    for head in (mlp(), Tied().double()):
+        yield pytest.param(
+            head, lambda f, h=head: symloss.route(h, f), (5, 4), id=type(head).__name__
+        )
+
+
+@pytest.mark.parametrize(("head", "router", "shape"), [*routers()])
+def test_each_player_gets_its_own_gradient_and_no_other(head, router, shape):
+    features = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    parameters = list(head.parameters())
+    logits = head(features)
+    weights = torch.randn_like(logits)
+    want = torch.autograd.grad((logits.sin() * weights).sum(), [features, *parameters])
+
+    routed = router(features)
+    assert torch.equal(routed.classifier, logits)
+    assert torch.equal(routed.extractor, logits)
+    grads = torch.autograd.grad(
+        (routed.classifier.sin() * weights).sum(), [features, *parameters], allow_unused=True
+    )
+    assert grads[0] is None
+    torch.testing.assert_close(grads[1:], want[1:])
+    grads = torch.autograd.grad(
+        (routed.extractor.sin() * weights).sum(), [features, *parameters], allow_unused=True
+    )
+    assert all(gradient is None for gradient in grads[1:])
+    torch.testing.assert_close(grads[0], want[0])
+
+
+def test_route_leaves_frozen_parameters_and_the_module_alone():
+    head = mlp().eval()
+    head[0].requires_grad_(False)
+    before = copy.deepcopy(head.state_dict())
+    parameters = dict(head.named_parameters())
+    routed = symloss.route(head, torch.randn(5, 4, dtype=torch.float64, requires_grad=True))
+    (routed.classifier.sum() + routed.extractor.sum()).backward()
+    assert head[0].weight.grad is None
+    assert head[2].weight.grad is not None
+    assert not head.training
+    assert all(parameters[name] is p for name, p in head.named_parameters())
+    torch.testing.assert_close(head.state_dict(), before)
+
+
+def test_a_compiled_head_can_be_routed():
+    head = mlp()
+    features = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    routed = symloss.route(torch.compile(head, backend="eager"), features)
+    torch.testing.assert_close(routed.extractor, head(features))
+    routed.extractor.sum().backward()
+    assert features.grad is not None
+    assert all(p.grad is None for p in head.parameters())
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_routing_under_autocast(kind):
+    make, shape = HEADS[kind]
+    head, features = make(), torch.randn(shape, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        routed = head.adversarial(features)
+    assert routed.classifier.dtype == routed.extractor.dtype == torch.bfloat16
+    routed.extractor.float().sum().backward()
+    assert features.grad is not None
+    assert head.weight.grad is None
+
+
+# Prediction
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_predict_is_the_argmax_of_one_half_and_changes_no_mode(kind):
+    make, shape = HEADS[kind]
+    head, features = make(), torch.randn(shape, requires_grad=True)
+    for mode in (True, False):
+        head.train(mode)
+        source, target = head(features).split(3, dim=1)
+        assert torch.equal(head.predict(features), target.argmax(1))
+        assert torch.equal(head.predict(features, "source"), source.argmax(1))
+        assert head.training is mode
+    with torch.inference_mode():
+        assert head.predict(features).shape == (shape[0], *shape[2:])
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_unknown_classifier(kind):
+    make, shape = HEADS[kind]
+    with pytest.raises(ValueError, match="classifier must be 'target' or 'source', got 'both'"):
+        make().predict(torch.randn(shape), classifier="both")
+
+
+# Adopting classifiers
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_from_classifiers(bias):
+    source, target = nn.Linear(4, 3, bias=bias), nn.Linear(4, 3, bias=bias)
+    generator = torch.get_rng_state()
+    head = symloss.SymmetricHead.from_classifiers(source, target)
+    assert torch.equal(torch.get_rng_state(), generator)
+    features = torch.randn(5, 4)
+    torch.testing.assert_close(head(features), torch.cat([source(features), target(features)], 1))
+    assert head.num_classes == 3
+    assert all(p.requires_grad and p.is_leaf for p in head.parameters())
+    with torch.no_grad():
+        head.weight.zero_()
+    assert source.weight.abs().sum() > 0  # a copy
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        nn.Linear(4, 2),
+        nn.Linear(5, 3),
+        nn.Linear(4, 3, bias=False),
+        nn.Linear(4, 3, dtype=torch.float64),
+        nn.Linear(4, 3, device="meta"),
+    ],
+)
+def test_classifiers_that_do_not_fit(target):
+    with pytest.raises(ValueError, match="source and target must agree"):
+        symloss.SymmetricHead.from_classifiers(nn.Linear(4, 3), target)
+
+
+def test_classifiers_must_be_linear():
+    with pytest.raises(TypeError, match=r"target must be a torch.nn.Linear, got Conv2d"):
+        symloss.SymmetricHead.from_classifiers(nn.Linear(4, 3), nn.Conv2d(4, 3, 1))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("head", "argument"),
+    [
+        (symloss.SymmetricHead, "in_features"),
+        (symloss.SymmetricHead2d, "in_channels"),
+    ],
+)
+def test_sizes_below_one(head, argument):
+    with pytest.raises(ValueError, match=f"{argument} must be at least 1, got 0"):
+        head(0, 3)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        head(4, 0)
+
+
+@pytest.mark.parametrize("method", ["__call__", "adversarial", "predict"])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("linear", (4,)),
+        ("linear", (5, 3)),
+        ("linear", (5, 6, 4)),
+        ("conv", (5, 4)),
+        ("conv", (4, 2, 3)),
+        ("conv", (5, 3, 2, 3)),
+    ],
+)
+def test_features_of_the_wrong_shape(method, kind, shape):
+    head = HEADS[kind][0]()
+    with pytest.raises(
+        ValueError, match=r"features must have shape \(N, 4.*got \(" + str(shape[0])
+    ):
+        getattr(head, method)(torch.zeros(shape))
+
+
+def test_route_names_what_is_wrong():
+    with pytest.raises(TypeError, match=r"head must be a torch.nn.Module, got function"):
+        symloss.route(F.relu, torch.zeros(2, 4))
+    with pytest.raises(TypeError, match=r"features must be .* got torch.int64"):
+        symloss.route(mlp(), torch.zeros(2, 4, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"features must be .* got list"):
+        symloss.route(mlp(), [0.0])

@@ -1,0 +1,246 @@
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import symloss
+from symloss import functional as sf
+
+SOURCE_LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 2, 1])
+
+
+def routed(shape, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (
+        torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for _ in range(2)
+    )
+    return symloss.RoutedLogits(*logits)
+
+
+def players(dtype, dense=False):
+    """A conv net with batch norm and a head; no convolution has a bias before a batch norm."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    ]
+    if dense:
+        head = symloss.SymmetricHead2d(16, 3)
+    else:
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12)]
+        head = symloss.SymmetricHead(12, 3)
+    return nn.Sequential(*layers).to(dtype), head.to(dtype)
+
+
+def images(dtype):
+    torch.manual_seed(1)
+    return torch.randn(8, 3, 11, 11, dtype=dtype), 1 + 2 * torch.randn(6, 3, 11, 11, dtype=dtype)
+
+
+# Eq. (11)
+
+
+def test_each_term_is_taken_on_its_players_logits():
+    source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
+    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+    expected = {
+        "source_task": sf.source_task(source.classifier, SOURCE_LABELS),
+        "target_task": sf.target_task(source.classifier, SOURCE_LABELS),
+        "domain_discrimination": sf.domain_discrimination(source.classifier, target.classifier),
+        "category_confusion": sf.category_confusion(source.extractor, SOURCE_LABELS),
+        "domain_confusion": sf.domain_confusion(target.extractor),
+        "symmetric_entropy": sf.symmetric_entropy(target.extractor),
+    }
+    assert losses._asdict().keys() == expected.keys()
+    for name, loss in expected.items():
+        torch.testing.assert_close(getattr(losses, name), loss, msg=name)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)])
+def test_the_players_sums(lam):
+    losses = symloss.SymNetLosses(*torch.tensor([1, 2, 4, 8, 16, 32], dtype=torch.float64))
+    assert losses.classifier() == 7
+    assert losses.extractor(lam) == 8 + lam * 48
+    assert losses.total(lam) == 15 + lam * 48
+
+
+def test_the_target_may_have_other_sizes_and_source_positions_may_be_ignored():
+    source, target = routed((2, 6, 3, 4)), routed((3, 6, 5, 2))
+    labels = torch.randint(3, (2, 3, 4))
+    labels[:, 0] = 255
+    losses = symloss.symnet_losses(source, labels, target, ignore_index=255)
+    for name, logits in (
+        ("source_task", source.classifier),
+        ("target_task", source.classifier),
+        ("category_confusion", source.extractor),
+    ):
+        kept = logits[:, :, 1:].detach()
+        torch.testing.assert_close(
+            getattr(losses, name).detach(), getattr(sf, name)(kept, labels[:, 1:])
+        )
+    assert losses.domain_discrimination.isfinite()
+
+
+# The gradient rule (section 3 of the design): routed equals two backwards
+
+
+def two_backwards(extractor, head, x_s, y_s, x_t, lam):
+    """Run the textbook recipe: one backward for each player over the same graph."""
+    source, target = head(extractor(x_s)), head(extractor(x_t))
+    for_head = (
+        sf.source_task(source, y_s)
+        + sf.target_task(source, y_s)
+        + sf.domain_discrimination(source, target)
+    )
+    for_extractor = sf.category_confusion(source, y_s) + lam * (
+        sf.domain_confusion(target) + sf.symmetric_entropy(target)
+    )
+    keep = {"retain_graph": True}
+    of_head = torch.autograd.grad(for_head, list(head.parameters()), **keep)
+    of_extractor = torch.autograd.grad(for_extractor, list(extractor.parameters()))
+    return [*of_extractor, *of_head]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("router", ["adversarial", "route"])
+def test_routed_gradients_equal_the_two_backward_recipe(router, dtype, dense):
+    (x_s, x_t), lam = images(dtype), 0.7
+    y_s = torch.randint(3, (8, 3, 3)) if dense else SOURCE_LABELS
+    extractor, head = players(dtype, dense)
+    want = two_backwards(extractor, head, x_s, y_s, x_t, lam)
+
+    extractor, head = players(dtype, dense)
+    adversarial = head.adversarial if router == "adversarial" else lambda f: symloss.route(head, f)
+    source, target = adversarial(extractor(x_s)), adversarial(extractor(x_t))
+    symloss.symnet_losses(source, y_s, target).total(lam).backward()
+    got = [p.grad for p in (*extractor.parameters(), *head.parameters())]
+
+    largest = max(gradient.abs().max() for gradient in want)
+    for g, w in zip(got, want, strict=True):
+        if dtype == torch.float64:
+            torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-12)
+        else:
+            assert (g - w).abs().max() < 1e-5 * largest
+
+
+def test_one_forward_per_domain_and_one_backward():
+    extractor, head = players(torch.float32)
+    counts = {"forward": 0, "backward": 0}
+
+    def count(name):
+        counts[name] += 1
+
+    extractor.register_forward_hook(lambda *_: count("forward"))
+    extractor[-1].weight.register_hook(lambda _: count("backward"))
+    x_s, x_t = images(torch.float32)
+    source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+    symloss.symnet_losses(source, SOURCE_LABELS, target).total(0.5).backward()
+    # A parameter's hook runs once per backward, on its whole gradient.
+    assert counts == {"forward": 2, "backward": 1}
+
+
+def test_a_heads_two_passes_may_differ():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(12, 6)).double()
+    features = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
+    source = symloss.route(head, features)
+    assert not torch.equal(source.classifier, source.extractor)
+    losses = symloss.symnet_losses(source, SOURCE_LABELS, source)
+    want = torch.autograd.grad(
+        sf.source_task(source.classifier, SOURCE_LABELS)
+        + sf.target_task(source.classifier, SOURCE_LABELS)
+        + sf.domain_discrimination(source.classifier, source.classifier)
+        + sf.category_confusion(source.extractor, SOURCE_LABELS)
+        + 0.5 * sf.domain_confusion(source.extractor)
+        + 0.5 * sf.symmetric_entropy(source.extractor),
+        source,
+        retain_graph=True,
+    )
+    torch.testing.assert_close(torch.autograd.grad(losses.total(0.5), source), want)
+
+
+# Composition
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_the_whole_step_compiles_without_a_graph_break(backend):
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("torch's inductor backend needs a C++ compiler")
+    torch._dynamo.reset()
+    extractor, head = players(torch.float32)
+    x_s, x_t = images(torch.float32)
+
+    def loss(x_s, y_s, x_t, lam):
+        source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        return symloss.symnet_losses(source, y_s, target).total(lam)
+
+    parameters = [*extractor.parameters(), *head.parameters()]
+    lam = torch.tensor(0.7)
+    want = torch.autograd.grad(loss(x_s, SOURCE_LABELS, x_t, lam), parameters)
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
+    got = torch.autograd.grad(compiled(x_s, SOURCE_LABELS, x_t, lam), parameters)
+    largest = max(gradient.abs().max() for gradient in want)
+    for g, w in zip(got, want, strict=True):
+        assert (g - w).abs().max() < 1e-4 * largest
+
+
+def test_autocast_trains_in_bfloat16():
+    extractor, head = players(torch.float32)
+    x_s, x_t = images(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+    assert source.classifier.dtype == torch.bfloat16
+    assert all(loss.dtype == torch.float32 for loss in losses)
+    losses.total(0.5).backward()
+    assert all(p.grad.isfinite().all() for p in (*extractor.parameters(), *head.parameters()))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_plain_logits_are_refused(position):
+    arguments = [routed((8, 6)), SOURCE_LABELS, routed((5, 6))]
+    arguments[position] = torch.zeros(8, 6)
+    name = ("source", "labels", "target")[position]
+    message = (
+        rf"{name} must be RoutedLogits, got Tensor; call head\.adversarial\(features\), "
+        r"or symloss\.route\(head, features\)"
+    )
+    with pytest.raises(TypeError, match=message):
+        symloss.symnet_losses(*arguments)
+
+
+def test_a_pair_must_have_one_shape():
+    uneven = symloss.RoutedLogits(torch.zeros(5, 6), torch.zeros(5, 8))
+    with pytest.raises(ValueError, match=r"target\.classifier and target\.extractor"):
+        symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, uneven)
+
+
+def test_source_and_target_must_have_the_same_categories():
+    with pytest.raises(ValueError, match=r"same dim 1 .*\(8, 6\) and \(5, 8\)"):
+        symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 8)))
+
+
+def test_bad_labels():
+    source, target = routed((8, 6)), routed((5, 6))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):
+        symloss.symnet_losses(source, torch.full((8,), 3), target)
+    with pytest.raises(ValueError, match="labels must have shape"):
+        symloss.symnet_losses(source, SOURCE_LABELS[:5], target)
+    with pytest.raises(TypeError, match="labels must be integer"):
+        symloss.symnet_losses(source, SOURCE_LABELS.float(), target)
+
+
+def test_lam_must_be_a_scalar():
+    losses = symloss.SymNetLosses(*torch.ones(6))
+    with pytest.raises(ValueError, match=r"lam must be a number or a 0-d tensor, got shape \(2,\)"):
+        losses.total(torch.ones(2))
