@@ -45,7 +45,7 @@ __all__ = [
 
 
 def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Split joint logits into those of the source and of the target classifier.
+    r"""Split joint logits into those of the source and of the target classifier (section 3.1).
 
     .. math:: v = [v^s; v^t] \mapsto (v^s, v^t)
 
@@ -58,9 +58,6 @@ def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError: If ``logits`` is not a floating-point tensor.
         ValueError: If ``logits`` is empty, has fewer than 2 dimensions, or an odd dim 1.
-
-    Source:
-        Section 3.1 of the paper: the classifier :math:`C^{st}` is :math:`C^s` beside :math:`C^t`.
 
     Example:
         >>> source, target = split_logits(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
@@ -97,9 +94,6 @@ def source_task(
             ``torch.compile``, are not checked for their range here, to avoid a sync; there it
             is for torch's own cross-entropy to refuse them.
 
-    Source:
-        Eq. (5) of the paper.
-
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
         >>> source_task(logits, torch.tensor([1]))  # log 2
@@ -131,9 +125,6 @@ def target_task(
     Raises:
         TypeError: As in :func:`source_task`.
         ValueError: As in :func:`source_task`.
-
-    Source:
-        Eq. (6) of the paper.
 
     Example:
         >>> logits = torch.tensor([[3.0, 3.0, 0.0, 0.0]])
@@ -187,9 +178,6 @@ def domain_discrimination(
         ValueError: If a shape does not fit, a batch is empty, the two have different dim 1, or
             ``reduction`` is unknown.
 
-    Source:
-        Eq. (7) of the paper.
-
     Example:
         >>> source, target = torch.zeros(4, 6), torch.zeros(2, 6)
         >>> domain_discrimination(source, target)  # 2 log 2
@@ -234,9 +222,6 @@ def category_confusion(
         TypeError: As in :func:`source_task`.
         ValueError: As in :func:`source_task`.
 
-    Source:
-        Eq. (8) of the paper.
-
     Example:
         >>> category_confusion(torch.zeros(1, 4), torch.tensor([0]))  # log 4
         tensor(1.3863)
@@ -272,9 +257,6 @@ def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
         TypeError: If ``target_logits`` is not a floating-point tensor.
         ValueError: If its shape does not fit, the batch is empty, or ``reduction`` is unknown.
 
-    Source:
-        Eq. (9) of the paper.
-
     Example:
         >>> domain_confusion(torch.zeros(3, 4))  # log 2
         tensor(0.6931)
@@ -301,9 +283,6 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
     Raises:
         TypeError: If ``target_logits`` is not a floating-point tensor.
         ValueError: If its shape does not fit, the batch is empty, or ``reduction`` is unknown.
-
-    Source:
-        Eq. (10) of the paper.
 
     Example:
         >>> symmetric_entropy(torch.zeros(3, 8))  # log 4

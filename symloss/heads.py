@@ -16,16 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class RoutedLogits(NamedTuple):
-    r"""The same joint logits twice, each with a gradient path of its own.
+    r"""The same joint logits twice, each with a gradient path of its own, for eq. (11).
 
     No equation: it carries the routing that :func:`route` describes.
 
     Attributes:
         classifier: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
         extractor: Joint logits ``(N, 2K, ...)`` whose gradient reaches the features only.
-
-    Source:
-        The two players of eq. (11) of the paper.
 
     Example:
         >>> features = torch.ones(1, 3, requires_grad=True)
@@ -42,17 +39,18 @@ class RoutedLogits(NamedTuple):
 
 
 def route(head: nn.Module, features: Tensor) -> RoutedLogits:
-    r"""Run any head twice so that its losses and the extractor's losses share one backward.
+    r"""Run any head twice so that both players of eq. (11) share one backward.
 
     .. math::
 
         v_{classifier} = h_\theta(\mathrm{stopgrad}(f)), \qquad
         v_{extractor} = h_{\mathrm{stopgrad}(\theta)}(f)
 
-    Use it for heads of your own (an MLP, a head in ``DistributedDataParallel``, one with tied or
-    frozen parameters); :meth:`SymmetricHead.adversarial` does the same for one linear layer.
-    Buffers are updated by both passes, so batch norm in a head counts each batch twice: put a
-    bottleneck with batch norm in the extractor. A head with dropout draws two masks.
+    The head's losses are taken on the first, the extractor's on the second. Use it for a head of
+    your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
+    :meth:`SymmetricHead.adversarial` does the same for one linear layer. Both passes update
+    buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
+    to the extractor. A head with dropout draws two masks.
     ``torch.compile(fullgraph=True)`` traces it from torch 2.6.
 
     Args:
@@ -64,9 +62,6 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     Raises:
         TypeError: If ``head`` is not a module or ``features`` is not a floating-point tensor.
-
-    Source:
-        The two players of eq. (11) of the paper.
 
     Example:
         >>> head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6))
@@ -88,7 +83,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
 
 class SymmetricHead(nn.Linear):
-    r"""Source and target classifier as one linear layer with 2K outputs.
+    r"""Source and target classifier as one linear layer with 2K outputs (section 3.1).
 
     .. math:: v = W f + c, \qquad v = [v^s; v^t] \in \mathbb{R}^{2K}
 
@@ -109,9 +104,6 @@ class SymmetricHead(nn.Linear):
     Raises:
         ValueError: If ``in_features`` or ``num_classes`` is below 1, or, when called, features do
             not have shape ``(N, F)``.
-
-    Source:
-        Section 3.1 of the paper.
 
     Example:
         >>> head = SymmetricHead(2048, 31)
@@ -149,9 +141,6 @@ class SymmetricHead(nn.Linear):
         Raises:
             TypeError: If an argument is not a :class:`torch.nn.Linear`.
             ValueError: If their shapes, dtypes or devices differ, or only one has a bias.
-
-        Source:
-            Section 3.1 of the paper.
 
         Example:
             >>> source, target = nn.Linear(8, 3), nn.Linear(8, 3)
@@ -229,9 +218,6 @@ class SymmetricHead2d(nn.Conv2d):
     Raises:
         ValueError: If ``in_channels`` or ``num_classes`` is below 1, or, when called, features do
             not have shape ``(N, C, H, W)``.
-
-    Source:
-        Section 3.1 of the paper, at every pixel.
 
     Example:
         >>> head = SymmetricHead2d(256, 19)

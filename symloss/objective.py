@@ -26,9 +26,6 @@ class SymNetLosses(NamedTuple):
         domain_confusion: Eq. (9), for the extractor.
         symmetric_entropy: Eq. (10), for the extractor.
 
-    Source:
-        Eq. (11) of the paper.
-
     Example:
         >>> import torch
         >>> terms = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
@@ -97,9 +94,6 @@ def symnet_losses(
             floating point, or labels are not integer.
         ValueError: If the shapes of a pair or the 2K of source and target differ, or as the
             functions of :mod:`symloss.functional` do.
-
-    Source:
-        Eq. (11) of the paper.
 
     Example:
         >>> import symloss, torch

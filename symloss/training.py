@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class TwoOptimizerStep:
-    r"""One backward of one scalar, then a step of both players' optimizers.
+    r"""One backward of one scalar, then a step of both players of eq. (11).
 
     .. math::
 
@@ -36,9 +36,6 @@ class TwoOptimizerStep:
         TypeError: If ``extractor`` or ``classifier`` is not an optimizer.
         ValueError: If the optimizers share a parameter, one has none, ``accumulate`` is below 1,
             or ``max_grad_norm`` is not above 0.
-
-    Source:
-        Eq. (11) of the paper: two players, two minimisations.
 
     Example:
         >>> extractor, head = nn.Linear(4, 3), nn.Linear(3, 2)
@@ -169,7 +166,7 @@ class TwoOptimizerStep:
 
 
 def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
-    r"""Weight of the extractor's target terms at a point of training, from 0 towards 1.
+    r"""Weight of the extractor's target terms as training goes on, from 0 to 1 (section 4.1).
 
     .. math:: \lambda_p = \frac{2}{1 + e^{-\gamma p}} - 1 = \tanh(\gamma p / 2)
 
@@ -183,9 +180,6 @@ def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
     Raises:
         ValueError: If ``progress`` is outside [0, 1] or ``gamma`` is below 0.
 
-    Source:
-        Section 4.1 of the paper.
-
     Example:
         >>> [round(progressive_lambda(p), 3) for p in (0.0, 0.1, 0.5, 1.0)]
         [0.0, 0.462, 0.987, 1.0]
@@ -198,7 +192,7 @@ def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
 
 
 class AnnealedLR(LRScheduler):
-    r"""Learning rate of every parameter group as in the paper; step it once per iteration.
+    r"""Learning rate of every parameter group, stepped per iteration (section 4.1).
 
     .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
 
@@ -212,9 +206,6 @@ class AnnealedLR(LRScheduler):
 
     Raises:
         ValueError: If ``total_steps`` is below 1 or ``alpha`` below 0.
-
-    Source:
-        Section 4.1 of the paper.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
@@ -247,7 +238,7 @@ class AnnealedLR(LRScheduler):
 def parameter_groups(
     extractor: nn.Module, head: nn.Module, lr: float, head_multiplier: float = 10.0
 ) -> list[dict[str, Any]]:
-    r"""Parameter groups for people who keep one optimizer.
+    r"""Parameter groups for people who keep one optimizer (section 4.1).
 
     .. math:: \eta_G = \eta, \qquad \eta_C = \texttt{head\_multiplier} \cdot \eta
 
@@ -262,9 +253,6 @@ def parameter_groups(
 
     Raises:
         ValueError: If ``lr`` or ``head_multiplier`` is not above 0.
-
-    Source:
-        Section 4.1 of the paper.
 
     Example:
         >>> groups = parameter_groups(nn.Linear(4, 3), nn.Linear(3, 2), lr=0.001)
