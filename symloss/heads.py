@@ -51,7 +51,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     :meth:`SymmetricHead.adversarial` does the same for one linear layer. Both passes update
     buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
     to the extractor. A head with dropout draws two masks.
-    ``torch.compile(fullgraph=True)`` traces it from torch 2.6.
+    ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
         head: A module that maps features to joint logits ``(N, 2K, ...)``.

@@ -169,16 +169,25 @@ def test_a_heads_two_passes_may_differ():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_the_whole_step_compiles_without_a_graph_break(backend):
+@pytest.mark.parametrize(
+    ("backend", "router"),
+    [("aot_eager", "adversarial"), ("aot_eager", "route"), ("inductor", "adversarial")],
+)
+def test_the_whole_step_compiles_without_a_graph_break(backend, router):
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("torch's inductor backend needs a C++ compiler")
+    if router == "route" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
+        pytest.skip("torch.compile(fullgraph=True) traces functional_call from torch 2.5")
     torch._dynamo.reset()
     extractor, head = players(torch.float32)
     x_s, x_t = images(torch.float32)
 
     def loss(x_s, y_s, x_t, lam):
-        source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        if router == "adversarial":
+            source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        else:
+            source = symloss.route(head, extractor(x_s))
+            target = symloss.route(head, extractor(x_t))
         return symloss.symnet_losses(source, y_s, target).total(lam)
 
     parameters = [*extractor.parameters(), *head.parameters()]
