@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -38,9 +38,9 @@ from tqdm import tqdm
 
 import symloss
 
-METHODS = ("source-only", "symnets")
-SCORED = slice(1, None, 2)  # development used slice(0, None, 2)
-SOURCE_SIZE = 6000
+NAMES = {"source-only": "Source only", "symnets": "SymNets"}
+SCORED = slice(1, None, 2)  # the development half is slice(0, None, 2)
+SOURCE_SIZE = 4000
 FEATURES = 128
 TSNE_POINTS = 500  # of each domain
 FONTS = [
@@ -178,7 +178,7 @@ def train(
     """Train extractor and head from scratch; no label of the target domain comes in here.
 
     Args:
-        method: One of ``METHODS``.
+        method: ``"source-only"`` or ``"symnets"``.
         source: Labelled images.
         target_images: Unlabelled images, used by ``"symnets"`` only.
         score: Called after every epoch; what it returns goes into the history, nowhere else.
@@ -230,6 +230,8 @@ def train(
                 raise SystemExit(f"{method} diverged: loss {mean_loss}; try a smaller --lr")
             extractor.eval()
             history.append({"loss": mean_loss, **score(extractor, head)})
+            if method == "source-only":
+                del history[-1]["source"]  # C^s was not trained
             bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{history[-1]['target']:.1f} %")
     return Run(extractor, head, history, time.perf_counter() - start)
 
@@ -262,16 +264,19 @@ def print_table(runs: dict[str, dict[int, Run]], scored: int) -> None:
     for seed in [*seeds, "mean"] if len(seeds) > 1 else seeds:
         for method, by_seed in runs.items():
             chosen = by_seed.values() if seed == "mean" else [by_seed[seed]]
-            c_t, c_s = ([run.history[-1][k] for run in chosen] for k in ("target", "source"))
+            c_t = [run.history[-1]["target"] for run in chosen]
+            c_s = [run.history[-1].get("source", math.nan) for run in chosen]
             seconds = statistics.mean(run.seconds for run in chosen)
-            c_s_text = "-" if method == "source-only" else mean_and_error(c_s)
+            c_s_text = "-" if math.isnan(c_s[0]) else mean_and_error(c_s)
             rows.append((method, str(seed), mean_and_error(c_t), c_s_text, f"{seconds:.1f}"))
     print(f"\nAccuracy (%) on {scored} handwritten digits after the last epoch")
     for row in [("method", "seed", "C^t", "C^s", "seconds"), *rows]:
         print("{:12} {:>5} {:>13} {:>13} {:>9}".format(*row))
-    if len(runs) == len(METHODS):
-        final = {m: [r.history[-1]["target"] for r in runs[m].values()] for m in METHODS}
-        gains = [b - a for a, b in zip(final["source-only"], final["symnets"], strict=True)]
+    if len(runs) == 2:
+        before, after = (
+            [run.history[-1]["target"] for run in runs[method].values()] for method in NAMES
+        )
+        gains = [b - a for a, b in zip(before, after, strict=True)]
         print(f"{'gain':12} {'':5} {mean_and_error(gains):>13}")
 
 
@@ -291,53 +296,38 @@ def write_results(runs: dict[str, dict[int, Run]], settings: dict[str, object], 
 
 def plot_samples(source: Digits, target: Tensor, path: Path) -> None:
     """Show images of both domains side by side."""
-    figure = Figure(figsize=(8, 2.9), layout="constrained")
-    panels = (
-        ("Source: printed, labelled", source.images[:50], BLUE),
-        ("Target: handwritten, unlabelled", target[:50], ORANGE),
-    )
-    for axes, (title, images, colour) in zip(figure.subplots(1, 2), panels, strict=True):
-        tiles = np.pad(images[:, 0].cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
-        grid = tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100)
-        axes.imshow(grid, cmap="gray_r")
-        axes.set_title(title, fontsize=13, color=colour)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.savefig(path, dpi=150)
+    figure = Figure(figsize=(6.4, 1.95), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.set_title("Source: printed, labelled", color=BLUE)
+    right.set_title("Target: handwritten, unlabelled", color=ORANGE)
+    for axes, images in ((left, source.images), (right, target)):
+        tiles = np.pad(images[:50, 0].cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
+        axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap="gray_r")
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=200)
 
 
 def plot_convergence(runs: dict[str, dict[int, Run]], path: Path) -> None:
     """Plot the target error of both classifiers over epochs, the paper's Figure 4."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.subplots()
-    curves = (
-        ("source-only", "target", "Source only", GREY, "--", "s"),
-        ("symnets", "source", "SymNets, $C^s$", BLUE, ":", "^"),
-        ("symnets", "target", "SymNets, $C^t$", ORANGE, "-", "o"),
-    )
-    for method, key, label, colour, line, marker in curves:
+    for method, key, label, colour, style in (
+        ("source-only", "target", "Source only", GREY, "s--"),
+        ("symnets", "target", "SymNets, $C^t$", ORANGE, "o-"),
+        ("symnets", "source", "SymNets, $C^s$", BLUE, "^:"),
+    ):
         if method in runs:
             errors = 100 - np.array([[e[key] for e in r.history] for r in runs[method].values()])
-            axes.plot(
-                np.arange(1, errors.shape[1] + 1),
-                errors.mean(0),
-                line,
-                color=colour,
-                marker=marker,
-                markersize=5,
-                linewidth=2,
-                label=label,
-            )
+            epochs = np.arange(1, errors.shape[1] + 1)
+            axes.plot(epochs, errors.mean(0), style, color=colour, markersize=5, label=label)
     seeds = len(next(iter(runs.values())))
-    axes.set_xlabel("Epoch", fontsize=12)
-    axes.set_ylabel("Error on handwritten digits (%)", fontsize=12)
-    axes.set_title("" if seeds == 1 else f"Mean of {seeds} seeds", fontsize=12)
-    axes.set_ylim(bottom=0)
+    mean = "" if seeds == 1 else f", mean of {seeds} seeds"
+    axes.set(xlabel=f"Epoch{mean}", ylabel="Error on handwritten digits (%)", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=12)
-    figure.savefig(path, dpi=150)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=200)
 
 
 @torch.no_grad()
@@ -345,51 +335,30 @@ def plot_tsne(
     runs: dict[str, Run], source: Digits, target_images: Tensor, seed: int, path: Path
 ) -> None:
     """Plot a t-SNE of both domains' features for each method, the paper's Figure 3."""
-    figure = Figure(figsize=(5 * len(runs), 5.4), layout="constrained")
+    figure = Figure(figsize=(3.9 * len(runs), 4.2), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
-    generator = torch.Generator().manual_seed(seed)
-    chosen = [
-        torch.randperm(len(images), generator=generator)[:TSNE_POINTS]
+    rng = np.random.default_rng(seed)
+    printed, handwritten = (
+        rng.choice(len(images), TSNE_POINTS, replace=False)
         for images in (source.images, target_images)
-    ]
-    labels = source.labels[chosen[0]].cpu().numpy()
-    for axes, (method, run) in zip(panels, runs.items(), strict=True):
-        pair = [
-            run.extractor(images[index])
-            for images, index in zip((source.images, target_images), chosen, strict=True)
-        ]
-        points = TSNE(random_state=seed).fit_transform(torch.cat(pair).cpu().numpy())
-        printed, handwritten = points[: len(labels)], points[len(labels) :]
-        axes.scatter(*printed.T, s=12, color=BLUE, marker="o", linewidths=0, label="Printed")
-        axes.scatter(
-            *handwritten.T, s=16, color=ORANGE, marker="x", linewidths=1, label="Handwritten"
-        )
-        for digit in range(10):
-            axes.text(
-                *np.median(printed[labels == digit], axis=0),
-                str(digit),
-                fontsize=17,
-                fontweight="bold",
-                ha="center",
-                va="center",
-                path_effects=[withStroke(linewidth=4, foreground="white")],
-            )
-        axes.set_title(
-            f"{'Source only' if method == 'source-only' else 'SymNets'}: "
-            f"{run.history[-1]['target']:.0f} % of handwritten digits right",
-            fontsize=14,
-        )
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=13,
-        markerscale=2,
     )
-    figure.savefig(path, dpi=150)
+    images = torch.cat([source.images[printed], target_images[handwritten]])
+    labels = source.labels[printed].cpu().numpy()
+    outline = [withStroke(linewidth=3, foreground="white")]
+    for axes, (method, run) in zip(panels, runs.items(), strict=True):
+        points = TSNE(random_state=seed).fit_transform(run.extractor(images).cpu().numpy())
+        left, right = points[:TSNE_POINTS], points[TSNE_POINTS:]
+        axes.scatter(*left.T, 9, BLUE, marker="o", linewidths=0, label="Printed")
+        axes.scatter(*right.T, 11, ORANGE, marker="x", linewidths=0.8, label="Handwritten")
+        for digit in range(10):
+            x, y = np.median(left[labels == digit], axis=0)
+            text = axes.text(x, y, str(digit), size=13, weight="bold", ha="center", va="center")
+            text.set_path_effects(outline)
+        name, accuracy = NAMES[method], run.history[-1]["target"]
+        axes.set(xticks=[], yticks=[], title=f"{name}: {accuracy:.0f} % of handwritten right")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, markerscale=2)
+    figure.savefig(path, dpi=200)
 
 
 # ---- Command line -----------------------------------------------------------------------------
@@ -437,21 +406,30 @@ def usable_device(text: str) -> torch.device:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
+        usage="%(prog)s [options]",
         description="Adapt a classifier from printed digits, which have labels, to handwritten "
         "ones, which have none. Needs no download and no GPU.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="what to train")
-    add("--seeds", nargs="+", type=whole(0, 2**32 - 1), default=[0], metavar="N", help="seeds")
-    add("--epochs", type=whole(1, 10**6), default=10, metavar="N", help="passes over the source")
-    add("--batch-size", type=whole(2, 1797), default=64, metavar="N", help="images per domain")
-    add("--lr", type=learning_rate, default=0.05, metavar="X", help="initial learning rate")
+
+    def add(name: str, what: str, default: Any, **options: Any) -> None:
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        parser.add_argument(name, default=default, help=f"{what} (default: {shown})", **options)
+
+    add("--methods", "what to train", list(NAMES), nargs="+", choices=NAMES, metavar="METHOD")
     add(
-        "--device", type=usable_device, default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, mps"
+        "--seeds",
+        "seeds of digits, weights, batches",
+        [0],
+        nargs="+",
+        type=whole(0, 2**32 - 1),
+        metavar="N",
     )
-    add("--out", type=Path, default="runs/digits", metavar="FOLDER", help="results")
-    add("--no-plots", action="store_true", help="write results.json only")
+    add("--epochs", "passes over the printed digits", 10, type=whole(1, 10**6), metavar="N")
+    add("--batch-size", "images of each domain in a batch", 64, type=whole(2, 1797), metavar="N")
+    add("--lr", "learning rate at the start", 0.05, type=learning_rate, metavar="X")
+    add("--device", "such as cpu, cuda, cuda:1 or mps", "cpu", type=usable_device, metavar="NAME")
+    add("--out", "folder for results and pictures", "runs/digits", type=Path, metavar="FOLDER")
+    parser.add_argument("--no-plots", action="store_true", help="write results.json only")
     arguments = parser.parse_args(argv)
     for name in ("methods", "seeds"):
         values = getattr(arguments, name)
@@ -499,7 +477,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {**vars(arguments), "device": str(arguments.device), "out": str(out)}
     write_results(runs, settings, out / "results.json")
     if not arguments.no_plots:
-        # The pictures show the last seed.
+        # Samples and t-SNE show the last seed.
         plot_samples(source, images, out / "samples.png")
         plot_convergence(runs, out / "convergence.png")
         last = {method: by_seed[seed] for method, by_seed in runs.items()}

@@ -18,7 +18,7 @@ def digits(monkeypatch):
     spec = importlib.util.spec_from_file_location("train_digits", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SOURCE_SIZE", 500)
+    monkeypatch.setattr(module, "SOURCE_SIZE", 320)
     monkeypatch.setattr(module, "TSNE_POINTS", 60)
     threads = torch.get_num_threads()
     yield module
@@ -53,7 +53,7 @@ def test_all_files_and_the_table(digits, tmp_path, capsys):
     saved = epochs(tmp_path)
     assert set(saved) == {(m, s) for m in ("source-only", "symnets") for s in ("3", "4")}
     assert all(len(history) == 2 for history in saved.values())
-    assert all(0 <= e[k] <= 100 for h in saved.values() for e in h for k in ("target", "source"))
+    assert all(0 <= e[k] <= 100 for h in saved.values() for e in h for k in e if k != "loss")
 
     table = capsys.readouterr().out
     final = {key: history[-1]["target"] for key, history in saved.items()}
@@ -65,10 +65,10 @@ def test_all_files_and_the_table(digits, tmp_path, capsys):
 
 
 def test_runs_as_a_script_from_another_folder(tmp_path):
-    command = [sys.executable, "-W", "error", str(SCRIPT), *QUICK, "--methods", "symnets"]
+    command = [sys.executable, "-W", "error", str(SCRIPT), "--epochs", "1", "--batch-size", "500"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "symnets" in result.stdout
+    assert "gain" in result.stdout
     assert "Warning" not in result.stderr
     assert (tmp_path / "runs" / "digits" / "tsne.png").is_file()
 
@@ -118,7 +118,9 @@ def test_source_only_uses_no_target_image(digits):
     images = digits.load_handwritten().images
     options = {"seed": 0, "epochs": 1, "batch_size": 50, "lr": 0.05}
     first, second = (
-        digits.train("source-only", source, target, lambda *_: {"target": 0.0}, **options)
+        digits.train(
+            "source-only", source, target, lambda *_: {"target": 0.0, "source": 0.0}, **options
+        )
         for target in (images, torch.rand_like(images))
     )
     for key, tensor in first.extractor.state_dict().items():
