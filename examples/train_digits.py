@@ -355,7 +355,7 @@ def plot_tsne(
             text = axes.text(x, y, str(digit), size=13, weight="bold", ha="center", va="center")
             text.set_path_effects(outline)
         name, accuracy = NAMES[method], run.history[-1]["target"]
-        axes.set(xticks=[], yticks=[], title=f"{name}: {accuracy:.0f} % of handwritten right")
+        axes.set(xticks=[], yticks=[], title=f"{name}: target accuracy {accuracy:.0f} %")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, markerscale=2)
     figure.savefig(path, dpi=200)
