@@ -21,7 +21,8 @@ from office.data import DataError
 from office.files import FileError
 from office.methods import METHODS
 from office.models import ModelError
-from office.training import RunError, train
+from office.runs import run
+from office.training import RunError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
                 sys.exit(0 if data.check(tasks) else 1)
             # Seeds outermost, so that a stopped sweep has whole tables.
             for seed, task, method in itertools.product(args.seeds, tasks, methods):
-                train(args, device, task, method, seed)
+                run(args, device, task, method, seed)
     except (DataError, FileError, ModelError, RunError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:

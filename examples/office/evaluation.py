@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -102,12 +101,13 @@ def write_features(folder: Path, domains: list[data.Domain], features: list[Tens
     files.write(folder / "features.npz", buffer.getvalue())
 
 
-def write_predictions(folder: Path, task: data.Task, logits: Tensor) -> None:
+def write_predictions(folder: Path, task: data.Task, logits: Tensor, reported: str) -> None:
     """Write predictions.csv, for a target without labels: path, category, confidence."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["path", "category", "confidence"])
-    confidence, predicted = logits.softmax(1).max(1)
+    chosen = classifiers(logits, len(task.categories))[reported]
+    confidence, predicted = chosen.softmax(1).max(1)
     for path, k, p in zip(task.target.paths, predicted, confidence, strict=True):
         rows.writerow([path, task.categories[k], f"{p:.4f}"])
     files.write(folder / "predictions.csv", text.getvalue().encode())
@@ -125,8 +125,3 @@ def summary(task: data.Task, logits: Tensor, reported: str) -> dict[str, Any]:
     recall = 100 * counts.diagonal().double() / counts.sum(1)
     per_category = dict(zip(task.categories, recall.tolist(), strict=True))
     return facts | {"per_category": per_category, "confusion": counts.tolist()}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write one JSON file; paths become strings."""
-    files.write(path, json.dumps(value, indent=1, default=str).encode())

@@ -1,33 +1,24 @@
-"""One run: a task, a method and a seed, from the backbone's weights to the files it leaves."""
+"""The loop: batches seeded by epoch, the network with its two optimizers, an epoch of steps."""
 
 import argparse
-import json
 import math
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import symloss
-from office import data, distributed, evaluation, files, models
-from office.methods import METHODS, Method, Network, losses
+from office import data, distributed, models
+from office.methods import Method, Network, losses
 from office.progress import Progress
 
 LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at each step
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# A run may be resumed elsewhere, or with other values of these.
-FREE = ("root", "source", "target", "workers", "device", "out", "resume", "check", "seeds")
 
 
 class RunError(Exception):
@@ -80,16 +71,6 @@ class EpochBatches(Sampler):
             batch = batches.pop(0)
             seeds = torch.randint(2**62, batch.shape, generator=generator)
             yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
-
-
-def identity(args: argparse.Namespace, task: data.Task, method: str, seed: int) -> dict[str, Any]:
-    """Return what must agree between a run and its checkpoint, in plain values."""
-    fixed = {k: v for k, v in vars(args).items() if k not in FREE}
-    weights = args.weights if args.weights in ("imagenet", "none") else Path(args.weights).name
-    epochs = None if args.max_steps else args.epochs
-    this = {"task": task.name, "method": method, "seed": seed, "weights": weights, "epochs": epochs}
-    sizes = [len(task.source.paths), len(task.target.paths)]
-    return fixed | this | {"categories": task.categories, "images": sizes}
 
 
 class Trainer:
@@ -226,178 +207,3 @@ class Trainer:
                 sums = []
             progress.step()
         return dict(zip(terms, means.tolist(), strict=True))
-
-
-def train(
-    args: argparse.Namespace, device: torch.device, task: data.Task, method_name: str, seed: int
-) -> None:
-    """Train, evaluate and write one run, unless it is finished; ``--resume`` goes on with it.
-
-    Raises:
-        DataError, FileError, ModelError, RunError: With one clear line.
-        KeyboardInterrupt: After telling which checkpoint is left.
-    """
-    folder = Path(args.out, args.dataset, task.name, method_name, f"seed{seed}")
-    title = f"{args.dataset} {task.name} {method_name} seed {seed}"
-    run = identity(args, task, method_name, seed)
-    first = distributed.rank() == 0
-    state = distributed.from_first(_found(folder, run, args.resume) if first else None)
-    if state == "finished":
-        if first:
-            print(f"{title}: finished before, see {folder / 'result.json'}")
-        return
-
-    method, num_classes = METHODS[method_name], len(task.categories)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(args, device, method, num_classes, task.source, task.target.paths, seed)
-    history, seconds = [], 0.0
-    if state:
-        trainer.load_state_dict(state["trainer"])
-        history, seconds = state["history"], state["seconds"]
-    started = time.perf_counter() - seconds
-    infer = partial(
-        evaluation.infer,
-        trainer.network,
-        device=device,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        autocast=trainer.autocast,
-    )
-    done = min(len(history) * trainer.per_epoch, trainer.total)
-    if first:
-        sizes = " + ".join(str(len(domain.paths)) for domain in (task.source, task.target))
-        at = f", from epoch {len(history)}" if history else ""
-        print(f"{title}: {sizes} images, {trainer.total} steps in {trainer.epochs} epochs{at}")
-    progress = Progress(folder, title, trainer.total, done, trainer.images_per_step)
-    try:
-        for epoch in range(len(history), trainer.epochs):
-            terms = trainer.epoch(epoch, progress)
-            last = epoch + 1 == trainer.epochs
-            scores: dict[str, float | None] = {"source": None, "target": None}
-            if task.target.labels and not last and not args.max_steps:
-                _, logits = infer(task.target.paths)
-                scores = evaluation.accuracies(logits, task.target.labels, num_classes)
-            seconds = time.perf_counter() - started
-            history.append({"epoch": epoch + 1, **scores, **terms})
-            if first:
-                saved = {"run": run, "trainer": trainer.state_dict(), "history": history}
-                files.save(folder / "checkpoint.pt", saved | {"seconds": seconds})
-            if not last:
-                progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, history)
-        features, logits = zip(*(infer(d.paths) for d in (task.source, task.target)), strict=True)
-        facts = evaluation.summary(task, logits[1], method.reported)
-        history[-1].update(facts["final"])
-        progress.epoch(trainer.total, trainer.epochs, history)
-        if first:
-            evaluation.write_features(folder, [task.source, task.target], features)
-            _write_model(folder / "model.pt", args, task, method, trainer.network)
-            if task.target.labels is None:
-                parts = evaluation.classifiers(logits[1], num_classes)
-                evaluation.write_predictions(folder, task, parts[method.reported])
-            result = {
-                **{k: run[k] for k in ("dataset", "task", "method", "seed")},
-                "reported": method.reported,
-                "arguments": {**vars(args), **run},
-                "versions": _versions(),
-                "commit": _commit(),
-                "processes": distributed.processes(),
-                "epochs": history,
-                **facts,
-                "seconds": time.perf_counter() - started,
-                "peak_memory_bytes": _peak_memory(device),
-            }
-            # Last, for it marks the run as finished.
-            evaluation.write_json(folder / "result.json", result)
-            progress.bar.write(f"{title}: done in {result['seconds']:.0f} s, see {folder}")
-    except KeyboardInterrupt:
-        if first:
-            path = folder / "checkpoint.pt"
-            left = (
-                f"{path} holds epoch {len(files.load(path)['history'])}"
-                if path.exists()
-                else ("there is no checkpoint yet")
-            )
-            progress.bar.write(f"{title}: stopped; {left} of {trainer.epochs}; go on with --resume")
-        raise
-    finally:
-        progress.close()
-
-
-def _found(folder: Path, run: dict[str, Any], resume: bool) -> dict[str, Any] | str | None:
-    """What is left of a run with these arguments: "finished", a checkpoint, or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, result = folder / "checkpoint.pt", folder / "result.json"
-    if result.exists():
-        _agree(result, json.loads(result.read_text()).get("arguments"), run)
-        return "finished"
-    if not checkpoint.exists():
-        return None
-    state = files.load(checkpoint)
-    _agree(checkpoint, state.get("run"), run)
-    if not resume:
-        raise RunError(
-            f"{checkpoint} holds epoch {len(state['history'])} of this run: go on with it by "
-            "--resume, or delete it"
-        )
-    return state
-
-
-def _agree(path: Path, found: Any, wanted: dict[str, Any]) -> None:
-    if not isinstance(found, dict):
-        raise RunError(f"{path} was not written by train_office.py")
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise RunError(
-                f"{path} is of another run: {name} {found.get(name)} there, {value} here; "
-                "choose another --out or delete it"
-            )
-
-
-def _write_model(
-    path: Path, args: argparse.Namespace, task: data.Task, method: Method, network: Network
-) -> None:
-    symmetric = isinstance(network.heads["task"], symloss.SymmetricHead)
-    model = {
-        "backbone_name": args.backbone,
-        "num_classes": len(task.categories),
-        "bottleneck": args.bottleneck,
-        "extractor": network.extractor.state_dict(),
-        "head": network.heads["task"].state_dict(),
-        "categories": task.categories,
-        "reported": method.reported if symmetric else "single",
-        "preprocessing": {
-            "resize": data.RESIZE,
-            "crop": data.CROP,
-            "mean": [*data.MEAN],
-            "std": [*data.STD],
-        },
-    }
-    files.save(path, model)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{m.__name__: m.__version__ for m in (torch, torchvision, symloss)},
-    }
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    """Bytes: of this process's GPU for this run, or of the process where there is none."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
