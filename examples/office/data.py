@@ -368,19 +368,18 @@ def _explain(dataset: str, root: Path | None, missing: list[str]) -> str:
         more = ", ..." if len(held) > 8 else ""
         found = f"{root} holds {', '.join(held[:8]) + more if held else 'no folders'}"
     name = missing[0].replace(" ", "_")
-    here = root or Path("data") / dataset
     return "\n".join(
         (
-            f"{dataset}: domain {' and '.join(missing)} not found: {found}.",
-            "The tree must have, for each domain, one of",
-            f"  {here}/{name}/images/<category>/*.jpg",
-            f"  {here}/{name}/<category>/*.jpg",
-            f"  {here}/image_list/{name}.txt or {here}/list/{name}List.txt"
-            f"   lines of 'path label', paths relative to {here}",
-            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}; "
-            f"{benchmark.categories} categories.",
-            f"Published: {benchmark.reference}; download links: {_GUIDE}",
-            "Without data: python examples/train_digits.py shows the method in a minute.",
+            f"{dataset}: {' and '.join(missing)} not found: {found}.",
+            f"Each domain must be one of these in {root or '--root'} or in a folder of it:",
+            f"  {name}/images/<category>/*.jpg     as in the original archive of Office-31",
+            f"  {name}/<category>/*.jpg            one folder per category",
+            f"  image_list/{name}.txt, list/{name}List.txt     lines of 'path label'",
+            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
+            f"with {benchmark.categories} categories.",
+            f"Published by {benchmark.reference}",
+            f"Download links: {_GUIDE}",
+            "Without data, this shows the method in a minute: python examples/train_digits.py",
         )
     )
 
@@ -485,10 +484,11 @@ def check(tasks: Iterable[Task]) -> bool:
 
     modes = Counter(mode for mode, _ in looks if mode not in ("RGB", None))
     faults = [fault for _, fault in looks if fault]
+    converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
-    if modes:
-        print("; converted to RGB:", *(f"{count} {mode}" for mode, count in modes.items()), end="")
-    print("", *faults, sep="\n", end="\n" if faults else "")
+    print(f"; converted to RGB: {converted}" if converted else "")
+    for fault in faults:
+        print(fault)
     return not faults
 
 
