@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -88,12 +89,20 @@ def load_tasks(parser: argparse.ArgumentParser, args: argparse.Namespace) -> lis
     return [data.load_task(args.dataset, args.root, name) for name in names]
 
 
-def positive(text: str) -> int:
-    """Parse a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def number(kind: type, least: float, above: bool = False) -> Callable[[str], float]:
+    """Return a parser of numbers from ``least`` on, or only above it."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if value < least or (above and value == least) or value != value:
+            bound = f"above {least}" if above else f"at least {least}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, got {value}")
+        return value
+
+    return parse
+
+
+positive = number(int, 1)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -136,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--seeds",
         nargs="+",
-        type=int,
+        type=number(int, 0),
         default=[0, 1, 2],
         metavar="N",
         help="one run for each (default: 0 1 2; three runs [paper])",
@@ -192,7 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--lr",
-        type=float,
+        type=number(float, 0, above=True),
         default=0.01,
         metavar="X",
         help="learning rate of the head at the start; the backbone has a tenth "
@@ -200,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--weight-decay",
-        type=float,
+        type=number(float, 0),
         default=1e-4,
         metavar="X",
         help="L2 penalty of all weights (default: 0.0001 [script])",
@@ -217,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--workers",
-        type=int,
+        type=number(int, 0),
         default=min(4, cores),
         metavar="N",
         help="processes that read images, for each domain and each training process; results do "
