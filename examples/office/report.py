@@ -349,7 +349,7 @@ def tsne_figure(runs: list[dict], limit: int = 2000) -> Figure | None:
         axes.set(xticks=[], yticks=[])
         for value, (_, colour, marker, size) in enumerate(marks):
             x, y = points[domain == value].T
-            axes.scatter(x, y, size, colour, marker, linewidths=0.4, alpha=0.6)
+            axes.scatter(x, y, s=size, c=colour, marker=marker, linewidths=0.4, alpha=0.6)
         axes.set_title(f"({letter}) {NAMES[method]}".replace("Adding ", ""), y=-0.14, fontsize=7)
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, linestyle="", label=name)
@@ -366,6 +366,8 @@ def _embed(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray]:
             features, domain = file["features"].astype(np.float32), file["domain"]
     except Exception as error:  # a broken archive makes numpy raise nearly anything
         raise ReportError(f"cannot read the features in {path}: {error}") from None
+    if not np.isfinite(features).all():
+        raise ReportError(f"the features in {path} are not all finite")
     random = np.random.default_rng(0)
     order = random.permutation(len(features))
     keep = np.sort(np.concatenate([order[domain[order] == value][:limit] for value in (0, 1)]))
