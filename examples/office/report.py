@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -392,8 +393,6 @@ def write_report(folder: Path, out: Path, task: str | None = None) -> str:
     Raises:
         ReportError: If there is no run, a file is broken, or nobody ran ``task``.
     """
-    import matplotlib
-
     runs = load_runs(folder)
     if task is not None and task not in {run["task"] for run in runs}:
         raise ReportError(f"no finished run of task {task} in {folder}")
