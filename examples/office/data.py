@@ -8,7 +8,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -434,22 +434,29 @@ class Images(torch.utils.data.Dataset):
 
 def train_transform() -> Callable[[Image.Image], Tensor]:
     """Shorter side to 256, random 224 crop, random flip, normalised: float32 ``(3, 224, 224)``."""
-    return _transform(v2.RandomCrop(CROP), v2.RandomHorizontalFlip())
+    return _transform(RESIZE, [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()], MEAN, STD)
 
 
-def eval_transform() -> Callable[[Image.Image], Tensor]:
-    """Shorter side to 256, centre 224 crop, normalised: float32 ``(3, 224, 224)``."""
-    return _transform(v2.CenterCrop(CROP))
+def eval_transform(
+    resize: int = RESIZE, crop: int = CROP, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> Callable[[Image.Image], Tensor]:
+    """Shorter side to 256, centre 224 crop, normalised: float32 ``(3, 224, 224)``.
+
+    The arguments are a saved model's preprocessing.
+    """
+    return _transform(resize, [v2.CenterCrop(crop)], mean, std)
 
 
-def _transform(*crop: torch.nn.Module) -> v2.Compose:
+def _transform(
+    resize: int, crop: list[torch.nn.Module], mean: Sequence[float], std: Sequence[float]
+) -> v2.Compose:
     return v2.Compose(
         [
-            v2.Resize(RESIZE, antialias=True),
+            v2.Resize(resize, antialias=True),
             *crop,
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
+            v2.Normalize(mean, std),
         ]
     )
 
