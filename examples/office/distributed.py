@@ -1,5 +1,6 @@
 """The little of torch.distributed that the loop needs; without torchrun there is one process."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -66,3 +67,9 @@ def share_buffers(module: nn.Module) -> None:
     if processes() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
+
+
+def leave_group(_: int) -> None:
+    """Make a worker deaf to Ctrl-C and to a SIGTERM for all: the process that trains ends it."""
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()

@@ -44,7 +44,13 @@ def infer(
     images = Subset(data.Images(paths, data.eval_transform()), share)
     batch_size //= distributed.processes()
     pin = device.type == "cuda"
-    loader = DataLoader(images, batch_size, num_workers=workers, pin_memory=pin)
+    loader = DataLoader(
+        images,
+        batch_size,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=distributed.leave_group,
+    )
     was_training = network.training
     network.eval()
     parts: list[tuple[Tensor, ...]] = []

@@ -152,6 +152,7 @@ class Trainer:
                 persistent_workers=args.workers > 0,
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),
+                worker_init_fn=distributed.leave_group,
             )
             for paths, batches in zip(domains, self.batches, strict=True)
         ]

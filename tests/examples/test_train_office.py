@@ -311,6 +311,7 @@ def start(command, plain=False, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -332,7 +333,8 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(office,
             ):
                 time.sleep(0.005)
             time.sleep(delay.random() / 5)
-            process.send_signal(how)
+            # As a terminal or a scheduler does: the processes that read images get it too.
+            os.killpg(process.pid, how)
         stdout, stderr = process.communicate(timeout=300)
         if how is None:
             assert process.returncode == 0, stderr
