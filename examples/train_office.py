@@ -260,6 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     # A job scheduler's SIGTERM ends a run as Ctrl-C does: with a word on its checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

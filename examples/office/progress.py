@@ -24,7 +24,8 @@ class Progress:
     def __init__(self, folder: Path, title: str, steps: int, done: int, images: int) -> None:
         self.first = distributed.rank() == 0
         self.folder, self.images = folder, images
-        self.shown: dict[str, str] = {}
+        self.accuracy: dict[str, str] = {}  # before the terms, which a narrow terminal cuts
+        self.terms: dict[str, str] = {}
         self.writer = SummaryWriter(folder, purge_step=done) if self.first else None
         self.bar = tqdm(
             desc=title,
@@ -47,8 +48,8 @@ class Progress:
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, step)
             if tag.startswith("loss/"):
-                self.shown[tag[5:]] = f"{value:.3g}"
-        self.bar.set_postfix(self.shown, refresh=False)
+                self.terms[tag[5:]] = f"{value:.3g}"
+        self.bar.set_postfix(self.accuracy | self.terms, refresh=False)
 
     def epoch(self, step: int, epochs: int, history: list[dict[str, Any]]) -> None:
         """Print, write and log the newest line of ``history``, one entry per epoch."""
@@ -60,10 +61,10 @@ class Progress:
             if name in ("source", "target") and value is not None:
                 words.append(f"C^{name[0]} {value:.1f} %")
                 self.writer.add_scalar(f"accuracy/{name}", value, step)
-                self.shown[f"C^{name[0]}"] = f"{value:.1f}%"
+                self.accuracy[f"C^{name[0]}"] = f"{value:.1f}%"
             elif isinstance(value, float) and name not in ("source", "target"):
                 words.append(f"{name} {value:.3g}")
-        self.bar.set_postfix(self.shown)
+        self.bar.set_postfix(self.accuracy | self.terms)
         self.bar.write(f"epoch {newest['epoch']}/{epochs}  {'  '.join(words)}")
         lines = "".join(json.dumps(line) + "\n" for line in history)
         files.write(self.folder / "log.jsonl", lines.encode())

@@ -56,7 +56,9 @@ def run(
         sizes = " + ".join(str(len(domain.paths)) for domain in (task.source, task.target))
         at = f", {done} done" if done else ""
         print(f"{title}: {sizes} images, {trainer.total} steps{at}", flush=True)
-    progress = Progress(folder, title, trainer.total, done, trainer.images_per_step)
+    progress = Progress(
+        folder, f"{task.name} {method_name} {seed}", trainer.total, done, trainer.images_per_step
+    )
     infer = partial(
         evaluation.infer,
         trainer.network,
