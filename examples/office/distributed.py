@@ -1,0 +1,75 @@
+"""The little of torch.distributed that the loop needs; without torchrun there is one process."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join torchrun's processes, over nccl on CUDA and gloo elsewhere, for the block."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return this process's number, 0 for the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def from_first(value: T) -> T:
+    """Return the first process's value in every process."""
+    if processes() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def gather(value: T) -> list[T]:
+    """Return every process's value in every process."""
+    if processes() == 1:
+        return [value]
+    values: list[T] = [value] * processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean over the processes."""
+    if processes() > 1:
+        dist.all_reduce(values)
+    return values / processes()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers: batch-norm statistics differ after a step."""
+    if processes() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def leave_group(_: int) -> None:
+    """Make a worker deaf to Ctrl-C and to a SIGTERM for all: the process that trains ends it."""
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()

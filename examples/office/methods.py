@@ -1,0 +1,239 @@
+r"""The nine rows of the paper's Table 4: which terms each of the two players minimises.
+
+A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
+in the logs; to add a method, add an entry, and a term or a head if it needs a new one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import symloss
+from symloss import RoutedLogits
+from symloss import functional as L
+
+
+class View(NamedTuple):
+    """What one player sees: logits by head, whose gradients reach that player alone.
+
+    Attributes:
+        labels: Categories of the source images, ``(N,)``.
+        source: Logits of the source images: ``"task"`` ``(N, 2K)`` or, for one classifier,
+            ``(N, K)``; ``"domain"`` ``(N, 2)`` for methods with a discriminator.
+        target: The same for the target images, ``(M, ...)``; empty if the method uses none.
+    """
+
+    labels: Tensor
+    source: dict[str, Tensor]
+    target: dict[str, Tensor]
+
+
+Term = Callable[[View], Tensor]
+
+
+def task(v: View) -> Tensor:
+    """Cross-entropy of the one classifier on source images, eq. (1)."""
+    return F.cross_entropy(v.source["task"].float(), v.labels)
+
+
+def discriminator(v: View) -> Tensor:
+    """Two-way cross-entropy of the discriminator, eq. (2)."""
+    return L.domain_discrimination(v.source["domain"], v.target["domain"])
+
+
+def confusion(v: View) -> Tensor:
+    """Confusion of the discriminator on both domains, eq. (3)."""
+    return L.domain_confusion(v.source["domain"]) + L.domain_confusion(v.target["domain"])
+
+
+def entropy(v: View) -> Tensor:
+    """Entropy of the one classifier on target images ("Em"): that of the pair [v; v]."""
+    return L.symmetric_entropy(torch.cat([v.target["task"]] * 2, 1))
+
+
+def source_task(v: View) -> Tensor:
+    """Cross-entropy of the source classifier on source images, eq. (5)."""
+    return L.source_task(v.source["task"], v.labels)
+
+
+def target_task(v: View) -> Tensor:
+    """Cross-entropy of the target classifier on source images, eq. (6)."""
+    return L.target_task(v.source["task"], v.labels)
+
+
+def domain_discrimination(v: View) -> Tensor:
+    """Two-way cross-entropy of the two classifiers' masses, eq. (7)."""
+    return L.domain_discrimination(v.source["task"], v.target["task"])
+
+
+def category_confusion(v: View) -> Tensor:
+    """Category-level confusion on source images, eq. (8)."""
+    return L.category_confusion(v.source["task"], v.labels)
+
+
+def domain_confusion(v: View) -> Tensor:
+    """Domain-level confusion on target images, eq. (9)."""
+    return L.domain_confusion(v.target["task"])
+
+
+def symmetric_entropy(v: View) -> Tensor:
+    """Entropy of the summed pairs on target images, eq. (10)."""
+    return L.symmetric_entropy(v.target["task"])
+
+
+def source_domain_confusion(v: View) -> Tensor:
+    """Domain-level confusion on source images, eq. (12)."""
+    return L.domain_confusion(v.source["task"])
+
+
+def mean_task(v: View) -> Tensor:
+    """Mean of (5) and (6), eq. (13)."""
+    return (source_task(v) + target_task(v)) / 2
+
+
+def mlp(features: int, _: int) -> nn.Module:
+    """Build the discriminator F-1024-1024-2."""
+    return nn.Sequential(
+        nn.Linear(features, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 2)
+    )
+
+
+ONE_CLASSIFIER = {"task": nn.Linear}
+WITH_DISCRIMINATOR = {"task": nn.Linear, "domain": mlp}
+SYMMETRIC = {"task": symloss.SymmetricHead}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Heads of (features, categories), and the terms that each player minimises.
+
+    The heads minimise the sum of ``classifier``, the extractor minimises the sum of ``extractor``
+    plus λ times the sum of ``weighted``.
+    """
+
+    row: str  # in Table 4
+    heads: dict[str, Callable[[int, int], nn.Module]]
+    classifier: tuple[Term, ...]
+    extractor: tuple[Term, ...]
+    weighted: tuple[Term, ...] = ()
+    reported: str = "target"  # or "source": the classifier whose accuracy counts
+    target: bool = True  # whether training sees target images
+
+
+METHODS = {
+    "source-only": Method(
+        row="ResNet-50",
+        heads=ONE_CLASSIFIER,
+        classifier=(task,),
+        extractor=(task,),
+        target=False,
+    ),
+    "source-only-em": Method(
+        row="ResNet-50 (Adding Em)",
+        heads=ONE_CLASSIFIER,
+        classifier=(task,),
+        extractor=(task,),
+        weighted=(entropy,),
+    ),
+    "domain-confusion": Method(
+        row="Domain Confusion",
+        heads=WITH_DISCRIMINATOR,
+        classifier=(task, discriminator),
+        extractor=(task,),
+        weighted=(confusion,),
+    ),
+    "domain-confusion-em": Method(
+        row="Domain Confusion (Adding Em)",
+        heads=WITH_DISCRIMINATOR,
+        classifier=(task, discriminator),
+        extractor=(task,),
+        weighted=(confusion, entropy),
+    ),
+    "symnets-wo-target-task": Method(
+        row="SymNets (w/o E^t_task)",
+        heads=SYMMETRIC,
+        classifier=(source_task, domain_discrimination),
+        extractor=(category_confusion,),
+        weighted=(domain_confusion, symmetric_entropy),
+        reported="source",
+    ),
+    "symnets-wo-entropy": Method(
+        row="SymNets (w/o M^st)",
+        heads=SYMMETRIC,
+        classifier=(source_task, target_task, domain_discrimination),
+        extractor=(category_confusion,),
+        weighted=(domain_confusion,),
+    ),
+    "symnets-wo-confusion": Method(
+        row="SymNets (w/o confusion)",
+        heads=SYMMETRIC,
+        classifier=(source_task, target_task, domain_discrimination),
+        extractor=(mean_task,),
+        weighted=(symmetric_entropy,),
+    ),
+    "symnets-wo-category-confusion": Method(
+        row="SymNets (w/o category confusion)",
+        heads=SYMMETRIC,
+        classifier=(source_task, target_task, domain_discrimination),
+        extractor=(source_domain_confusion,),
+        weighted=(domain_confusion, symmetric_entropy),
+    ),
+    "symnets": Method(
+        row="SymNets",
+        heads=SYMMETRIC,
+        classifier=(source_task, target_task, domain_discrimination),
+        extractor=(category_confusion,),
+        weighted=(domain_confusion, symmetric_entropy),
+    ),
+}
+
+
+class Network(nn.Module):
+    """Extractor and heads in one module: one forward of both domains, as DDP wants it."""
+
+    def __init__(self, extractor: nn.Module, method: Method, num_classes: int) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.heads = nn.ModuleDict(
+            {name: make(extractor.num_features, num_classes) for name, make in method.heads.items()}
+        )
+
+    def forward(self, *domains: Tensor) -> list[dict[str, RoutedLogits]]:
+        """Return routed logits by head for each batch of images, each forwarded by itself."""
+        features = [self.extractor(images) for images in domains]
+        return [
+            {name: symloss.route(head, f) for name, head in self.heads.items()} for f in features
+        ]
+
+
+def losses(
+    method: Method, outputs: list[dict[str, RoutedLogits]], labels: Tensor, lam: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of both players' losses, for one backward, and each term by name.
+
+    Args:
+        method: A value of :data:`METHODS`.
+        outputs: What :class:`Network` returns for (source,) or (source, target) images.
+        labels: Categories of the source images, ``(N,)``.
+        lam: λ.
+    """
+    players = []
+    for player in ("classifier", "extractor"):
+        logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
+        players.append(View(labels, logits[0], logits[1] if len(logits) > 1 else {}))
+    classifier, extractor = players
+    total, values = torch.zeros((), device=labels.device), {}
+    for view, terms, weight in (
+        (classifier, method.classifier, 1.0),
+        (extractor, method.extractor, 1.0),
+        (extractor, method.weighted, lam),
+    ):
+        for term in terms:
+            value = term(view)
+            total = total + weight * value
+            values[term.__name__] = value.detach()
+    return total, values

@@ -1,0 +1,210 @@
+"""The loop: batches seeded by epoch, the network with its two optimizers, an epoch of steps."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+import symloss
+from office import data, distributed, models
+from office.methods import Method, Network, losses
+from office.progress import Progress
+
+LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at each step
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class RunError(Exception):
+    """Why a run cannot start or go on, in one line."""
+
+
+def stream(*key: int) -> int:
+    """Return the seed of an independent random stream for each key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Augmented(Dataset):
+    """Images by (index, seed): the seed alone fixes the crop and the flip, in any worker."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.images = data.Images(paths, data.train_transform())
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        """Return ``(image, index)``."""
+        index, seed = key
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.images[index]
+
+
+class EpochBatches(Sampler):
+    """This process's part of each batch of an epoch, as (index, seed) pairs.
+
+    Batches are those of one permutation after the other, drawn from (seed, epoch, domain) and
+    without an incomplete one; they are the same for any number of processes.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, domain: int) -> None:
+        self.images, self.batch_size, self.seed, self.domain = images, batch_size, seed, domain
+        self.epoch, self.steps = 0, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in this epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batches of ``epoch``."""
+        generator = torch.Generator().manual_seed(stream(self.seed, self.epoch, self.domain))
+        share = slice(distributed.rank(), None, distributed.processes())
+        batches: list[Tensor] = []
+        for _ in range(self.steps):
+            if not batches:
+                order = torch.randperm(self.images, generator=generator)
+                batches = [b for b in order.split(self.batch_size) if len(b) == self.batch_size]
+            batch = batches.pop(0)
+            seeds = torch.randint(2**62, batch.shape, generator=generator)
+            yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
+
+
+class Trainer:
+    """Network, optimizers, schedules and batches of one run; it never sees a target label.
+
+    Args:
+        args: The command line.
+        device: Where to train.
+        method: What the players minimise.
+        num_classes: Number K of categories.
+        source: The labelled domain.
+        target: Images of the target domain.
+        seed: With the epoch, it fixes all that is random.
+
+    Raises:
+        RunError: If a domain that the method uses has fewer images than a batch.
+        ModelError, FileError: If the backbone or its weights do not fit.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        device: torch.device,
+        method: Method,
+        num_classes: int,
+        source: data.Domain,
+        target: list[Path],
+        seed: int,
+    ) -> None:
+        self.device, self.method, self.seed = device, method, seed
+        domains = [source.paths, target] if method.target else [source.paths]
+        for name, paths in zip(("source", "target"), domains, strict=False):
+            if len(paths) < args.batch_size:
+                raise RunError(
+                    f"the {name} domain has {len(paths)} images, fewer than one batch of "
+                    f"--batch-size {args.batch_size}"
+                )
+        # Every method takes the same number of steps, also the one that uses no target image.
+        self.per_epoch = max(len(source.paths), len(target)) // args.batch_size
+        self.total = args.max_steps or args.epochs * self.per_epoch
+        self.epochs = math.ceil(self.total / self.per_epoch)
+        self.images_per_step = args.batch_size * len(domains)
+
+        torch.manual_seed(stream(seed))
+        extractor = models.build_extractor(args.backbone, args.weights, args.bottleneck)
+        self.network = Network(extractor, method, num_classes)
+        self.layout = torch.channels_last if args.channels_last else torch.contiguous_format
+        self.network.to(device, memory_format=self.layout)
+        groups = [{"params": [*extractor.backbone.parameters()], "lr": args.lr / 10}]
+        if args.bottleneck:  # new layers, like the heads
+            groups.append({"params": [*extractor.bottleneck.parameters()]})
+        optimizers = [
+            torch.optim.SGD(
+                parameters, args.lr, momentum=0.9, weight_decay=args.weight_decay, nesterov=True
+            )
+            for parameters in (groups, self.network.heads.parameters())
+        ]
+        scaler = torch.amp.GradScaler() if args.precision == "fp16" else None
+        self.step = symloss.TwoOptimizerStep(*optimizers, scaler=scaler)
+        self.schedules = [symloss.AnnealedLR(optimizer, self.total) for optimizer in optimizers]
+        if args.compile:
+            extractor.compile()
+        self.model: nn.Module = self.network
+        if distributed.processes() > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            self.model = DistributedDataParallel(self.network, device_ids=ids)
+        self.autocast = torch.autocast(
+            device.type, DTYPES[args.precision], enabled=args.precision != "fp32"
+        )
+        self.labels = torch.tensor(source.labels, device=device)
+        self.batches = [
+            EpochBatches(len(paths), args.batch_size, seed, i) for i, paths in enumerate(domains)
+        ]
+        self.loaders = [
+            DataLoader(
+                Augmented(paths),
+                batch_sampler=batches,
+                num_workers=args.workers,
+                persistent_workers=args.workers > 0,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),
+                worker_init_fn=distributed.leave_group,
+            )
+            for paths, batches in zip(domains, self.batches, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state at an epoch's end: all that is random later follows from the epoch."""
+        return {
+            "network": self.network.state_dict(),
+            "step": self.step.state_dict(),
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.step.load_state_dict(state["step"])
+        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(values)
+
+    def epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
+        """Train for epoch ``epoch``, counted from 0; return the mean of each term over it."""
+        done = epoch * self.per_epoch
+        steps = min(self.per_epoch, self.total - done)
+        for batches in self.batches:
+            batches.epoch, batches.steps = epoch, steps
+        # Dropout differs by process; crops and batches have seeds of their own.
+        torch.manual_seed(stream(self.seed, epoch, 2, distributed.rank()))
+        self.network.train()
+        sums: list[Tensor] = []
+        means = 0.0
+        for i, domains in enumerate(zip(*self.loaders, strict=True), start=1):
+            lam = symloss.progressive_lambda((done + i - 1) / self.total)
+            images = [
+                x.to(self.device, non_blocking=True, memory_format=self.layout) for x, _ in domains
+            ]
+            labels = self.labels[domains[0][1].to(self.device, non_blocking=True)]
+            with self.autocast:
+                loss, terms = losses(self.method, self.model(*images), labels, lam)
+            rates = [schedule.get_last_lr()[-1] for schedule in self.schedules]
+            if self.step(loss):
+                for schedule in self.schedules:
+                    schedule.step()
+            sums.append(torch.stack([*terms.values()]))
+            if i % LOG_EVERY == 0 or i == steps:
+                read = distributed.mean(torch.stack(sums).mean(0)).tolist()
+                values = dict(zip(terms, read, strict=True))
+                if not all(map(math.isfinite, read)):
+                    raise RunError(f"a loss is not finite at step {done + i}: {values}")
+                means = means + np.array(read) * len(sums) / steps
+                scalars = {f"loss/{name}": value for name, value in values.items()}
+                scalars |= {"lr/backbone": rates[0], "lr/head": rates[1], "lambda": lam}
+                progress.losses(done + i, scalars)
+                sums = []
+            progress.step()
+        return dict(zip(terms, means.tolist(), strict=True))

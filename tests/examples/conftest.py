@@ -1,0 +1,61 @@
+"""Puts examples/ on the import path and writes tiny image trees in the layouts people have."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+
+def write_image(path: Path, category: int, seed: int, size: tuple[int, int] = (40, 32)) -> None:
+    """One noisy JPEG (width, height = size) whose colour tells the category."""
+    rng = np.random.default_rng([category, seed])
+    colour = np.random.default_rng(category).integers(40, 216, 3)
+    pixels = colour + rng.normal(0, 20, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a benchmark's tree and returns its root.
+
+    Layouts: "folders" <domain>/<category>/, "archive" <domain>/images/<category>/, "image_list"
+    (the archive, with image_list/<domain>.txt), "list" (<domain>/<file> without category folders,
+    with list/<domain>List.txt). Such a tree is smaller than the published one, which load_task
+    warns of: mark tests with ``pytest.mark.filterwarnings("ignore:.*published")``.
+    """
+
+    def write(
+        layout: str = "folders",
+        domains: Sequence[str] = ("amazon", "webcam"),
+        categories: Sequence[str] = ("bike", "mouse", "mug"),
+        images: int = 4,
+        name: str = "data",
+        size: tuple[int, int] = (40, 32),
+    ) -> Path:
+        root = tmp_path / name
+        for seed, domain in enumerate(domains):
+            lines = []
+            for number, category in enumerate(categories):
+                for i in range(images):
+                    relative = {
+                        "folders": f"{domain}/{category}/{i}.jpg",
+                        "archive": f"{domain}/images/{category}/{i}.jpg",
+                        "image_list": f"{domain}/images/{category}/{i}.jpg",
+                        "list": f"{domain}/{number}_{i}.jpg",
+                    }[layout]
+                    write_image(root / relative, number, 1000 * seed + i, size)
+                    lines.append(f"{relative} {number}\n")
+            lists = {"image_list": f"image_list/{domain}.txt", "list": f"list/{domain}List.txt"}
+            if layout in lists:
+                path = root / lists[layout]
+                path.parent.mkdir(exist_ok=True)
+                path.write_text("".join(lines))
+        return root
+
+    return write

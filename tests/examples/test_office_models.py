@@ -1,0 +1,115 @@
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+from office import files, models
+
+NETWORKS = [
+    "resnet18",
+    "mobilenet_v2",
+    "densenet121",
+    "swin_t",
+    "shufflenet_v2_x0_5",
+]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_features_under_the_old_last_layer_give_the_networks_output(name, tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    extractor = models.build_extractor(name, str(tmp_path / "weights.pt")).eval()
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = extractor(x)
+        assert features.shape == (2, extractor.num_features)
+        torch.testing.assert_close(last(features), network(x))
+
+
+def test_a_bottleneck_follows_the_backbone():
+    extractor = models.build_extractor("shufflenet_v2_x0_5", "none", bottleneck=16)
+    assert extractor.num_features == 16
+    assert extractor(torch.randn(2, 3, 32, 32)).shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("squeezenet1_0", "does not end in a linear layer"),
+        ("googlenet", "auxiliary outputs"),
+        ("inception_v3", "auxiliary outputs"),
+        ("resnet51", "unknown backbone"),
+        ("fcn_resnet50", "unknown backbone"),
+    ],
+)
+def test_other_networks_are_refused_by_name(name, why):
+    with pytest.raises(models.ModelError, match=f"{name}.*{why}|{why}.*{name}") as error:
+        models.build_extractor(name, "none")
+    assert "\n" not in str(error.value)
+
+
+def test_half_precision_weights_are_cast_and_another_number_of_classes_is_fine(tmp_path):
+    state = torchvision.models.resnet18(num_classes=7).half().state_dict()
+    torch.save(state, tmp_path / "weights.pt")
+    extractor = models.build_extractor("resnet18", str(tmp_path / "weights.pt"))
+    assert {p.dtype for p in extractor.parameters()} == {torch.float32}
+    torch.testing.assert_close(extractor.backbone.conv1.weight, state["conv1.weight"].float())
+
+
+def test_weights_of_another_network_are_explained(tmp_path):
+    path = tmp_path / "weights.pt"
+    state = torchvision.models.resnet34().state_dict()
+    torch.save(state, path)
+    with pytest.raises(models.ModelError, match=r"96 keys unknown, the first layer1\.2\.conv1"):
+        models.build_extractor("resnet18", str(path))
+    torch.save({k: v for k, v in state.items() if k != "conv1.weight"}, path)
+    with pytest.raises(models.ModelError, match=r"1 keys missing, the first conv1\.weight"):
+        models.build_extractor("resnet34", str(path))
+    torch.save(state | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(models.ModelError, match=r"\(64, 1, 7, 7\) in the file, \(64, 3, 7, 7\)"):
+        models.build_extractor("resnet34", str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04 truncated"])
+def test_files_that_are_no_tensors_are_named(content, tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(files.FileError, match=r"cannot read .*weights\.pt \(\d+ bytes\)"):
+        models.build_extractor("resnet18", str(path))
+    with pytest.raises(files.FileError, match="no such file"):
+        models.build_extractor("resnet18", str(tmp_path / "none.pt"))
+
+
+def test_files_that_would_run_code_are_refused(tmp_path):
+    torch.save({"f": print}, tmp_path / "weights.pt")
+    with pytest.raises(files.FileError, match="cannot read"):
+        files.load(tmp_path / "weights.pt")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Torchvision's download cache, empty."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path)
+    yield tmp_path / "checkpoints"
+    torch.hub.set_dir(before)
+
+
+def test_imagenet_weights_are_torchvisions_v1(hub):
+    hub.mkdir()
+    network = torchvision.models.resnet18()
+    torch.save(network.state_dict(), hub / "resnet18-f37072fd.pth")
+    extractor = models.build_extractor("resnet18", "imagenet")
+    for name, p in extractor.backbone.named_parameters():
+        assert torch.equal(p, network.get_parameter(name)), name
+
+
+def test_a_failed_download_says_what_to_do(hub, monkeypatch):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    with pytest.raises(models.ModelError, match=r"resnet18-f37072fd\.pth.*no network.*--weights"):
+        models.build_extractor("resnet18", "imagenet")
