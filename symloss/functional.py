@@ -22,9 +22,10 @@ What holds for every loss here:
 - float16 and bfloat16 logits, also under autocast, are computed in float32 and give float32
   results; float64 stays float64.
 - Each loss can be differentiated twice.
-- No probability is put into a logarithm. Finite logits of any size give a finite loss.
-- NaN stays NaN, and an infinite logit gives what the equation gives, or NaN; nothing is hidden or
-  replaced.
+- No probability is put into a logarithm. Finite logits give a finite loss and gradient as long as
+  their differences fit the dtype of the computation.
+- NaN stays NaN in every loss that depends on it, and an infinite logit gives what the equation
+  gives, or NaN; nothing is hidden or replaced.
 """
 
 from typing import Literal, overload
@@ -90,9 +91,9 @@ def source_task(
     Raises:
         TypeError: If ``logits`` is not floating point or ``labels`` is not integer.
         ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, or a
-            label is outside ``[0, K)`` and not ``ignore_index``. Labels on a GPU, and under
-            ``torch.compile``, are not checked for their range here, to avoid a sync; there it
-            is for torch's own cross-entropy to refuse them.
+            label is outside ``[0, K)`` and not ``ignore_index``. The range is checked on the CPU
+            only; labels on a GPU, and under ``torch.compile``, are left to torch's own
+            cross-entropy. The check does not work under ``torch.func.vmap``; use ``"none"``.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
@@ -226,10 +227,10 @@ def category_confusion(
         >>> category_confusion(torch.zeros(1, 4), torch.tensor([0]))  # log 4
         tensor(1.3863)
     """
-    log_p = F.log_softmax(_centred("source_logits", source_logits), dim=1)
-    _check_labels(source_logits, labels, reduction, ignore_index)
+    log_p = F.log_softmax(_centred(_checked("source_logits", source_logits)), dim=1)
+    labels = _checked_labels(source_logits, labels, reduction, ignore_index)
     source, target = (
-        F.nll_loss(half, labels.long(), ignore_index=ignore_index, reduction=reduction)
+        F.nll_loss(half, labels, ignore_index=ignore_index, reduction=reduction)
         for half in split_logits(log_p)
     )
     return source / 2 + target / 2
@@ -272,6 +273,8 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
 
         \mathcal{M}^{st} = -\sum_k q_k \log q_k, \qquad q_k = p^{st}_k + p^{st}_{k+K}
 
+    A category masked in both halves by -inf gives NaN, not the limit 0 log 0 = 0.
+
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -288,26 +291,26 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> symmetric_entropy(torch.zeros(3, 8))  # log 4
         tensor(1.3863)
     """
-    pairs = torch.stack(split_logits(_centred("target_logits", target_logits)))
+    pairs = torch.stack(split_logits(_centred(_checked("target_logits", target_logits))))
     log_q = F.log_softmax(pairs.logsumexp(0), dim=1)
     return _reduce(-(log_q.exp() * log_q).sum(1), reduction)
 
 
 def _task(half: int, logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
-    v = split_logits(_centred("logits", logits))[half]
-    _check_labels(logits, labels, reduction, ignore_index)
-    return F.cross_entropy(v, labels.long(), ignore_index=ignore_index, reduction=reduction)
+    v = _centred(split_logits(_checked("logits", logits))[half])
+    labels = _checked_labels(logits, labels, reduction, ignore_index)
+    return F.cross_entropy(v, labels, ignore_index=ignore_index, reduction=reduction)
 
 
 def _domain_logit(name: str, logits: Tensor) -> Tensor:
-    source, target = split_logits(_centred(name, logits))
-    return source.logsumexp(1) - target.logsumexp(1)
+    # Each half has its own maximum: a common one would round away the lower half.
+    source, target = split_logits(_checked(name, logits))
+    gap = source.detach().amax(1) - target.detach().amax(1)
+    return gap + _centred(source).logsumexp(1) - _centred(target).logsumexp(1)
 
 
-def _centred(name: str, logits: Tensor) -> Tensor:
-    # No loss depends on a constant added to all 2K logits, so the maximum needs no gradient.
-    _check_logits(name, logits)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+def _centred(logits: Tensor) -> Tensor:
+    # The softmax does not depend on a constant, so the maximum needs no gradient.
     return logits - logits.detach().amax(1, keepdim=True)
 
 
@@ -323,6 +326,11 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
+def _checked(name: str, logits: Tensor) -> Tensor:
+    _check_logits(name, logits)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def _check_logits(name: str, logits: Tensor) -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
@@ -330,14 +338,14 @@ def _check_logits(name: str, logits: Tensor) -> None:
         raise TypeError(f"{name} must be floating point, got {logits.dtype}")
     if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
         raise ValueError(
-            f"{name} must have shape (N, 2K, ...) with 2K even and positive, "
+            f"{name} must have shape (N, 2K, ...) with dim 1 even and positive, "
             f"got {tuple(logits.shape)}"
         )
     if logits.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
 
 
-def _check_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> None:
+def _checked_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
     _check_reduction(reduction)
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
@@ -349,6 +357,7 @@ def _check_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: 
             f"labels must have shape {tuple(expected)} for logits of shape "
             f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
         )
+    labels = labels.long()
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         num_classes = logits.shape[1] // 2
         wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
@@ -357,3 +366,4 @@ def _check_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: 
                 f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
                 f"got {int(wrong[0])}"
             )
+    return labels

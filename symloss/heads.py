@@ -50,7 +50,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
     :meth:`SymmetricHead.adversarial` does the same for one linear layer. Both passes update
     buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
-    to the extractor. A head with dropout draws two masks.
+    to the extractor. A head with dropout draws two masks. ``DataParallel`` is not supported.
     ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
@@ -70,16 +70,12 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     """
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        got = features.dtype if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"features must be a floating-point tensor, got {got}")
+    _check_dtype(features)
+    classifier = head(features.detach())
     # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
     detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
-    return RoutedLogits(
-        classifier=head(features.detach()),
-        extractor=functional_call(local, detached, (features,)),
-    )
+    return RoutedLogits(classifier, extractor=functional_call(local, detached, (features,)))
 
 
 class SymmetricHead(nn.Linear):
@@ -136,11 +132,13 @@ class SymmetricHead(nn.Linear):
             target: The target classifier, F to K, on the same device and of the same dtype.
 
         Returns:
-            A head whose joint logits are the two classifiers' outputs side by side.
+            A head whose joint logits are the two classifiers' outputs side by side; all of it
+            is trainable, also where the classifiers were frozen.
 
         Raises:
             TypeError: If an argument is not a :class:`torch.nn.Linear`.
-            ValueError: If their shapes, dtypes or devices differ, or only one has a bias.
+            ValueError: If their shapes or dtypes differ, or only one has a bias.
+            RuntimeError: If they are on different devices.
 
         Example:
             >>> source, target = nn.Linear(8, 3), nn.Linear(8, 3)
@@ -151,15 +149,14 @@ class SymmetricHead(nn.Linear):
         for name, layer in (("source", source), ("target", target)):
             if not isinstance(layer, nn.Linear):
                 raise TypeError(f"{name} must be a torch.nn.Linear, got {type(layer).__name__}")
-        facts = [
-            (tuple(weight.shape), layer.bias is not None, weight.dtype, weight.device)
+        ours, theirs = (
+            (tuple(layer.weight.shape), layer.bias is not None, layer.weight.dtype)
             for layer in (source, target)
-            for weight in (layer.weight,)
-        ]
-        if facts[0] != facts[1]:
+        )
+        if ours != theirs:
             raise ValueError(
-                "source and target must agree in (weight shape, bias, dtype, device), "
-                f"got {facts[0]} and {facts[1]}"
+                f"source and target must agree in (weight shape, bias, dtype), got {ours} and "
+                f"{theirs}"
             )
         head = cls(source.in_features, source.out_features, source.bias is not None, "meta")
         head.weight = nn.Parameter(torch.cat([source.weight, target.weight]).detach())
@@ -173,7 +170,17 @@ class SymmetricHead(nn.Linear):
         return super().forward(features)
 
     def adversarial(self, features: Tensor) -> RoutedLogits:
-        """Return :class:`RoutedLogits` ``(N, 2K)``, as :func:`route` does."""
+        """Return the joint logits ``(N, 2K)`` twice, routed as :func:`route` does.
+
+        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
+
+        Args:
+            features: Features ``(N, F)``.
+
+        Raises:
+            TypeError: If ``features`` is not a floating-point tensor.
+            ValueError: If it does not have shape ``(N, F)``.
+        """
         self._check(features)
         return _adversarial(F.linear, features, self.weight, self.bias)
 
@@ -185,11 +192,13 @@ class SymmetricHead(nn.Linear):
             classifier: ``"target"`` or ``"source"``.
 
         Raises:
-            ValueError: If ``classifier`` is neither.
+            TypeError: If ``features`` is not a floating-point tensor.
+            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
         """
         return _predict(self, features, classifier)
 
     def _check(self, features: Tensor) -> None:
+        _check_dtype(features)
         if features.dim() != 2 or features.shape[1] != self.in_features:
             raise ValueError(
                 f"features must have shape (N, {self.in_features}), got {tuple(features.shape)}"
@@ -243,7 +252,17 @@ class SymmetricHead2d(nn.Conv2d):
         return super().forward(features)
 
     def adversarial(self, features: Tensor) -> RoutedLogits:
-        """Return :class:`RoutedLogits` ``(N, 2K, H, W)``, as :func:`route` does."""
+        """Return the joint logits ``(N, 2K, H, W)`` twice, routed as :func:`route` does.
+
+        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
+
+        Args:
+            features: Features ``(N, C, H, W)``.
+
+        Raises:
+            TypeError: If ``features`` is not a floating-point tensor.
+            ValueError: If it does not have shape ``(N, C, H, W)``.
+        """
         self._check(features)
         return _adversarial(F.conv2d, features, self.weight, self.bias)
 
@@ -255,11 +274,13 @@ class SymmetricHead2d(nn.Conv2d):
             classifier: ``"target"`` or ``"source"``.
 
         Raises:
-            ValueError: If ``classifier`` is neither.
+            TypeError: If ``features`` is not a floating-point tensor.
+            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
         """
         return _predict(self, features, classifier)
 
     def _check(self, features: Tensor) -> None:
+        _check_dtype(features)
         if features.dim() != 4 or features.shape[1] != self.in_channels:
             raise ValueError(
                 f"features must have shape (N, {self.in_channels}, H, W), "
@@ -283,6 +304,12 @@ def _predict(head: SymmetricHead | SymmetricHead2d, features: Tensor, classifier
     logits: Tensor = head(features)
     source, target = logits.chunk(2, dim=1)
     return (target if classifier == "target" else source).argmax(1)
+
+
+def _check_dtype(features: Tensor) -> None:
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        got = features.dtype if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features must be a floating-point tensor, got {got}")
 
 
 def _check_positive(**sizes: int) -> None:

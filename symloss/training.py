@@ -20,8 +20,8 @@ class TwoOptimizerStep:
 
     where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. Every
     call adds to the gradients; each :math:`m`-th call unscales and clips them, steps both
-    optimizers and updates the scaler once. The scalar is usually ``losses.total(lam)``, to which
-    terms of your own may be added.
+    optimizers, which must not need a closure, and updates the scaler once. The scalar is usually
+    ``losses.total(lam)``, to which terms of your own may be added.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
@@ -69,8 +69,8 @@ class TwoOptimizerStep:
             raise ValueError(
                 f"extractor and classifier must not share parameters, got {shared} in both"
             )
-        if accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {accumulate}")
+        if accumulate < 1 or accumulate % 1:
+            raise ValueError(f"accumulate must be a whole number from 1, got {accumulate}")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0 or None, got {max_grad_norm}")
         self.players = players
@@ -86,12 +86,14 @@ class TwoOptimizerStep:
             loss: A scalar that both players' gradients come from.
 
         Returns:
-            True when both optimizers stepped, so that schedulers follow; False inside an
-            accumulation cycle, and when the scaler skipped a player.
+            True when the optimizers stepped, so that schedulers follow; False inside an
+            accumulation cycle, and when the scaler skipped a player. A player that the loss does
+            not reach keeps its parameters, and does not count.
 
         Raises:
             TypeError: If ``loss`` is not a tensor.
             ValueError: If ``loss`` is not a scalar.
+            RuntimeError: If ``loss`` has no gradient.
         """
         if not isinstance(loss, Tensor):
             raise TypeError(f"loss must be a tensor, got {type(loss).__name__}")
@@ -101,17 +103,18 @@ class TwoOptimizerStep:
             for optimizer in self.players.values():
                 optimizer.zero_grad()
         loss = loss / self.accumulate
+        # A backward that fails ends its cycle, for its gradients are not whole.
+        calls, self._calls = self._calls + 1, 0
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
-        self._calls = (self._calls + 1) % self.accumulate
+        self._calls = calls % self.accumulate
         return self._calls == 0 and self._step()
 
     def _step(self) -> bool:
-        # A scaler refuses an optimizer that got no gradient at all.
-        players = [
-            optimizer
-            for optimizer in self.players.values()
-            if any(p.grad is not None for p in _parameters(optimizer))
-        ]
+        players = list(self.players.values())
+        if self.scaler is not None:  # it refuses an optimizer that got no gradient at all
+            players = [o for o in players if any(p.grad is not None for p in _parameters(o))]
+            if not players:
+                return False
         if self.max_grad_norm is not None:
             for optimizer in players:
                 if self.scaler is not None:
@@ -125,11 +128,10 @@ class TwoOptimizerStep:
             self.scaler.step(optimizer)
         scale = self.scaler.get_scale()
         self.scaler.update()
-        # The scale shrinks if, and only if, a gradient was not finite.
-        return self.scaler.get_scale() >= scale
+        return self.scaler.get_scale() >= scale  # it shrinks when a gradient was not finite
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both optimizers and of the scaler, if there is one.
+        """Return a dict with the state of both optimizers, and of the scaler if there is one.
 
         Raises:
             RuntimeError: Inside an accumulation cycle, whose gradients would be lost.
@@ -172,13 +174,13 @@ def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
 
     Args:
         progress: Part p of training that is done, in [0, 1].
-        gamma: Steepness γ, at least 0.
+        gamma: Steepness γ, at least 0, finite.
 
     Returns:
         λ, in [0, 1].
 
     Raises:
-        ValueError: If ``progress`` is outside [0, 1] or ``gamma`` is below 0.
+        ValueError: If ``progress`` is outside [0, 1] or ``gamma`` below 0 or infinite.
 
     Example:
         >>> [round(progressive_lambda(p), 3) for p in (0.0, 0.1, 0.5, 1.0)]
@@ -186,8 +188,8 @@ def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
     """
     if not 0 <= progress <= 1:
         raise ValueError(f"progress must be in [0, 1], got {progress}")
-    if not gamma >= 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must be at least 0 and finite, got {gamma}")
     return math.tanh(gamma * progress / 2)
 
 
@@ -196,16 +198,17 @@ class AnnealedLR(LRScheduler):
 
     .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
 
-    with :math:`i` the number of steps taken and :math:`\eta_0` the group's own initial rate.
+    with :math:`i` the number of steps taken and :math:`\eta_0` the group's own initial rate. The
+    rate is set in closed form, so what another scheduler did to it before is overwritten.
 
     Args:
         optimizer: Optimizer whose groups are annealed.
         total_steps: Steps over which p goes from 0 to 1, at least 1.
-        alpha: α, at least 0.
+        alpha: α, at least 0, finite.
         beta: β.
 
     Raises:
-        ValueError: If ``total_steps`` is below 1 or ``alpha`` below 0.
+        ValueError: If ``total_steps`` is below 1, or ``alpha`` below 0 or infinite.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
@@ -220,10 +223,10 @@ class AnnealedLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, total_steps: int, alpha: float = 10.0, beta: float = 0.75
     ) -> None:
-        if total_steps < 1:
+        if not total_steps >= 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}")
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, got {alpha}")
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
         self.total_steps = total_steps
         self.alpha = alpha
         self.beta = beta

@@ -189,7 +189,6 @@ def test_from_classifiers(bias):
         nn.Linear(5, 3),
         nn.Linear(4, 3, bias=False),
         nn.Linear(4, 3, dtype=torch.float64),
-        nn.Linear(4, 3, device="meta"),
     ],
 )
 def test_classifiers_that_do_not_fit(target):
@@ -246,3 +245,18 @@ def test_route_names_what_is_wrong():
         symloss.route(mlp(), torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"features must be .* got list"):
         symloss.route(mlp(), [0.0])
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("method", ["__call__", "adversarial", "predict"])
+def test_features_must_be_floating_point(method, kind):
+    make, shape = HEADS[kind]
+    with pytest.raises(TypeError, match=r"features must be .* got torch.int64"):
+        getattr(make(), method)(torch.zeros(shape, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"features must be .* got list"):
+        getattr(make(), method)([0.0])
+
+
+def test_route_materialises_a_lazy_head():
+    routed = symloss.route(nn.LazyLinear(6), torch.zeros(2, 4))
+    assert torch.equal(routed.classifier, routed.extractor)

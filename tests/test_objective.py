@@ -239,6 +239,16 @@ def test_source_and_target_must_have_the_same_categories():
         symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 8)))
 
 
+def test_the_field_that_is_wrong_is_named():
+    good = routed((8, 6))
+    for bad in (torch.zeros(0, 6), torch.zeros(8, 5)):
+        broken = symloss.RoutedLogits(good.classifier, bad)
+        with pytest.raises(ValueError, match=r"source\.extractor must"):
+            symloss.symnet_losses(broken, SOURCE_LABELS, good)
+    with pytest.raises(TypeError, match=r"target\.classifier must be a tensor, got list"):
+        symloss.symnet_losses(good, SOURCE_LABELS, symloss.RoutedLogits([1.0], good.extractor))
+
+
 def test_bad_labels():
     source, target = routed((8, 6)), routed((5, 6))
     with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):

@@ -25,8 +25,3 @@ def test_the_wiring_example_trains_and_predicts():
     exec(FIRST_BLOCK, names)
     assert names["accuracy"] > 0.9
     assert not backbone.training
-
-
-def test_it_is_the_ten_lines_of_the_users_change():
-    lines = [line for line in FIRST_BLOCK.splitlines() if line.strip()]
-    assert len(lines) <= 18

@@ -167,6 +167,46 @@ def test_a_player_without_gradients_is_left_alone(grad_scaler):
     assert_equal(weights(extractor), before)
 
 
+def test_a_loss_that_reaches_no_player_steps_nothing():
+    extractor, head = modules()
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), scaler=scaler())
+    assert step(torch.ones((), requires_grad=True)) is False
+
+
+def test_schedulers_follow_a_player_that_the_loss_does_not_reach():
+    extractor, head = modules()
+    players = optimizers(extractor, head)
+    schedule = symloss.AnnealedLR(players["extractor"], total_steps=5)
+    assert symloss.TwoOptimizerStep(**players)(head.weight.sum()) is True
+    schedule.step()  # torch warns here if the optimizer was not stepped
+
+
+class Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("broken on purpose")
+
+
+def test_a_backward_that_fails_leaves_nothing_behind():
+    extractor, head = modules()
+    plain = copy.deepcopy((extractor, head))
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=2)
+    step(total(extractor, head, *batch(0)))
+    source = head.adversarial(Broken.apply(extractor(batch(1)[0])))
+    target = head.adversarial(extractor(batch(1)[2]))
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        step(symloss.symnet_losses(source, batch(1)[1], target).total(0.5))
+    plain_step = symloss.TwoOptimizerStep(**optimizers(*plain), accumulate=2)
+    for i in (2, 3):
+        assert step(total(extractor, head, *batch(i))) is (i == 3)
+        plain_step(total(*plain, *batch(i)))
+    assert_equal(weights(extractor, head), weights(*plain))
+
+
 def test_a_disabled_scaler_is_no_scaler():
     extractor, head = modules()
     plain = copy.deepcopy((extractor, head))
@@ -276,9 +316,11 @@ def test_modules_are_not_optimizers():
         symloss.TwoOptimizerStep(extractor, head)
 
 
-@pytest.mark.parametrize("accumulate", [0, -1])
+@pytest.mark.parametrize("accumulate", [0, -1, 1.5, math.nan])
 def test_accumulate_below_one(accumulate):
-    with pytest.raises(ValueError, match=f"accumulate must be at least 1, got {accumulate}"):
+    with pytest.raises(
+        ValueError, match=f"accumulate must be a whole number from 1, got {accumulate}"
+    ):
         symloss.TwoOptimizerStep(**optimizers(*modules()), accumulate=accumulate)
 
 
@@ -316,9 +358,9 @@ def test_progress_outside_its_range(progress):
         symloss.progressive_lambda(progress)
 
 
-@pytest.mark.parametrize("gamma", [-1.0, math.nan])
+@pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])
 def test_gamma_below_zero(gamma):
-    with pytest.raises(ValueError, match=f"gamma must be at least 0, got {gamma}"):
+    with pytest.raises(ValueError, match=f"gamma must be at least 0 and finite, got {gamma}"):
         symloss.progressive_lambda(0.5, gamma)
 
 
@@ -358,7 +400,9 @@ def test_annealed_lr_resumes_from_its_state():
     ("options", "message"),
     [
         ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
-        ({"total_steps": 8, "alpha": -1.0}, "alpha must be at least 0, got -1.0"),
+        ({"total_steps": math.nan}, "total_steps must be at least 1, got nan"),
+        ({"total_steps": 8, "alpha": math.inf}, "alpha must be at least 0 and finite, got inf"),
+        ({"total_steps": 8, "alpha": -1.0}, "alpha must be at least 0 and finite, got -1.0"),
     ],
 )
 def test_bad_schedules(options, message):
