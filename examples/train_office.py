@@ -22,7 +22,7 @@ from office.data import DataError
 from office.files import FileError
 from office.methods import METHODS
 from office.models import ModelError
-from office.runs import run
+from office.runs import check_runs, run
 from office.training import RunError
 
 
@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
                 tasks = load_tasks(parser, args)
             if args.check:
                 sys.exit(0 if data.check(tasks) else 1)
+            check_runs(args, tasks, methods)
             # Seeds outermost, so that a stopped sweep has whole tables.
             for seed, task, method in itertools.product(args.seeds, tasks, methods):
                 run(args, device, task, method, seed)
-    except (DataError, FileError, ModelError, RunError) as error:
+    except (DataError, FileError, ModelError, RunError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -62,14 +63,13 @@ def choose_device(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     """Return this process's device, or exit if it or the precision is not to be had there."""
     try:
         device = torch.device(args.device)
-    except RuntimeError:
-        parser.error(f"--device {args.device} is none that torch knows")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error(f"--device {args.device}: torch sees no CUDA GPU here")
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.zeros(1, device=device).item()
+    except (AssertionError, NotImplementedError, RuntimeError):
+        parser.error(f"--device {args.device} is not a device of this machine that torch can use")
     if args.precision == "fp16" and device.type != "cuda":
         parser.error(f"--precision fp16 needs a CUDA GPU, got --device {device}; try bf16")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
 
 
@@ -78,6 +78,8 @@ def load_tasks(parser: argparse.ArgumentParser, args: argparse.Namespace) -> lis
     if args.dataset == "folders":
         if args.source is None or args.target is None:
             parser.error("--dataset folders needs --source DIR and --target DIR")
+        if args.root is not None or args.task != ["all"]:
+            parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
         return [data.load_folders(args.source, args.target)]
     if args.source or args.target:
         parser.error(f"--source and --target belong to --dataset folders, not {args.dataset}")
@@ -99,6 +101,7 @@ def number(kind: type, least: float, above: bool = False) -> Callable[[str], flo
             raise argparse.ArgumentTypeError(f"must be {bound}, got {value}")
         return value
 
+    parse.__name__ = kind.__name__  # which argparse puts into its message
     return parse
 
 
@@ -128,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["all"],
         metavar="S2T",
-        help="such as A2W, I2P or Ar2Cl, several, or all (default: all)",
+        help="such as A2W, I2P or Ar2Cl, several, or all (default: all [paper])",
     )
     add("--check", action="store_true", help="open every image, print a table, train nothing")
 
@@ -139,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=["symnets"],
         choices=[*METHODS, "all"],
         metavar="M",
-        help="rows of Table 4, several, or all (default: symnets): "
+        help="rows of Table 4, several, or all (default: symnets [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
     )
     add(
@@ -237,9 +240,9 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["fp32", "bf16", "fp16"],
         default="fp32",
         help="of the forward pass; the losses are float32 always; fp16 scales its gradients and "
-        "needs CUDA (default: fp32 [paper])",
+        "needs CUDA (default: fp32 [ours])",
     )
-    add("--compile", action="store_true", help="torch.compile the backbone")
+    add("--compile", action="store_true", help="torch.compile the backbone (default: off [ours])")
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
@@ -253,7 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs"),
         metavar="DIR",
-        help="where the runs go (default: runs); finished ones are not run again",
+        help="where the runs go (default: runs [ours]); finished ones are not run again",
     )
     add("--resume", action="store_true", help="go on with runs that were stopped")
     return parser

@@ -475,8 +475,7 @@ def check(tasks: Iterable[Task]) -> bool:
         for task, domain in sides
     }
     paths = [path for domain in domains.values() for path in domain.paths]
-    with ThreadPoolExecutor() as pool:
-        looks = list(tqdm(pool.map(_look, paths), "reading", len(paths), unit=" images"))
+    looks = _look_at(paths)
 
     categories = dict.fromkeys(name for task in tasks for name in task.categories)
     table = [
@@ -497,6 +496,18 @@ def check(tasks: Iterable[Task]) -> bool:
     for fault in faults:
         print(fault)
     return not faults
+
+
+def faults(tasks: Iterable[Task]) -> list[str]:
+    """Decode every image of the tasks; return what is wrong with the unreadable ones."""
+    paths = {path: None for task in tasks for path in (*task.source.paths, *task.target.paths)}
+    return [fault for _, fault in _look_at([*paths]) if fault]
+
+
+def _look_at(paths: list[Path]) -> list[tuple[str | None, str | None]]:
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(_look, paths)
+        return list(tqdm(looks, "reading", len(paths), unit=" images", leave=False, disable=None))
 
 
 def _look(path: Path) -> tuple[str | None, str | None]:

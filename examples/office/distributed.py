@@ -15,11 +15,11 @@ T = TypeVar("T")
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join torchrun's processes, over nccl on CUDA and gloo elsewhere, for the block."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_torchelastic_launched():
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield

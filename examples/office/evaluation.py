@@ -41,7 +41,7 @@ def infer(
     """
     distributed.share_buffers(network)
     share = range(distributed.rank(), len(paths), distributed.processes())
-    images = Subset(data.Images(paths, data.eval_transform()), share)
+    images = Subset(data.Images(paths, data.eval_transform(data.RESIZE, data.CROP)), share)
     batch_size //= distributed.processes()
     pin = device.type == "cuda"
     loader = DataLoader(

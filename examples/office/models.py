@@ -86,6 +86,7 @@ def load_model(path: Path) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
         head = make(extractor.num_features, meta["num_classes"])
         extractor.load_state_dict(meta.pop("extractor"))
         head.load_state_dict(meta.pop("head"))
+        _ = meta["categories"], meta["preprocessing"]
     except (KeyError, RuntimeError, TypeError, AttributeError):
         raise ModelError(f"{path} is not a model.pt of train_office.py") from None
     return extractor.eval(), head.eval(), meta

@@ -1,6 +1,7 @@
 """What a run tells while it trains: a bar, TensorBoard scalars, one JSON line per epoch."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Progress:
         self.folder, self.images = folder, images
         self.accuracy: dict[str, str] = {}  # before the terms, which a narrow terminal cuts
         self.terms: dict[str, str] = {}
-        self.writer = SummaryWriter(folder, purge_step=done) if self.first else None
+        self.writer = SummaryWriter(folder, purge_step=done + 1) if self.first else None
         self.bar = tqdm(
             desc=title,
             total=steps * images,
@@ -73,4 +74,5 @@ class Progress:
         """Leave the bar and flush the event file."""
         self.bar.close()
         if self.writer is not None:
-            self.writer.close()
+            with suppress(OSError):  # a full disk is reported by what else could not be written
+                self.writer.close()

@@ -422,6 +422,10 @@ def _figures(runs: list[dict]) -> dict[str, Figure]:
     with_counts.sort(key=lambda run: run["method"] != "symnets")
     if with_counts:
         run = with_counts[0]
-        same = [np.array(r["confusion"]) for r in with_counts if r["method"] == run["method"]]
+        same = [
+            np.array(r["confusion"])
+            for r in with_counts
+            if (r["method"], r["categories"]) == (run["method"], run["categories"])
+        ]
         figures[f"confusion-{run['method']}"] = confusion_figure(run, np.sum(same, 0))
     return {name: figure for name, figure in figures.items() if figure is not None}

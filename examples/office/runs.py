@@ -1,17 +1,20 @@
 """One run, a task, a method and a seed: what it resumes from, and the files that it leaves."""
 
 import argparse
+import itertools
 import json
 import platform
 import subprocess
 import sys
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from tqdm import tqdm
 
 import symloss
 from office import data, distributed, evaluation, files
@@ -19,7 +22,7 @@ from office.methods import METHODS, Network
 from office.progress import Progress
 from office.training import RunError, Trainer
 
-# A run may be resumed elsewhere, or with other values of these.
+# A run may be resumed elsewhere, or with other values of these; other data is told by its files.
 FREE = ("root", "source", "target", "workers", "device", "out", "resume", "check", "seeds")
 
 
@@ -32,7 +35,7 @@ def run(
         DataError, FileError, ModelError, RunError: With one clear line.
         KeyboardInterrupt: After telling which checkpoint is left.
     """
-    folder = Path(args.out, args.dataset, task.name, method_name, f"seed{seed}")
+    folder = _folder(args, task, method_name, seed)
     title = f"{args.dataset} {task.name} {method_name} seed {seed}"
     this = identity(args, task, method_name, seed)
     first = distributed.rank() == 0
@@ -41,8 +44,27 @@ def run(
         if first:
             print(f"{title}: finished before, see {folder}")
         return
+    try:
+        _train(args, device, task, this, folder, title, state)
+    except KeyboardInterrupt:
+        if first:
+            tqdm.write(f"{title}: stopped; {_left(folder)}")
+        raise
 
+
+def _train(
+    args: argparse.Namespace,
+    device: torch.device,
+    task: data.Task,
+    this: dict[str, Any],
+    folder: Path,
+    title: str,
+    state: dict[str, Any] | None,
+) -> None:
+    method_name, seed = this["method"], this["seed"]
+    first = distributed.rank() == 0
     method, num_classes = METHODS[method_name], len(task.categories)
+    folder.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trainer = Trainer(args, device, method, num_classes, task.source, task.target.paths, seed)
@@ -95,12 +117,36 @@ def run(
             # Last, for it marks the run as finished.
             _write_result(folder, args, this, device, method.reported, history, facts, seconds)
             progress.bar.write(f"{title}: done in {seconds:.0f} s, see {folder}")
-    except KeyboardInterrupt:
-        if first:
-            progress.bar.write(f"{title}: stopped; {_left(folder)}")
-        raise
     finally:
         progress.close()
+
+
+def check_runs(args: argparse.Namespace, tasks: list[data.Task], methods: list[str]) -> None:
+    """Find out before the first run what would stop a later one: batches, files, images.
+
+    Raises:
+        DataError, FileError, RunError: With one clear line, or one per unreadable image.
+    """
+    if distributed.rank():
+        return
+    open_tasks = {}
+    for seed, task, method in itertools.product(args.seeds, tasks, methods):
+        for domain in (task.source, task.target)[: 1 + METHODS[method].target]:
+            if len(domain.paths) < args.batch_size:
+                raise RunError(
+                    f"{domain.name} has {len(domain.paths)} images, fewer than one batch of "
+                    f"--batch-size {args.batch_size}"
+                )
+        folder = _folder(args, task, method, seed)
+        if _found(folder, identity(args, task, method, seed), args.resume) != "finished":
+            open_tasks[task.name] = task
+    faults = data.faults([*open_tasks.values()])
+    if faults:
+        raise data.DataError("\n".join(faults))
+
+
+def _folder(args: argparse.Namespace, task: data.Task, method: str, seed: int) -> Path:
+    return Path(args.out, args.dataset, task.name, method, f"seed{seed}")
 
 
 def identity(args: argparse.Namespace, task: data.Task, method: str, seed: int) -> dict[str, Any]:
@@ -109,13 +155,14 @@ def identity(args: argparse.Namespace, task: data.Task, method: str, seed: int) 
     weights = args.weights if args.weights in ("imagenet", "none") else Path(args.weights).name
     epochs = None if args.max_steps else args.epochs
     this = {"task": task.name, "method": method, "seed": seed, "weights": weights, "epochs": epochs}
-    sizes = [len(task.source.paths), len(task.target.paths)]
-    return fixed | this | {"categories": task.categories, "images": sizes}
+    paths = [task.source.paths, task.target.paths]
+    names = "/".join(path.name for domain in paths for path in sorted(domain))
+    images = [*map(len, paths), zlib.crc32(names.encode())]
+    return fixed | this | {"categories": task.categories, "images": images}
 
 
 def _found(folder: Path, this: dict[str, Any], resume: bool) -> dict[str, Any] | str | None:
     """What is left of a run with these arguments: "finished", a checkpoint, or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint, result = folder / "checkpoint.pt", folder / "result.json"
     if result.exists():
         try:

@@ -27,7 +27,8 @@ class RunError(Exception):
 
 def stream(*key: int) -> int:
     """Return the seed of an independent random stream for each key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    entropy = (len(key), *key)  # numpy takes (1,) and (1, 0) for the same
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Augmented(Dataset):
@@ -86,7 +87,6 @@ class Trainer:
         seed: With the epoch, it fixes all that is random.
 
     Raises:
-        RunError: If a domain that the method uses has fewer images than a batch.
         ModelError, FileError: If the backbone or its weights do not fit.
     """
 
@@ -101,13 +101,8 @@ class Trainer:
         seed: int,
     ) -> None:
         self.device, self.method, self.seed = device, method, seed
-        domains = [source.paths, target] if method.target else [source.paths]
-        for name, paths in zip(("source", "target"), domains, strict=False):
-            if len(paths) < args.batch_size:
-                raise RunError(
-                    f"the {name} domain has {len(paths)} images, fewer than one batch of "
-                    f"--batch-size {args.batch_size}"
-                )
+        # Sorted by path: the order that a task has them in depends on the labels.
+        domains = [source.paths, sorted(target)] if method.target else [source.paths]
         # Every method takes the same number of steps, also the one that uses no target image.
         self.per_epoch = max(len(source.paths), len(target)) // args.batch_size
         self.total = args.max_steps or args.epochs * self.per_epoch
@@ -191,7 +186,7 @@ class Trainer:
             labels = self.labels[domains[0][1].to(self.device, non_blocking=True)]
             with self.autocast:
                 loss, terms = losses(self.method, self.model(*images), labels, lam)
-            rates = [schedule.get_last_lr()[-1] for schedule in self.schedules]
+            rates = [schedule.get_last_lr()[0] for schedule in self.schedules]
             if self.step(loss):
                 for schedule in self.schedules:
                     schedule.step()

@@ -94,10 +94,10 @@ def network_of(method):
 
 
 def test_the_nine_rows_of_table_4_are_there():
-    assert METHODS.keys() == PAPER.keys()
-    reported = {name for name, method in METHODS.items() if method.reported == "source"}
+    assert METHODS.keys() >= PAPER.keys()
+    reported = {name for name in PAPER if METHODS[name].reported == "source"}
     assert reported == {"symnets-wo-target-task"}
-    assert {name for name, method in METHODS.items() if not method.target} == {"source-only"}
+    assert {name for name in PAPER if not METHODS[name].target} == {"source-only"}
 
 
 @pytest.mark.parametrize("name", PAPER)

