@@ -109,8 +109,8 @@ def symnet_losses(
                 f"{name} must be RoutedLogits, got {type(routed).__name__}; call "
                 "head.adversarial(features), or symloss.route(head, features) for a wrapped head"
             )
-        for field, logits in routed._asdict().items():
-            functional._check_logits(f"{name}.{field}", logits)
+        functional._check_logits(f"{name}.classifier", routed.classifier)
+        functional._check_logits(f"{name}.extractor", routed.extractor)
         if routed.classifier.shape != routed.extractor.shape:
             raise ValueError(
                 f"{name}.classifier and {name}.extractor must have the same shape, got "

@@ -15,7 +15,6 @@ from office import data, distributed, files
 from office.methods import Network
 
 
-@torch.inference_mode()
 def infer(
     network: Network,
     paths: list[Path],
@@ -54,11 +53,11 @@ def infer(
     was_training = network.training
     network.eval()
     parts: list[tuple[Tensor, ...]] = []
-    for batch, index in loader:
-        with autocast:
+    with torch.inference_mode(), autocast:
+        for batch, index in loader:
             features = network.extractor(batch.to(device, non_blocking=True))
             logits = network.heads["task"](features)
-        parts.append((index, features.half(), logits.float()))
+            parts.append((index, features.half(), logits.float()))
     network.train(was_training)
     mine = [torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)] if parts else None
     shares = [share for share in distributed.gather(mine) if share is not None]
