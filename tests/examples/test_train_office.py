@@ -344,20 +344,35 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(office, monk
     assert (folder / "features.npz").read_bytes() == (other / "features.npz").read_bytes()
 
 
-def start(command, plain=False, **environment):
-    path = [str(Path(train_office.__file__).parent), str(Path(train_office.__file__).parents[1])]
-    paths = os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, *command],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start():
+    """Start a Python process of its own session; none outlives the test."""
+    started = []
+
+    def start(command, **environment):
+        folders = Path(train_office.__file__).parents[:2]
+        paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
-def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(office, root, tmp_path):
+def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
+    office, root, tmp_path, start
+):
     folder = office("--epochs 12")
     out = tmp_path / "killed"
     other = out / folder.relative_to(tmp_path / "runs")
@@ -392,7 +407,7 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(office,
 
 
 @pytest.mark.parametrize("method", ["symnets", "domain-confusion-em"])
-def test_two_processes_take_the_single_processs_steps(method, root, tmp_path):
+def test_two_processes_take_the_single_processs_steps(method, root, tmp_path, start):
     for name in ("webcam/bike/2.jpg", "webcam/mug/0.jpg"):
         (root / name).unlink()  # an odd number of images to share out
     argv = f"--dataset office31 --root {root} --task A2W --seeds 0 --max-steps 3"
