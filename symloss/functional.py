@@ -360,10 +360,12 @@ def _checked_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index
     labels = labels.long()
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         num_classes = logits.shape[1] // 2
-        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
-        if wrong.numel():
-            raise ValueError(
-                f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
-                f"got {int(wrong[0])}"
-            )
+        least, most = (int(label) for label in labels.aminmax())
+        if least < 0 or most >= num_classes:  # seldom, unless some are ignored
+            wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
+            if wrong.numel():
+                raise ValueError(
+                    f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
+                    f"got {int(wrong[0])}"
+                )
     return labels

@@ -1,6 +1,9 @@
+import math
 import shutil
 
+import numpy as np
 import pytest
+import reference
 import torch
 from torch import nn
 
@@ -84,6 +87,152 @@ def test_the_target_may_have_other_sizes_and_source_positions_may_be_ignored():
             getattr(losses, name).detach(), getattr(sf, name)(kept, labels[:, 1:])
         )
     assert losses.domain_discrimination.isfinite()
+
+
+# Closed-form gradients, against numpy and float64
+
+
+def reference_terms(source, labels, target):
+    """Each term and its gradient in (source, target), means over the rows that count."""
+    keep = labels != -100
+    y = np.where(keep, labels, 0)
+    weight = keep / keep.sum()
+    terms = {}
+    for name in ("source_task", "target_task", "category_confusion"):
+        value, gradient = getattr(reference, name)(source, y)
+        terms[name] = (value * weight).sum(), gradient * weight[:, None], 0 * target
+    for name in ("domain_confusion", "symmetric_entropy"):
+        value, gradient = getattr(reference, name)(target)
+        terms[name] = value.mean(), 0 * source, gradient / len(target)
+    (of_s, grad_s), (of_t, grad_t) = (
+        reference.discrimination_of_source(source),
+        reference.discrimination_of_target(target),
+    )
+    terms["domain_discrimination"] = (
+        of_s.mean() + of_t.mean(),
+        grad_s / len(source),
+        grad_t / len(target),
+    )
+    return terms
+
+
+def players_of(logits, layout):
+    """Two leaves with the same numbers, as rows or as dense logits of one image, and the pair."""
+    leaves = [logits.clone().requires_grad_() for _ in range(2)]
+    return leaves, symloss.RoutedLogits(
+        *(leaf.T[None] if layout == "dense" else leaf for leaf in leaves)
+    )
+
+
+@pytest.mark.parametrize("layout", ["rows", "dense"])
+@pytest.mark.parametrize("name", symloss.SymNetLosses._fields)
+@pytest.mark.parametrize("half", [slice(None), slice(5), slice(5, None)])
+@pytest.mark.parametrize(
+    ("dtype", "scale", "shift", "rtol"),
+    [
+        (torch.float64, 3.0, 0.0, 1e-12),
+        (torch.float64, 3e3, 1e4, 1e-9),
+        (torch.float32, 3.0, 0.0, 1e-5),
+        (torch.float32, 3e3, 0.0, 1e-4),
+        (torch.float32, 3.0, 1e3, 1e-4),
+        (torch.float32, 3.0, 1e4, 1e-4),
+        (torch.bfloat16, 3.0, 0.0, 4e-3),
+        (torch.float16, 3e4, 0.0, 1e-3),
+    ],
+)
+def test_each_term_and_its_gradient_equal_the_papers(name, layout, half, dtype, scale, shift, rtol):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n):
+        logits = scale * torch.randn(n, 10, generator=generator, dtype=torch.float64)
+        logits[:2] /= scale  # rows that do not saturate
+        logits[:, half] += shift
+        limit = 0.45 * torch.finfo(dtype).max
+        return logits.clamp(-limit, limit).to(dtype)
+
+    source, target = draw(32), draw(20)
+    labels = torch.randint(5, (32,), generator=generator)
+    labels[5:9] = -100
+    value, grad_s, grad_t = reference_terms(
+        source.double().numpy(), labels.numpy(), target.double().numpy()
+    )[name]
+    leaves_s, routed_s = players_of(source, layout)
+    leaves_t, routed_t = players_of(target, layout)
+    y = labels[None] if layout == "dense" else labels
+    loss = getattr(symloss.symnet_losses(routed_s, y, routed_t), name)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    np.testing.assert_allclose(loss.item(), value, rtol=min(rtol, 1e-4))
+    loss.backward()
+    player = list(symloss.SymNetLosses._fields).index(name) // 3
+    for leaves, want in ((leaves_s, grad_s), (leaves_t, grad_t)):
+        assert leaves[1 - player].grad is None
+        got = leaves[player].grad
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.double(), want, rtol=rtol, atol=rtol * np.abs(want).max())
+
+
+def test_gradcheck_of_weighted_terms():
+    def loss(*logits):
+        source, target = symloss.RoutedLogits(*logits[:2]), symloss.RoutedLogits(*logits[2:])
+        labels = torch.tensor([[0, 2, -100], [1, 2, 0]])
+        weights = torch.tensor([1.0, -0.5, 2.0, 0.3, 1.7, -0.9], dtype=torch.float64)
+        return weights @ torch.stack(symloss.symnet_losses(source, labels, target))
+
+    logits = (*routed((2, 6, 3), seed=0), *routed((4, 6, 2), seed=1))
+    assert torch.autograd.gradcheck(loss, logits)
+
+
+def test_a_backward_can_be_repeated_and_the_players_taken_one_by_one():
+    source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
+    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+    both = torch.autograd.grad(losses.total(0.7), [*source, *target], retain_graph=True)
+    losses.extractor(0.7).backward()  # frees its own part of the graph alone
+    assert source.classifier.grad is None
+    losses.classifier().backward()
+    torch.testing.assert_close([x.grad for x in (*source, *target)], [*both])
+
+
+def test_second_derivatives_are_refused():
+    losses = symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 6)))
+    for player in (losses.classifier(), losses.extractor(0.5)):
+        with pytest.raises(RuntimeError, match=r"once; .* symloss\.functional"):
+            player.backward(create_graph=True)
+
+
+def test_if_no_label_counts_the_labelled_terms_are_nan_and_have_no_gradient():
+    source, target = routed((8, 6)), routed((5, 6))
+    losses = symloss.symnet_losses(source, torch.full((8,), -100), target)
+    for name in ("source_task", "target_task", "category_confusion"):
+        assert getattr(losses, name).isnan()
+    (losses.source_task + losses.target_task + losses.category_confusion).backward()
+    assert all((x.grad == 0).all() for x in source)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("position", [0, 2])
+def test_bad_numbers_are_not_hidden(position, bad):
+    arguments = [routed((8, 6)), SOURCE_LABELS, routed((5, 6))]
+    for player in arguments[position]:
+        with torch.no_grad():
+            player[0, [0, 3]] = bad
+    losses = symloss.symnet_losses(*arguments)
+    assert not losses.classifier().isfinite()
+    assert not losses.extractor(1.0).isfinite()
+
+
+def test_the_backward_keeps_little():
+    source, target = (routed((2000, 38), torch.float32, seed) for seed in (0, 1))
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = symloss.symnet_losses(source, torch.arange(2000) % 19, target)
+    logits = sum(routed.classifier.untyped_storage().nbytes() for routed in (source, target))
+    assert sum(kept.values()) < 2.5 * logits
+    losses.total(0.5).backward()
 
 
 # The gradient rule (section 3 of the design): routed equals two backwards
