@@ -1,0 +1,162 @@
+"""What do the six losses cost, forward and backward, beside the formulas as the paper prints them?
+
+    straightforward    softmax, sum, log, one line for each equation
+    symloss            symnet_losses on the same logits
+    symloss, compiled  the same under torch.compile
+
+All three take the four tensors of two RoutedLogits, random float32, and give the gradient of
+losses.total(1) with respect to each. Joint logits are (N, 2K), on a GPU also (4, 2K, 512, 1024).
+
+Time and ratio are medians over rounds in which the three take turns, with first and third
+quartiles; a sample lasts 5 ms or more. The ratio to straightforward is that of one round. "Kept" is
+what autograd saves between forward and backward (seen by saved_tensors_hooks), in units of the
+source's and the target's joint logits together: tensors made on the way, then inputs kept alive.
+"Of copy bandwidth" is the traffic that four tensors cause if each is read once forward and once
+backward and its gradient written once, per second, relative to the bytes per second that
+Tensor.copy_ of a large tensor reads and writes. What fits a cache can exceed 1.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import timing
+import torch
+from torch import Tensor
+
+import symloss
+
+Losses = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits], symloss.SymNetLosses]
+
+SHAPES = [(128, 62), (128, 130), (128, 2000), (200_000, 38)]
+DENSE = (4, 38, 512, 1024)
+QUICK_SHAPES = [(16, 6), (2, 6, 4, 4)]
+COPY_BYTES = 2**28
+
+
+def straightforward(
+    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
+) -> symloss.SymNetLosses:
+    """Compute eqs. (5) to (10) as printed: probabilities by softmax, sums of them, then the log."""
+    k = source.classifier.shape[1] // 2
+    y = labels.unsqueeze(1)
+    p_s, p_t = source.classifier[:, :k].softmax(1), source.classifier[:, k:].softmax(1)
+    p_source, p_target = source.classifier.softmax(1), target.classifier.softmax(1)
+    g_source, g_target = source.extractor.softmax(1), target.extractor.softmax(1)
+    q = g_target[:, :k] + g_target[:, k:]
+    as_source, as_target = g_target[:, :k].sum(1), g_target[:, k:].sum(1)
+    return symloss.SymNetLosses(
+        source_task=-p_s.gather(1, y).log().mean(),
+        target_task=-p_t.gather(1, y).log().mean(),
+        domain_discrimination=-p_target[:, k:].sum(1).log().mean()
+        - p_source[:, :k].sum(1).log().mean(),
+        category_confusion=-g_source.gather(1, y + k).log().mean() / 2
+        - g_source.gather(1, y).log().mean() / 2,
+        domain_confusion=-as_target.log().mean() / 2 - as_source.log().mean() / 2,
+        symmetric_entropy=-(q * q.log()).sum(1).mean(),
+    )
+
+
+def total(losses: Losses, logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Sum both players' losses, λ = 1, of [source, source, target, target] logits."""
+    source, target = symloss.RoutedLogits(*logits[:2]), symloss.RoutedLogits(*logits[2:])
+    return losses(source, labels, target).total(1.0)
+
+
+def forward_backward(loss: Callable[..., Tensor], logits: list[Tensor], labels: Tensor) -> None:
+    """Compute the loss and its gradient with respect to all four tensors of logits."""
+    torch.autograd.grad(loss(logits, labels), logits)
+
+
+def make_inputs(shape: tuple[int, ...], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Draw four tensors of joint logits ``(N, 2K, ...)`` and the source's labels."""
+    torch.manual_seed(0)
+    logits = [torch.randn(shape, device=device, requires_grad=True) for _ in range(4)]
+    return logits, torch.randint(shape[1] // 2, (shape[0], *shape[2:]), device=device)
+
+
+def kept_bytes(
+    loss: Callable[..., Tensor], logits: list[Tensor], labels: Tensor
+) -> tuple[int, int]:
+    """Count the bytes of storages that autograd saves: (made on the way, inputs)."""
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    inputs = {tensor.untyped_storage().data_ptr() for tensor in (*logits, labels)}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        graph = loss(logits, labels)  # keeps what was saved alive, so that no address is used twice
+    made = sum(size for address, size in saved.items() if address not in inputs)
+    del graph
+    return made, sum(saved.values()) - made
+
+
+def copy_bandwidth(size: int, repeat: int, device: torch.device) -> float:
+    """Measure the bytes per second that copying a tensor of ``size`` bytes reads and writes."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = timing.interleave({"copy": lambda: target.copy_(source)}, repeat, device, 0.005)
+    return 2 * size / torch.tensor(times["copy"]).median().item()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure all shapes and print the table."""
+    parser = timing.parser(__doc__, repeat=30)
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    args = parser.parse_args(argv)
+    shapes = SHAPES + [DENSE] * (args.device.type == "cuda")
+    copied = COPY_BYTES
+    if args.quick:
+        args.repeat, args.no_compile, shapes, copied = 2, True, QUICK_SHAPES, 2**16
+    bandwidth = copy_bandwidth(copied, args.repeat, args.device)
+    rows = []
+    for shape in shapes:
+        logits, labels = make_inputs(shape, args.device)
+        variants = {
+            "straightforward": partial(total, straightforward),
+            "symloss": partial(total, symloss.symnet_losses),
+        }
+        if not args.no_compile:
+            variants["symloss, compiled"] = torch.compile(variants["symloss"], dynamic=False)
+        calls = {
+            name: partial(forward_backward, loss, logits, labels) for name, loss in variants.items()
+        }
+        times = timing.interleave(calls, args.repeat, args.device, at_least=0.005)
+        unit = 2 * logits[0].nbytes
+        for name, loss in variants.items():
+            ratios = [a / b for a, b in zip(times[name], times["straightforward"], strict=True)]
+            seconds = torch.tensor(times[name]).median().item()
+            rows.append(
+                [
+                    str(shape),
+                    name,
+                    *timing.median_and_quartiles(1000 * t for t in times[name]),
+                    *timing.median_and_quartiles(ratios),
+                    *(f"{size / unit:.2f}" for size in kept_bytes(loss, logits, labels)),
+                    timing.three_digits(12 * logits[0].nbytes / seconds / bandwidth),
+                ]
+            )
+    timing.report(
+        f"Six losses and their gradients, float32, median of {args.repeat} interleaved rounds",
+        [
+            "Joint logits",
+            "Computation",
+            "Time (ms)",
+            "Quartiles",
+            "Ratio",
+            "Quartiles",
+            "Kept: made",
+            "Kept: inputs",
+            "Of copy bandwidth",
+        ],
+        rows,
+        [f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s."],
+        args.device,
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
