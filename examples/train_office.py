@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from office import data, distributed
+from office import cache, data, distributed
 from office.data import DataError
 from office.files import FileError
 from office.methods import METHODS
 from office.models import ModelError
-from office.runs import check_runs, run
+from office.runs import open_tasks, run
 from office.training import RunError
 
 
@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
                 tasks = load_tasks(parser, args)
             if args.check:
                 sys.exit(0 if data.check(tasks) else 1)
-            check_runs(args, tasks, methods)
+            todo = None if distributed.rank() else open_tasks(args, tasks, methods)
+            images = cache.fill(args.cache, distributed.from_first(todo), device)
             # Seeds outermost, so that a stopped sweep has whole tables.
             for seed, task, method in itertools.product(args.seeds, tasks, methods):
-                run(args, device, task, method, seed)
+                run(args, device, images, task, method, seed)
     except (DataError, FileError, ModelError, RunError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:
@@ -232,8 +233,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=number(int, 0),
         default=min(4, cores),
         metavar="N",
-        help="processes that read images, for each domain and each training process; results do "
-        "not depend on it (default: 4, at most the number of cores [ours])",
+        help="processes that read images where they are not cached, for each domain and each "
+        "training process; results do not depend on it (default: 4, at most the number of cores "
+        "[ours])",
+    )
+    add(
+        "--cache",
+        choices=["ram", "device", "off"],
+        default="ram",
+        help="where images are kept, decoded once for all runs, if half of the memory that is "
+        "free there holds them, or off; results do not depend on it (default: ram [ours])",
     )
     add(
         "--precision",

@@ -1,7 +1,7 @@
 """The benchmarks' images: which layouts they come in, how they are matched, read and transformed.
 
 A task is a labelled source domain and a target domain whose labels only the evaluation may use:
-:class:`Images` therefore gives an image and its index, and labels stay in :class:`Domain`.
+:class:`Images` therefore gives crops and their index, and labels stay in :class:`Domain`.
 """
 
 import itertools
@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from office import distributed
+
 RESIZE, CROP = 256, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, per channel of RGB in [0, 1]
+T = TypeVar("T")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -408,33 +412,86 @@ def load_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {error}") from None
 
 
-class Images(torch.utils.data.Dataset):
-    """Images by index, without labels.
+def resized(path: Path) -> Tensor:
+    """Read an image, shorter side to 256: uint8 ``(3, H, W)``; :class:`DataError` names the path.
+
+    256 and 224 stand for :data:`RESIZE` and :data:`CROP` in this module.
+    """
+    image = v2.functional.resize(load_image(path), [RESIZE], antialias=True)
+    return v2.functional.pil_to_tensor(image).contiguous()  # so that crops are quick to copy
+
+
+def resized_bytes(path: Path) -> int:
+    """Return the size of what :func:`resized` gives, by the file's header; 0 if it has none."""
+    try:
+        with Image.open(path) as image:
+            shorter, longer = sorted(image.size)
+    except Exception:  # reading it names the fault
+        return 0
+    return 3 * RESIZE * int(RESIZE * longer / shorter)
+
+
+class Images(Dataset):
+    """Crops by (index, seed), without labels: the seed alone fixes crop and flip, in any worker.
 
     Args:
         paths: Image files.
-        transform: Takes an RGB image, gives a tensor.
+        cache: Their :func:`resized` images; those that are not there are read.
 
     Returns:
-        ``(image, index)``; :class:`DataError` names a file that cannot be read.
+        ``(crop, flip, index)``: uint8 ``(3, 224, 224)`` from a random place, and whether to flip
+        it; the centre, not to be flipped, for the seed ``None``.
     """
 
-    def __init__(self, paths: list[Path], transform: Callable[[Image.Image], Tensor]) -> None:
-        self.paths = paths
-        self.transform = transform
+    def __init__(self, paths: list[Path], cache: dict[Path, Tensor]) -> None:
+        self.paths, self.cache = paths, cache
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.paths)
+    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, bool, int]:
+        """Return ``(crop, flip, index)``; :class:`DataError` names a file that cannot be read."""
+        index, seed = key
+        image = self.cache.get(self.paths[index])
+        if image is None:
+            image = resized(self.paths[index])
+        if seed is None:
+            return v2.functional.center_crop(image, [CROP]), False, index
+        # A seed is uniform in [0, 2^62), so its remainders are, to within 2^-40, and independent.
+        seed, flip = divmod(seed, 2)
+        seed, top = divmod(seed, image.shape[1] - CROP + 1)
+        left = seed % (image.shape[2] - CROP + 1)
+        return image[:, top : top + CROP, left : left + CROP], flip == 1, index
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return ``(image, index)``."""
-        return self.transform(load_image(self.paths[index])), index
+
+def loader(images: Images, device: torch.device, workers: int, **batches: Any) -> DataLoader:
+    """Return a loader of batches for a device; cached images need no processes that read."""
+    workers = 0 if images.cache else workers
+    there = any(image.is_cuda for image in images.cache.values())
+    return DataLoader(
+        images,
+        **batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda" and not there,
+        generator=torch.Generator(),
+        worker_init_fn=distributed.leave_group,
+    )
 
 
-def train_transform() -> Callable[[Image.Image], Tensor]:
-    """Shorter side to 256, random 224 crop, random flip, normalised: float32 ``(3, 224, 224)``."""
-    return _transform(RESIZE, [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()], MEAN, STD)
+class Normalize(nn.Module):
+    """uint8 images of 0 to 255, to float32 of ``mean`` 0 and ``std`` 1, which are of [0, 1]."""
+
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        # On the device, so that a batch does not wait for them.
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(
+        self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
+        """Return images ``(N, 3, H, W)``, or one without N, in a memory format."""
+        images = images.to(torch.float32, memory_format=memory_format)
+        return images.mul_(self.scale).add_(self.shift)
 
 
 def eval_transform(
@@ -444,19 +501,12 @@ def eval_transform(
 
     The arguments are a saved model's preprocessing.
     """
-    return _transform(resize, [v2.CenterCrop(crop)], mean, std)
-
-
-def _transform(
-    resize: int, crop: list[torch.nn.Module], mean: Sequence[float], std: Sequence[float]
-) -> v2.Compose:
     return v2.Compose(
         [
             v2.Resize(resize, antialias=True),
-            *crop,
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean, std),
+            v2.CenterCrop(crop),
+            v2.PILToTensor(),
+            Normalize(mean, std),
         ]
     )
 
@@ -475,7 +525,7 @@ def check(tasks: Iterable[Task]) -> bool:
         for task, domain in sides
     }
     paths = [path for domain in domains.values() for path in domain.paths]
-    looks = _look_at(paths)
+    looks = read_all(paths, mode, "reading")
 
     categories = dict.fromkeys(name for task in tasks for name in task.categories)
     table = [
@@ -488,8 +538,8 @@ def check(tasks: Iterable[Task]) -> bool:
         numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print(name.ljust(widths[0]), *numbers, sep="  ")
 
-    modes = Counter(mode for mode, _ in looks if mode not in ("RGB", None))
-    faults = [fault for _, fault in looks if fault]
+    faults = [look for look in looks if isinstance(look, DataError)]
+    modes = Counter(look for look in looks if look != "RGB" and look not in faults)
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
     print(f"; converted to RGB: {converted}" if converted else "")
@@ -498,23 +548,23 @@ def check(tasks: Iterable[Task]) -> bool:
     return not faults
 
 
-def faults(tasks: Iterable[Task]) -> list[str]:
-    """Decode every image of the tasks; return what is wrong with the unreadable ones."""
-    paths = {path: None for task in tasks for path in (*task.source.paths, *task.target.paths)}
-    return [fault for _, fault in _look_at([*paths]) if fault]
+def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T | DataError]:
+    """Return ``read`` of each path, or why it cannot be read, by threads and with a bar."""
 
+    def attempt(path: Path) -> T | DataError:
+        try:
+            return read(path)
+        except DataError as error:
+            return error
 
-def _look_at(paths: list[Path]) -> list[tuple[str | None, str | None]]:
     with ThreadPoolExecutor() as pool:
-        looks = pool.map(_look, paths)
-        return list(tqdm(looks, "reading", len(paths), unit=" images", leave=False, disable=None))
+        found = pool.map(attempt, paths)
+        hide = True if distributed.rank() else None  # without a terminal there is no bar
+        return list(tqdm(found, what, len(paths), unit=" images", leave=False, disable=hide))
 
 
-def _look(path: Path) -> tuple[str | None, str | None]:
-    """The file's colour mode, or what is wrong with it."""
-    try:
-        load_image(path)
-    except DataError as error:
-        return None, str(error)
+def mode(path: Path) -> str:
+    """Decode an image and return its file's colour mode."""
+    load_image(path)
     with Image.open(path) as image:
-        return image.mode, None
+        return image.mode

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from office import data, distributed, files
 from office.methods import Network
@@ -22,6 +21,7 @@ def infer(
     batch_size: int,
     workers: int,
     autocast: AbstractContextManager,
+    cache: dict[Path, Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Return features and task logits of images, in their order, on the CPU in every process.
 
@@ -34,28 +34,27 @@ def infer(
         batch_size: Images per forward pass, over all processes.
         workers: Processes that read images.
         autocast: Context of the forward pass.
+        cache: Images that are decoded already.
 
     Returns:
         Features ``(N, F)``, float16, and logits ``(N, 2K)`` or ``(N, K)``, float32.
     """
     distributed.share_buffers(network)
     share = range(distributed.rank(), len(paths), distributed.processes())
-    images = Subset(data.Images(paths, data.eval_transform(data.RESIZE, data.CROP)), share)
-    batch_size //= distributed.processes()
-    pin = device.type == "cuda"
-    loader = DataLoader(
-        images,
-        batch_size,
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=distributed.leave_group,
+    loader = data.loader(
+        data.Images(paths, cache),
+        device,
+        workers,
+        batch_size=batch_size // distributed.processes(),
+        sampler=[(i, None) for i in share],
     )
+    normalize = data.Normalize().to(device)
     was_training = network.training
     network.eval()
     parts: list[tuple[Tensor, ...]] = []
     with torch.inference_mode(), autocast:
-        for batch, index in loader:
-            features = network.extractor(batch.to(device, non_blocking=True))
+        for images, _, index in loader:
+            features = network.extractor(normalize(images.to(device, non_blocking=True)))
             logits = network.heads["task"](features)
             parts.append((index, features.half(), logits.float()))
     network.train(was_training)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor
 from tqdm import tqdm
 
 import symloss
@@ -23,13 +24,20 @@ from office.progress import Progress
 from office.training import RunError, Trainer
 
 # A run may be resumed elsewhere, or with other values of these; other data is told by its files.
-FREE = ("root", "source", "target", "workers", "device", "out", "resume", "check", "seeds")
+FREE = ("root", "source", "target", "workers", "device", "out", "resume", "check", "seeds", "cache")
 
 
 def run(
-    args: argparse.Namespace, device: torch.device, task: data.Task, method_name: str, seed: int
+    args: argparse.Namespace,
+    device: torch.device,
+    cache: dict[Path, Tensor],
+    task: data.Task,
+    method_name: str,
+    seed: int,
 ) -> None:
     """Train, evaluate and write one run, unless it is finished; ``--resume`` goes on with it.
+
+    ``cache`` holds images that are decoded already.
 
     Raises:
         DataError, FileError, ModelError, RunError: With one clear line.
@@ -45,7 +53,7 @@ def run(
             print(f"{title}: finished before, see {folder}")
         return
     try:
-        _train(args, device, task, this, folder, title, state)
+        _train(args, device, cache, task, this, folder, title, state)
     except KeyboardInterrupt:
         if first:
             tqdm.write(f"{title}: stopped; {_left(folder)}")
@@ -55,6 +63,7 @@ def run(
 def _train(
     args: argparse.Namespace,
     device: torch.device,
+    cache: dict[Path, Tensor],
     task: data.Task,
     this: dict[str, Any],
     folder: Path,
@@ -67,7 +76,8 @@ def _train(
     folder.mkdir(parents=True, exist_ok=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(args, device, method, num_classes, task.source, task.target.paths, seed)
+    paths = task.target.paths
+    trainer = Trainer(args, device, method, num_classes, task.source, paths, seed, cache)
     history, seconds = [], 0.0
     if state:
         trainer.load_state_dict(state["trainer"])
@@ -85,9 +95,10 @@ def _train(
         evaluation.infer,
         trainer.network,
         device=device,
-        batch_size=args.batch_size,
+        batch_size=2 * args.batch_size,  # those of both domains fit, with their gradients
         workers=args.workers,
         autocast=trainer.autocast,
+        cache=cache,
     )
     try:
         for epoch in range(len(history), trainer.epochs):
@@ -121,15 +132,15 @@ def _train(
         progress.close()
 
 
-def check_runs(args: argparse.Namespace, tasks: list[data.Task], methods: list[str]) -> None:
-    """Find out before the first run what would stop a later one: batches, files, images.
+def open_tasks(
+    args: argparse.Namespace, tasks: list[data.Task], methods: list[str]
+) -> list[data.Task]:
+    """Return the tasks with a run to do; look at all runs before the first.
 
     Raises:
-        DataError, FileError, RunError: With one clear line, or one per unreadable image.
+        FileError, RunError: With one clear line, if batches or files would stop a later run.
     """
-    if distributed.rank():
-        return
-    open_tasks = {}
+    found = {}
     for seed, task, method in itertools.product(args.seeds, tasks, methods):
         for domain in (task.source, task.target)[: 1 + METHODS[method].target]:
             if len(domain.paths) < args.batch_size:
@@ -139,10 +150,8 @@ def check_runs(args: argparse.Namespace, tasks: list[data.Task], methods: list[s
                 )
         folder = _folder(args, task, method, seed)
         if _found(folder, identity(args, task, method, seed), args.resume) != "finished":
-            open_tasks[task.name] = task
-    faults = data.faults([*open_tasks.values()])
-    if faults:
-        raise data.DataError("\n".join(faults))
+            found[task.name] = task
+    return [*found.values()]
 
 
 def _folder(args: argparse.Namespace, task: data.Task, method: str, seed: int) -> Path:

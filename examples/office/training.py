@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 import symloss
 from office import data, distributed, models
@@ -29,20 +29,6 @@ def stream(*key: int) -> int:
     """Return the seed of an independent random stream for each key."""
     entropy = (len(key), *key)  # numpy takes (1,) and (1, 0) for the same
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-class Augmented(Dataset):
-    """Images by (index, seed): the seed alone fixes the crop and the flip, in any worker."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.images = data.Images(paths, data.train_transform())
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        """Return ``(image, index)``."""
-        index, seed = key
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.images[index]
 
 
 class EpochBatches(Sampler):
@@ -85,6 +71,7 @@ class Trainer:
         source: The labelled domain.
         target: Images of the target domain.
         seed: With the epoch, it fixes all that is random.
+        cache: Images that are decoded already.
 
     Raises:
         ModelError, FileError: If the backbone or its weights do not fit.
@@ -99,6 +86,7 @@ class Trainer:
         source: data.Domain,
         target: list[Path],
         seed: int,
+        cache: dict[Path, Tensor],
     ) -> None:
         self.device, self.method, self.seed = device, method, seed
         # Sorted by path: the order that a task has them in depends on the labels.
@@ -136,19 +124,12 @@ class Trainer:
             device.type, DTYPES[args.precision], enabled=args.precision != "fp32"
         )
         self.labels = torch.tensor(source.labels, device=device)
+        self.normalize = data.Normalize().to(device)
         self.batches = [
             EpochBatches(len(paths), args.batch_size, seed, i) for i, paths in enumerate(domains)
         ]
         self.loaders = [
-            DataLoader(
-                Augmented(paths),
-                batch_sampler=batches,
-                num_workers=args.workers,
-                persistent_workers=args.workers > 0,
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),
-                worker_init_fn=distributed.leave_group,
-            )
+            data.loader(data.Images(paths, cache), device, args.workers, batch_sampler=batches)
             for paths, batches in zip(domains, self.batches, strict=True)
         ]
 
@@ -167,25 +148,37 @@ class Trainer:
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
 
+    def inputs(self, epoch: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Yield the images of each domain and the source labels of each step, on the device."""
+        for batches in self.batches:
+            batches.epoch, batches.steps = epoch, steps
+        for domains in zip(*self.loaders, strict=True):
+            crops, flips, indices = (
+                [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+                for tensors in zip(*domains, strict=True)
+            )
+            images = [
+                self.normalize(torch.where(flip[:, None, None, None], x.flip(-1), x), self.layout)
+                for x, flip in zip(crops, flips, strict=True)
+            ]
+            yield images, self.labels[indices[0]]
+
     def epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """Train for epoch ``epoch``, counted from 0; return the mean of each term over it."""
         done = epoch * self.per_epoch
         steps = min(self.per_epoch, self.total - done)
-        for batches in self.batches:
-            batches.epoch, batches.steps = epoch, steps
         # Dropout differs by process; crops and batches have seeds of their own.
         torch.manual_seed(stream(self.seed, epoch, 2, distributed.rank()))
         self.network.train()
         sums: list[Tensor] = []
         means = 0.0
-        for i, domains in enumerate(zip(*self.loaders, strict=True), start=1):
+        inputs = self.inputs(epoch, steps)
+        images, labels = next(inputs)
+        for i in range(1, steps + 1):
             lam = symloss.progressive_lambda((done + i - 1) / self.total)
-            images = [
-                x.to(self.device, non_blocking=True, memory_format=self.layout) for x, _ in domains
-            ]
-            labels = self.labels[domains[0][1].to(self.device, non_blocking=True)]
             with self.autocast:
                 loss, terms = losses(self.method, self.model(*images), labels, lam)
+            images, labels = next(inputs, (None, None))  # while the device is at work
             rates = [schedule.get_last_lr()[0] for schedule in self.schedules]
             if self.step(loss):
                 for schedule in self.schedules:

@@ -1,17 +1,22 @@
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from office import data
+from office import cache, data
+from office.training import Trainer
 from PIL import Image
-from torch.utils.data import DataLoader
+from scipy.stats import chisquare
+from torchvision.transforms import v2
+from tqdm import tqdm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
+CPU = torch.device("cpu")
 REAL = Path(__file__).parents[2].parent / "shared/data/office_caltech10"
 
 
@@ -165,8 +170,8 @@ def test_real_photographs() -> None:
     ]
     assert [task.name for task in tasks] == ["A2D", "A2W", "D2A", "D2W", "W2A", "W2D"]
     assert len(tasks[0].categories) == 10
-    images = data.Images(tasks[0].source.paths, data.eval_transform())
-    assert images[957][0].shape == (3, 224, 224)
+    images = data.Images(tasks[0].source.paths, {})
+    assert images[957, None][0].shape == (3, 224, 224)
 
 
 # Lists
@@ -443,19 +448,22 @@ def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None
     paths = data.load_task("office31", root, "A2W").source.paths
     paths[3].write_text("no image")
     with pytest.raises(data.DataError) as direct:
-        data.Images(paths, data.eval_transform())[3]
+        data.Images(paths, {})[3, None]
     assert str(paths[3]) in str(direct.value)
     with pytest.raises(data.DataError) as caught:
-        list(DataLoader(data.Images(paths, data.eval_transform()), 4, num_workers=1))
+        list(data.loader(data.Images(paths, {}), CPU, 1, sampler=[(3, None)]))
     assert str(caught.value) == str(direct.value)
 
 
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
     task = data.load_task("office31", tree(), "A2W")
-    images = data.Images(task.target.paths, data.eval_transform())
-    assert len(images) == 12
-    batch, index = next(iter(DataLoader(images, 5, shuffle=True)))
-    for image, i in zip(batch, index.tolist(), strict=True):
+    images = data.Images(task.target.paths, {})
+    order = [7, 0, 11, 4, 2]
+    loader = data.loader(images, CPU, 0, sampler=[(i, None) for i in order], batch_size=5)
+    ((batch, flips, index),) = loader
+    assert index.tolist() == order
+    assert not flips.any()
+    for image, i in zip(data.Normalize()(batch), order, strict=True):
         assert torch.equal(image, data.eval_transform()(data.load_image(task.target.paths[i])))
 
 
@@ -482,24 +490,140 @@ def test_evaluation_sees_the_centre(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(pixels_of(tensor), expected, atol=1e-6)
 
 
-def test_training_sees_random_crops_and_flips() -> None:
-    y, x = np.mgrid[:256, :256]
-    image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
-    torch.manual_seed(0)
+def test_training_sees_random_crops_and_flips(tmp_path: Path) -> None:
+    # Every pixel holds its place.
+    y, x = np.mgrid[:256, :300]
+    path = tmp_path / "places.png"
+    Image.fromarray(np.stack([x % 256, y, x // 256], -1).astype(np.uint8)).save(path)
+    images = data.Images([path], {path: data.resized(path)})
     seen = []
-    for _ in range(40):
-        crop = (pixels_of(data.train_transform()(image)) * 255).round().astype(int)
-        flipped = crop[0, 0, 0] > crop[0, -1, 0]
-        crop = crop[:, ::-1] if flipped else crop
-        left, top = crop[0, 0, :2]
-        assert (crop[..., 0] == np.arange(left, left + 224)).all()
-        assert (crop[..., 1] == np.arange(top, top + 224)[:, None]).all()
-        seen.append((flipped, left, top))
-    flips, lefts, tops = zip(*seen, strict=True)
-    assert 8 < sum(flips) < 32
-    for offsets in (lefts, tops):
-        assert min(offsets) < 8
-        assert max(offsets) > 24
+    for seed in torch.randint(2**62, (2000,), generator=torch.Generator().manual_seed(0)).tolist():
+        crop, flip, _ = images[0, seed]
+        columns, rows = crop[0].int() + 256 * crop[2].int(), crop[1]
+        left, top = int(columns[0, 0]), int(rows[0, 0])
+        assert crop.shape == (3, 224, 224)
+        assert (int(columns[-1, -1]), int(rows[-1, -1])) == (left + 223, top + 223)
+        seen.append((flip, left, top))
+    flips, lefts, tops = np.array(seen).T
+    for values, choices in ((flips, 2), (lefts, 77), (tops, 33)):
+        counts = np.bincount(values, minlength=choices)
+        assert len(counts) == choices
+        assert chisquare(counts).pvalue > 1e-3
+    for first, second in ((flips, lefts), (flips, tops), (lefts, tops)):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 4 / 2000**0.5
+
+
+def batch_of(images: data.Images, seeds: Sequence[int]) -> torch.Tensor:
+    """What a Trainer gives to the network for the images 0, 1, ..., again and again."""
+    keys = [(i % len(images.paths), seed) for i, seed in enumerate(seeds)]
+    trainer = SimpleNamespace(
+        device=CPU,
+        layout=torch.channels_last,
+        batches=[SimpleNamespace()],
+        loaders=[data.loader(images, CPU, 0, batch_sampler=[keys])],
+        labels=torch.arange(len(images.paths)),
+        normalize=data.Normalize(),
+    )
+    (((batch,), labels),) = Trainer.inputs(trainer, 0, 1)
+    assert labels.tolist() == [i for i, _ in keys]
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    return batch
+
+
+@pytest.fixture
+def odd_images(tmp_path: Path) -> list[Path]:
+    """Images of many sizes and modes, the last of which EXIF turns."""
+    rng = np.random.default_rng(0)
+    sizes = [(300, 280), (280, 431), (100, 90), (256, 256), (640, 257), (33, 64), (400, 300)]
+    modes = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "RGB"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = []
+    for i, ((width, height), mode) in enumerate(zip(sizes, modes, strict=True)):
+        noise = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((width, height))
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        elif mode == "P":
+            image = image.quantize(32)
+        else:
+            image = image.convert(mode)
+        paths.append(tmp_path / f"{i}.{'jpg' if mode in ('RGB', 'CMYK') else 'png'}")
+        image.save(paths[-1], **({"exif": exif} if i == len(sizes) - 1 else {}))
+    return paths
+
+
+def test_cached_batches_are_the_read_ones_bit_for_bit(odd_images: list[Path]) -> None:
+    task = data.Task("a2b", *(data.Domain(n, odd_images, None) for n in "ab"), ["all"])
+    images = cache.fill("ram", [task], CPU)
+    assert [*images] == odd_images
+    assert images[odd_images[-1]].shape == (3, 341, 256)  # turned by EXIF
+    for image in images.values():
+        assert image.dtype == torch.uint8
+        assert min(image.shape[1:]) == 256
+    seeds = torch.randint(2**62, (28,), generator=torch.Generator().manual_seed(1)).tolist()
+    for path in odd_images:  # the cache alone is read from
+        path.rename(path.with_suffix(".away"))
+    cached = batch_of(data.Images(odd_images, images), seeds)
+    for path in odd_images:
+        path.with_suffix(".away").rename(path)
+    assert torch.equal(cached, batch_of(data.Images(odd_images, {}), seeds))
+    # One image twice in a batch, by other seeds, is seen twice in other ways.
+    for i in range(7):
+        assert len({image.numpy().tobytes() for image in cached[i::7]}) == 4
+    # And all of it as the public transforms of torchvision make it of the same draws.
+    for image, seed, path in zip(cached, seeds, odd_images * 4, strict=True):
+        whole = v2.Resize(256)(data.load_image(path))
+        top = seed // 2 % (whole.height - 223)
+        left = seed // 2 // (whole.height - 223) % (whole.width - 223)
+        crop = whole.crop((left, top, left + 224, top + 224))
+        steps = [v2.RandomHorizontalFlip(seed % 2), v2.ToImage(), v2.ToDtype(torch.float32, True)]
+        expected = v2.Compose([*steps, v2.Normalize(data.MEAN, data.STD)])(crop)
+        torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
+
+
+def test_the_cache_says_what_it_takes_and_falls_back(
+    odd_images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = data.Task("a2b", *(data.Domain(n, odd_images, None) for n in "ab"), ["all"])
+    images = cache.fill("device", [task, task], CPU)
+    size = sum(image.nbytes for image in images.values())
+    text = tqdm.format_sizeof(size, "B")
+    assert capsys.readouterr().out == f"images in memory: {text}\n"
+    assert cache.fill("off", [task], CPU) == cache.fill("ram", [], CPU) == {}
+    assert capsys.readouterr().out == ""
+
+    monkeypatch.setattr(cache, "free_memory", lambda place: 2 * size)
+    assert [*cache.fill("ram", [task], CPU)] == odd_images
+    monkeypatch.setattr(cache, "free_memory", lambda place: 2 * size - 2)
+    free = tqdm.format_sizeof(2 * size - 2, "B")
+    with pytest.warns(UserWarning, match=f"would take {text}, more than half of the {free} that"):
+        assert cache.fill("ram", [task], CPU) == {}
+    monkeypatch.setattr(cache, "free_memory", lambda place: 3 * size)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # as torchrun sets it: a copy for each process
+    with pytest.warns(UserWarning, match="in 2 processes, more than half"):
+        assert cache.fill("ram", [task], CPU) == {}
+
+    cut, empty = odd_images[1], tmp_path / "empty.jpg"
+    os.truncate(cut, cut.stat().st_size // 2)
+    empty.touch()
+    task = data.Task("a2b", task.source, data.Domain("b", [empty], None), ["all"])
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    for choice in ("ram", "device", "off"):
+        with pytest.raises(data.DataError) as caught:
+            cache.fill(choice, [task], CPU)
+        lines = str(caught.value).splitlines()
+        for line, path in zip(lines, (cut, empty), strict=True):
+            assert line.startswith(f"cannot read the image {path}: ")
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
+def test_free_memory_is_a_part_of_the_machines() -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**24 < cache.free_memory(CPU) <= machine
 
 
 # --check

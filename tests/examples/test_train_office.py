@@ -120,10 +120,11 @@ def test_every_method_trains(name, tree):
     args.backbone, args.batch_size = "resnet18", 12
     task = data.load_task("office31", root, "A2W")
     method = METHODS[name]
-    trainer = Trainer(args, torch.device("cpu"), method, 3, task.source, task.target.paths, seed=0)
+    cpu, target = torch.device("cpu"), task.target.paths
+    trainer = Trainer(args, cpu, method, 3, task.source, target, seed=0, cache={})
     before = {k: v.clone() for k, v in trainer.network.named_parameters()}
-    images = data.Images(task.source.paths, data.eval_transform(36, 32))
-    fixed = torch.stack([images[i][0] for i in range(len(images))])
+    transform = data.eval_transform(36, 32)
+    fixed = torch.stack([transform(data.load_image(path)) for path in task.source.paths])
 
     def error():
         logits = trainer.network(fixed)[0]["task"].classifier
@@ -188,9 +189,10 @@ def test_a_saved_model_gives_the_saved_features_and_accuracy(office, root):
     folder = office("--epochs 2 --bottleneck 8")
     extractor, head, meta = models.load_model(folder / "model.pt")
     task = data.load_task("office31", root, "A2W")
-    images = data.Images(task.target.paths, data.eval_transform(**meta["preprocessing"]))
+    transform = data.eval_transform(**meta["preprocessing"])
     with torch.inference_mode():
-        features = extractor(torch.stack([images[i][0] for i in range(len(images))]))
+        images = [transform(data.load_image(path)) for path in task.target.paths]
+        features = extractor(torch.stack(images))
     assert meta["preprocessing"] == {
         "resize": 36,
         "crop": 32,
@@ -269,6 +271,35 @@ def test_other_precisions_and_layouts_train(more, office):
     )
 
 
+def test_results_do_not_depend_on_the_cache(office, tree, capsys, monkeypatch):
+    root = tree(images=5, size=(60, 44), name="wide")
+    folder = office("--epochs 3 --cache off", out="off", root=root)
+    assert "images in memory" not in capsys.readouterr().out
+    read, reads = data.load_image, []
+    monkeypatch.setattr(data, "load_image", lambda path: reads.append(path) or read(path))
+    for where in ("ram", "device"):
+        other = office(f"--epochs 3 --cache {where}", out=where, root=root)
+        out = capsys.readouterr().out
+        assert "images in memory: 159kB\n" in out  # 30 of 3 x 36 x 49 bytes
+        assert out.index("images in memory") < out.index(" steps")
+        assert len(reads) == len(set(reads)) == 30
+        reads.clear()
+        assert_same_weights(folder, other)
+        assert result(folder)["epochs"] == result(other)["epochs"]
+        assert (folder / "features.npz").read_bytes() == (other / "features.npz").read_bytes()
+    office("--epochs 3 --cache ram", out="off", root=root)
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_images_are_decoded_once_in_a_sweep(tree, tmp_path, monkeypatch):
+    root = tree(domains=("amazon", "webcam", "dslr"), images=2)
+    read, reads = data.load_image, []
+    monkeypatch.setattr(data, "load_image", lambda path: reads.append(path) or read(path))
+    argv = f"--dataset office31 --root {root} --out {tmp_path / 'runs'} --seeds 0 1 --max-steps 1"
+    train_office.main([*argv.split(), *SMALL.split(), "--task", "A2W", "A2D"])
+    assert sorted(reads) == sorted(root.rglob("*.jpg"))
+
+
 def test_tensorboard_has_every_scalar_of_every_epoch(office):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -287,10 +318,10 @@ def test_source_only_never_forwards_a_target_image_in_training(office, monkeypat
     seen = []
     read = data.Images.__getitem__
 
-    def spy(images, index):
-        if any("RandomCrop" in type(t).__name__ for t in images.transform.transforms):
-            seen.append(images.paths[index])
-        return read(images, index)
+    def spy(images, key):
+        if key[1] is not None:  # not the centre, which the evaluation takes
+            seen.append(images.paths[key[0]])
+        return read(images, key)
 
     monkeypatch.setattr(data.Images, "__getitem__", spy)
     office("--epochs 2", method="source-only")
@@ -377,8 +408,9 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
     out = tmp_path / "killed"
     other = out / folder.relative_to(tmp_path / "runs")
     argv = f"--dataset office31 --root {root} --task A2W --seeds 0 --epochs 12 --out {out}"
-    # One worker per domain: the numbers must not depend on it.
-    command = ["-c", DRIVER.format(plain=False), *argv.split(), *SMALL.split(), "--workers", "1"]
+    # One worker per domain and no cache: the numbers must not depend on it.
+    more = "--workers 1 --cache off"
+    command = ["-c", DRIVER.format(plain=False), *argv.split(), *SMALL.split(), *more.split()]
     delay = random.Random(3)
     for how in (signal.SIGKILL, signal.SIGTERM, None):
         process = start([*command, "--resume"])
