@@ -1,0 +1,47 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import pipeline
+
+
+def test_quick_prints_one_table_and_the_machine(tmp_path, capsys):
+    out = tmp_path / "pipeline.md"
+    pipeline.main(["--quick", "--device", "cpu", "--out", str(out)])
+    text = out.read_text()
+    assert capsys.readouterr().out.endswith(text)
+    table, settings, machine = text.rstrip("\n").replace("\n\n", "\n").rsplit("\n", 2)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert {len(row) for row in rows} == {4}
+    found = {row[0]: row[1:] for row in rows[2:]}
+    assert [*found] == [
+        "training step, one fixed batch",
+        "whole loop, cached",
+        "whole loop, uncached",
+        "input pipeline, cached",
+        "input pipeline, uncached",
+    ]
+    for name, (rate, ratio, waits) in found.items():
+        middle, least, most = map(float, rate.replace("(", "").replace(" to ", " ")[:-1].split())
+        assert 0 < least <= middle <= most, name
+        assert (ratio == "1") == ("fixed batch" in name)
+        assert waits.endswith(" %") == name.startswith("whole loop")
+    assert "office-caltech10 A2W, symnets, shufflenet_v2_x0_5" in settings
+    assert "torch 2." in machine
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--root nowhere", "nowhere is not a folder"),
+        ("--steps 0", "must be at least 1"),
+        ("--device nonsense", "nonsense is not a device"),
+    ],
+)
+def test_bad_arguments_exit_with_words(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        pipeline.main(argv.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
