@@ -75,11 +75,11 @@ def draw() -> str:
         gradient((MIDDLE + 12, 171), (MIDDLE + 12, 138)),
         box(MIDDLE, 190, 110, "features f"),
         # Features to both passes.
-        data((185, 190), (LEFT, 190), (LEFT, 297)),
+        data((185, 190), (LEFT, 190), (LEFT, 304)),
         stop(148, 190),
         text(148, 174, "f.detach()", small),
-        data((295, 182), (RIGHT + 12, 182), (RIGHT + 12, 297)),
-        gradient((RIGHT - 12, 302), (RIGHT - 12, 200), (301, 200)),
+        data((295, 182), (RIGHT + 12, 182), (RIGHT + 12, 304)),
+        gradient((RIGHT - 12, 311), (RIGHT - 12, 200), (301, 200)),
         # The head's parameters to both passes.
         box(MIDDLE, 258, 184, "head W, c", "learns from (5), (6), (7)"),
         data((222, 286), (222, 322), (191, 322)),
@@ -109,12 +109,12 @@ def draw() -> str:
         text(MIDDLE, 425, "=", "font-weight:bold"),
         box(MIDDLE, 598, 180, "sum: one backward"),
         data((20, 652), (62, 652)),
-        text(70, 657, "data", small, "start"),
+        text(76, 657, "data", small, "start"),
         gradient((140, 652), (182, 652)),
-        text(190, 657, "gradient", small, "start"),
+        text(196, 657, "gradient", small, "start"),
         data((285, 652), (327, 652)),
         stop(305, 652),
-        text(335, 657, "no gradient passes", small, "start"),
+        text(341, 657, "no gradient passes", small, "start"),
     ]
     body = "\n".join(shapes)
     return (
