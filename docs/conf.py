@@ -70,7 +70,7 @@ def visit_math(self, node):
     mathml = mathml.replace("&ApplyFunction;</mo>", '&ApplyFunction;</mo><mspace width="0.17em"/>')
     if isinstance(node, nodes.math_block):
         mathml = mathml.replace("<math", '<math display="block"', 1)
-        mathml = f'<div class="equation" tabindex="0">{mathml}</div>'
+        mathml = f'<div class="equation">{mathml}</div>'
     self.body.append(mathml)
     raise nodes.SkipNode
 

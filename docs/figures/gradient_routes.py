@@ -102,12 +102,12 @@ def draw() -> str:
             data((x - 12, 439), (x - 12, 476)),
             gradient((x + 12, 481), (x + 12, 445)),
             box(x, 510, 180, losses, player),
-            data((x - 12 * side, 538), (x - 12 * side, 606), (MIDDLE - 96 * side, 606)),
-            gradient((MIDDLE - 90 * side, 590), (x + 12 * side, 590), (x + 12 * side, 544)),
+            data((x - 12 * side, 538), (x - 12 * side, 606), (MIDDLE - 106 * side, 606)),
+            gradient((MIDDLE - 100 * side, 590), (x + 12 * side, 590), (x + 12 * side, 544)),
         ]
     shapes += [
         text(MIDDLE, 425, "=", "font-weight:bold"),
-        box(MIDDLE, 598, 180, "sum: one backward"),
+        box(MIDDLE, 598, 200, "sum: one backward"),
         data((20, 652), (62, 652)),
         text(76, 657, "data", small, "start"),
         gradient((140, 652), (182, 652)),
