@@ -10,7 +10,10 @@ index is one position. Per position,
 .. math::
 
     p^s = \mathrm{softmax}(v^s), \quad p^t = \mathrm{softmax}(v^t), \quad
-    p^{st} = \mathrm{softmax}([v^s; v^t]), \quad
+    p^{st} = \mathrm{softmax}([v^s; v^t]),
+
+.. math::
+
     a = \log\sum_k e^{v^s_k}, \quad b = \log\sum_k e^{v^t_k}, \quad d = a - b,
 
 and :math:`P(\text{source} \mid x) = \sum_k p^{st}_k = \sigma(d)`, with :math:`\sigma` the
