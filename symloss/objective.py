@@ -199,7 +199,7 @@ class _ExtractorTerms(torch.autograd.Function):
         log_domain = F.logsigmoid(d_t)
         log_p = (_halves(target) - top_t).add_(log_domain - rest_t)
         log_q = torch.logaddexp(*log_p.chunk(2, dim=1))
-        entropy = -(log_q.exp() * log_q).sum(2, keepdim=True)
+        entropy = -log_q.exp().mul_(log_q).sum(2, keepdim=True)
         ctx.save_for_backward(index, ignored, count, p_s, d_s, p_t, d_t, log_q.add_(entropy))
         pair = _task(source, index, top_s, rest_s) - F.logsigmoid(d_s)
         return _labelled_mean(pair, ignored, count).mean(), -log_domain.mean(), entropy.mean()
@@ -211,8 +211,8 @@ class _ExtractorTerms(torch.autograd.Function):
         unit = _labelled_grad(grads[0] / 2, ignored, count)
         grad_s = _less_unit(p_s * (torch.sigmoid(d_s) * (2 * unit)), index, unit)
         slope = torch.tanh(d_t / 2) * (grads[1] / d_t.numel())  # tanh(d / 2) = 2 pi - 1
-        weight = torch.sigmoid(d_t) * (grads[2] / (d_t.numel() / 2))
-        grad_t = (slope - weight * certainty).mul_(p_t)
+        weight = torch.sigmoid(d_t) * (grads[2] / (d_t.numel() / -2))
+        grad_t = (weight * certainty).add_(slope).mul_(p_t)
         return grad_s.flatten(1, 2), grad_t.flatten(1, 2), *[None] * 11
 
 
