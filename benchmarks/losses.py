@@ -98,7 +98,7 @@ def copy_bandwidth(size: int, repeat: int, device: torch.device) -> float:
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = timing.interleave({"copy": lambda: target.copy_(source)}, repeat, device, 0.005)
-    return 2 * size / torch.tensor(times["copy"]).median().item()
+    return 2 * size / timing.median(times["copy"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,51 +111,30 @@ def main(argv: list[str] | None = None) -> None:
     if args.quick:
         args.repeat, args.no_compile, shapes, copied = 2, True, QUICK_SHAPES, 2**16
     bandwidth = copy_bandwidth(copied, args.repeat, args.device)
-    rows = []
+    rows = [["Joint logits", "Computation", "Time, ms", "Ratio", "Kept: made", "Kept: inputs"]]
+    rows[0].append("Of copy bandwidth")
     for shape in shapes:
         logits, labels = make_inputs(shape, args.device)
-        variants = {
-            "straightforward": partial(total, straightforward),
-            "symloss": partial(total, symloss.symnet_losses),
-        }
+        names = {"straightforward": straightforward, "symloss": symloss.symnet_losses}
+        variants = {name: partial(total, losses) for name, losses in names.items()}
         if not args.no_compile:
             variants["symloss, compiled"] = torch.compile(variants["symloss"], dynamic=False)
         calls = {
             name: partial(forward_backward, loss, logits, labels) for name, loss in variants.items()
         }
         times = timing.interleave(calls, args.repeat, args.device, at_least=0.005)
-        unit = 2 * logits[0].nbytes
+        size = logits[0].nbytes
         for name, loss in variants.items():
-            ratios = [a / b for a, b in zip(times[name], times["straightforward"], strict=True)]
-            seconds = torch.tensor(times[name]).median().item()
-            rows.append(
-                [
-                    str(shape),
-                    name,
-                    *timing.median_and_quartiles(1000 * t for t in times[name]),
-                    *timing.median_and_quartiles(ratios),
-                    *(f"{size / unit:.2f}" for size in kept_bytes(loss, logits, labels)),
-                    timing.three_digits(12 * logits[0].nbytes / seconds / bandwidth),
-                ]
-            )
-    timing.report(
-        f"Six losses and their gradients, float32, median of {args.repeat} interleaved rounds",
-        [
-            "Joint logits",
-            "Computation",
-            "Time (ms)",
-            "Quartiles",
-            "Ratio",
-            "Quartiles",
-            "Kept: made",
-            "Kept: inputs",
-            "Of copy bandwidth",
-        ],
-        rows,
-        [f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s."],
-        args.device,
-        args.out,
+            cells = timing.time_and_ratio(times[name], times["straightforward"])
+            cells += [f"{kept / (2 * size):.2f}" for kept in kept_bytes(loss, logits, labels)]
+            share = 12 * size / timing.median(times[name]) / bandwidth
+            rows.append([str(shape), name, *cells, timing.three_digits(share)])
+    title = (
+        "Six losses and their gradients, float32; median (quartiles) of "
+        f"{args.repeat} interleaved rounds"
     )
+    note = f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s."
+    timing.report(args, title, rows, [note])
 
 
 if __name__ == "__main__":

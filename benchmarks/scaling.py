@@ -24,10 +24,15 @@ SIZES_K = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
 BLUE, ORANGE = "#0072B2", "#D55E00"  # told apart by the colour-blind
 
 
+def last_decade(sizes: list[int]) -> list[int]:
+    """Return the sizes that lie within a factor of ten of the largest, which comes last."""
+    return [size for size in sizes if 10 * size >= sizes[-1]]
+
+
 def fit(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
     """Fit seconds = c * size ** slope over the last decade of sizes; return (slope, c)."""
-    upper = [i for i, size in enumerate(sizes) if 10 * size >= sizes[-1]]
-    x, y = (torch.tensor(v, dtype=torch.float64)[upper].log() for v in (sizes, seconds))
+    upper = last_decade(sizes)
+    x, y = (torch.tensor(v[-len(upper) :], dtype=torch.float64).log() for v in (sizes, seconds))
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     return slope.item(), (y.mean() - slope * x.mean()).exp().item()
 
@@ -55,23 +60,15 @@ def plot(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> None:
     styles = zip(curves.items(), (BLUE, ORANGE), "os", strict=True)
     for (label, (sizes, seconds)), colour, marker in styles:
         slope, c = fit(sizes, seconds)
-        upper = [size for size in sizes if 10 * size >= sizes[-1]]
-        axes.plot(
-            sizes, [1000 * t for t in seconds], marker, color=colour, markersize=4, label=label
-        )
-        axes.plot(
-            upper,
-            [1000 * c * size**slope for size in upper],
-            color=colour,
-            linewidth=1,
-            label=f"fit: exponent {slope:.2f}",
-        )
-    axes.set(xscale="log", yscale="log", xlabel="N or K", ylabel="Forward and backward (ms)")
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
+        axes.plot(sizes, [1000 * t for t in seconds], marker, color=colour, ms=4, label=label)
+        line = [1000 * c * size**slope for size in last_decade(sizes)]
+        label = f"fit: exponent {slope:.2f}"
+        axes.plot(last_decade(sizes), line, color=colour, linewidth=1, label=label)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel("N or K", fontsize=8)
+    axes.set_ylabel("Forward and backward (ms)", fontsize=8)
     axes.tick_params(labelsize=8)
-    axes.xaxis.label.set_size(8)
-    axes.yaxis.label.set_size(8)
+    axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)
     figure.savefig(path)
@@ -80,44 +77,32 @@ def plot(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure all sizes, print the table and draw the plot."""
     parser = timing.parser(__doc__, repeat=10)
-    parser.add_argument(
-        "--plot", type=timing.new_file, metavar="FILE", help="draw both curves here (PNG, PDF, SVG)"
-    )
+    help_ = "draw both curves here (PNG, PDF or SVG)"
+    parser.add_argument("--plot", type=timing.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
-    sizes_n, sizes_k = (SIZES_N, SIZES_K) if not args.quick else ([10, 20, 50], [5, 10, 20])
-    if args.quick:
-        args.repeat = 2
+    sizes_n, sizes_k = ([10, 20, 50], [5, 10, 20]) if args.quick else (SIZES_N, SIZES_K)
+    args.repeat = 2 if args.quick else args.repeat
     sizes = {f"N = {n:,}, K = {K}": (n, K) for n in sizes_n}
     sizes |= {f"K = {k:,}, N = {N}": (N, k) for k in sizes_k}
     times = measure(sizes, args.repeat, args.device)
-    medians = [torch.tensor(t, dtype=torch.float64).median().item() for t in times.values()]
+    medians = [timing.median(samples) for samples in times.values()]
+    rows = [["Size", "Time, ms", "ns per joint logit"]]
+    for (name, (n, k)), seconds in zip(sizes.items(), medians, strict=True):
+        cells = [timing.spread(1000 * t for t in times[name])]
+        rows.append([name, *cells, timing.three_digits(1e9 * seconds / (2 * n * k))])
     curves = {
         f"N, at K = {K}": (sizes_n, medians[: len(sizes_n)]),
         f"K, at N = {N}": (sizes_k, medians[len(sizes_n) :]),
     }
-    notes = []
-    for label, (grown, seconds) in curves.items():
-        first = next(size for size in grown if 10 * size >= grown[-1])
-        notes.append(
-            f"Exponent in {label}: {fit(grown, seconds)[0]:.3f}, fitted from {first:,} to "
-            f"{grown[-1]:,}."
-        )
-    rows = [
-        [
-            name,
-            *timing.median_and_quartiles(1000 * t for t in times[name]),
-            timing.three_digits(1e9 * seconds / (2 * n * k)),
-        ]
-        for (name, (n, k)), seconds in zip(sizes.items(), medians, strict=True)
+    notes = [
+        f"Exponent in {label}: {fit(*curve)[0]:.3f}, fitted from {last_decade(curve[0])[0]:,} on."
+        for label, curve in curves.items()
     ]
-    timing.report(
-        f"symnet_losses, forward and backward, float32, {args.repeat} interleaved rounds",
-        ["Size", "Time (ms)", "Quartiles", "ns per joint logit"],
-        rows,
-        notes,
-        args.device,
-        args.out,
+    title = (
+        "symnet_losses, forward and backward, float32; median (quartiles) of "
+        f"{args.repeat} interleaved rounds"
     )
+    timing.report(args, title, rows, notes)
     if args.plot:
         plot(curves, args.plot)
 

@@ -14,21 +14,14 @@ import torch
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
     """Return a parser whose help is the script's docstring, with the arguments all scripts take."""
-    result = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    result.add_argument("--device", type=_device, default="cpu", help="cpu or cuda (default: cpu)")
-    result.add_argument(
-        "--repeat",
-        type=positive,
-        default=repeat,
-        metavar="N",
-        help=f"measured rounds, after unmeasured ones (default: {repeat})",
-    )
-    result.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to prove that the script runs"
-    )
-    result.add_argument("--out", type=new_file, metavar="FILE", help="write the table here too")
+    form = argparse.RawDescriptionHelpFormatter
+    result = argparse.ArgumentParser(description=doc, formatter_class=form)
+    add = result.add_argument
+    add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    help_ = f"measured rounds, after unmeasured ones (default: {repeat})"
+    add("--repeat", type=positive, default=repeat, metavar="N", help=help_)
+    add("--quick", action="store_true", help="tiny sizes, to prove that the script runs")
+    add("--out", type=new_file, metavar="FILE", help="write the table here too")
     return result
 
 
@@ -57,12 +50,9 @@ def _device(text: str) -> torch.device:
 
 
 def interleave(
-    calls: dict[str, Callable[[], object]],
-    repeat: int,
-    device: torch.device,
-    at_least: float = 0.0,
+    calls: dict[str, Callable[[], object]], repeat: int, device: torch.device, at_least: float = 0.0
 ) -> dict[str, list[float]]:
-    """Measure each call ``repeat`` times in turn, A B A B ..., after two unmeasured rounds.
+    """Measure each call ``repeat`` times in turn, A B A B ..., after unmeasured calls of each.
 
     Args:
         calls: What to measure, by name.
@@ -94,11 +84,22 @@ def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> fl
     return (time.perf_counter() - start) / inner
 
 
-def median_and_quartiles(values: Iterable[float]) -> list[str]:
-    """Format the median and the first and third quartile as two cells."""
+def median(values: Sequence[float]) -> float:
+    """Return the median, between the middle two of an even number of values."""
+    return torch.tensor(values, dtype=torch.float64).quantile(0.5).item()
+
+
+def spread(values: Iterable[float]) -> str:
+    """Format the median, and the first and third quartile in brackets."""
     samples = torch.tensor([*values], dtype=torch.float64)
-    low, median, high = samples.quantile(samples.new_tensor([0.25, 0.5, 0.75])).tolist()
-    return [three_digits(median), f"{three_digits(low)} to {three_digits(high)}"]
+    low, middle, high = samples.quantile(samples.new_tensor([0.25, 0.5, 0.75])).tolist()
+    return f"{three_digits(middle)} ({three_digits(low)} to {three_digits(high)})"
+
+
+def time_and_ratio(times: Sequence[float], base: Sequence[float]) -> list[str]:
+    """Format milliseconds, and their ratio to ``base`` in the same round."""
+    ratios = [a / b for a, b in zip(times, base, strict=True)]
+    return [spread(1000 * t for t in times), spread(ratios)]
 
 
 def three_digits(value: float) -> str:
@@ -107,21 +108,15 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def report(
-    title: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    notes: Iterable[str],
-    device: torch.device,
-    out: Path | None,
-) -> None:
-    """Print a Markdown table with its title, its notes and the machine, and write it to a file."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def report(args: argparse.Namespace, title: str, rows: list[list[str]], notes: list[str]) -> None:
+    """Print title, Markdown table (first row: header), notes and machine; write them to --out."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    text = "\n\n".join([title, table, *notes, machine(device)]) + "\n"
+    text = "\n\n".join([title, table, *notes, machine(args.device)]) + "\n"
     print(text, end="")
-    if out:
-        out.write_text(text, encoding="utf-8")
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
 
 
 def machine(device: torch.device) -> str:
@@ -131,6 +126,5 @@ def machine(device: torch.device) -> str:
     parts = [found[1] if found else platform.processor() or platform.machine()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
-    return ", ".join([*parts, f"torch {torch.__version__}", str(date.today())])
+    threads = f"{torch.get_num_threads()} thread(s)"
+    return "Machine: " + ", ".join([*parts, threads, f"torch {torch.__version__}, {date.today()}"])

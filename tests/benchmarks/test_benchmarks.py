@@ -69,7 +69,7 @@ def run(script, capsys, tmp_path, *arguments):
 
 
 def numbers(row):
-    return [float(x.replace(",", "")) for cell in row for x in re.findall(r"[-\d.,e+]+", cell)]
+    return [float(x.replace(",", "")) for cell in row for x in re.findall(r"[-\d.,]+", cell)]
 
 
 def assert_positive(values):
@@ -98,9 +98,9 @@ def tiny_extractor(_):
 
 
 def gradients(step, name):
-    net = step.Network(SETTINGS)
+    net = step.Trainer(SETTINGS)
     initial = [p.detach().clone() for p in net.extractor.parameters()]
-    step.VARIANTS[name](net, step.make_batch(SETTINGS))()
+    step.VARIANTS[name](net)
     assert any((p != q).any() for p, q in zip(net.extractor.parameters(), initial, strict=True))
     parts = [*net.extractor.named_parameters(), *net.head.named_parameters("head")]
     return {key: parameter.grad for key, parameter in parts}
@@ -176,7 +176,7 @@ def test_calls_take_turns():
 
 
 def test_medians_and_quartiles():
-    assert timing.median_and_quartiles([5, 1, 2, 3, 4]) == ["3.00", "2.00 to 4.00"]
+    assert timing.spread([5, 1, 2, 3, 4]) == "3.00 (2.00 to 4.00)"
     assert [timing.three_digits(x) for x in (0.01234, 0.9999, 12345.6)] == [
         "0.0123",
         "1.00",
