@@ -181,7 +181,7 @@ def report(
             f"{args.batch_size} per domain, {args.precision}; {args.workers} workers per domain "
             f"for uncached images, --cache {args.cache} for cached ones; median (least to most) "
             f"of {args.rounds} rounds of {args.steps} steps.",
-            f"{timing.machine(device)}.",
+            timing.machine(device),
         ]
     )
 

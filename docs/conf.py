@@ -66,7 +66,7 @@ if "READTHEDOCS" in os.environ:
 
 def visit_math(self, node):
     """Write an equation as MathML, which browsers draw without a script or a network."""
-    mathml = tex2mathml(node.astext().replace(r"\texttt", r"\mathrm"))  # \texttt is unknown to it
+    mathml = tex2mathml(node.astext())
     mathml = mathml.replace("&ApplyFunction;</mo>", '&ApplyFunction;</mo><mspace width="0.17em"/>')
     if isinstance(node, nodes.math_block):
         mathml = mathml.replace("<math", '<math display="block"', 1)

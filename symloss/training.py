@@ -243,7 +243,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     r"""Parameter groups for people who keep one optimizer (section 4.1).
 
-    .. math:: \eta_G = \eta, \qquad \eta_C = \texttt{head\_multiplier} \cdot \eta
+    .. math:: \eta_G = \eta, \qquad \eta_C = \mathrm{head\_multiplier} \cdot \eta
 
     Args:
         extractor: Module that learns at ``lr``.
