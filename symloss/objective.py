@@ -232,8 +232,7 @@ def _softmax(routed: RoutedLogits) -> list[tuple[Tensor, ...]]:
     p = v.sub_(top).exp_()
     total = p.sum(3, keepdim=True)
     rest = total.log()
-    a = torch.cat([top, rest], 3)
-    d = (a - a.flip(2)).sum(3, keepdim=True)
+    d = _signed((top[:, :, :1] - top[:, :, 1:]) + (rest[:, :, :1] - rest[:, :, 1:]), 2)
     return [*zip(p.mul_(1 / total), top, rest, d, strict=True)]
 
 
@@ -246,8 +245,9 @@ def _less_unit(grad: Tensor, index: Tensor, unit: Tensor) -> Tensor:
     return grad.scatter_(2, index, grad.gather(2, index) - unit)
 
 
-def _signed(x: Tensor) -> Tensor:
-    return torch.cat([x, -x], 1)
+def _signed(x: Tensor, dim: int = 1) -> Tensor:
+    """Return [x; -x], put together along ``dim``."""
+    return x * torch.arange(1, -2, -2, device=x.device).view(2, *[1] * (x.dim() - dim - 1))
 
 
 def _labelled_mean(loss: Tensor, ignored: Tensor, count: Tensor) -> Tensor:
