@@ -4,8 +4,9 @@
 
 N positions at K = 31, and K categories at N = 256, float32 joint logits (N, 2K). The sizes take
 turns in every round; a sample lasts 5 ms or more. The exponent is the slope of a least-squares line
-through the logarithms of size and median time, over the last decade of sizes: below it, the fixed
-cost of some dozens of operations shows, on a GPU also in it. 1 means proportional.
+through the logarithms of size and median time, over the last decade of sizes; 1 means proportional.
+At smaller sizes the fixed cost of some dozens of operations shows, on a GPU also within that
+decade; an exponent above 1 shows data that outgrow the caches. N = 1,000,000 takes about 5 GB.
 """
 
 from functools import partial
