@@ -2,8 +2,9 @@ r"""The two players' objective, eq. (11), with the gradients in closed form.
 
 At each position the gradients need three things: the softmax of each half, :math:`p^s` and
 :math:`p^t`, and :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where
-:math:`\partial d / \partial v = [p^s; -p^t]`. So the forward keeps the two softmaxes of each of the
-four routed tensors and a few numbers per position, and the backward is products of them.
+:math:`\partial d / \partial v = [p^s; -p^t]`. So the forward keeps one tensor of exponentials for
+each of the four routed tensors and a few numbers per position, and the backward is products of
+them.
 """
 
 from typing import Any, NamedTuple
@@ -133,17 +134,13 @@ def symnet_losses(
             f"{tuple(source.classifier.shape)} and {tuple(target.classifier.shape)}"
         )
     labels = functional._checked_labels(source.classifier, labels, "mean", ignore_index)
+    labels = labels.unsqueeze(1).unsqueeze(1)
     ignored = labels == ignore_index
-    index = labels.masked_fill(ignored, 0)[:, None, None].expand(-1, 2, 1, *labels.shape[1:])
-    labelled = index, ignored[:, None, None], labels.numel() - ignored.sum()
-    of_source, of_target = _softmax(source), _softmax(target)
+    index = labels.masked_fill(ignored, 0).expand(-1, 2, *labels.shape[2:])
+    labelled = index, ignored, labels.numel() - ignored.count_nonzero()  # of (5), (6) and (8)
     return SymNetLosses(
-        *_ClassifierTerms.apply(
-            source.classifier, target.classifier, *labelled, *of_source[0], *of_target[0]
-        ),
-        *_ExtractorTerms.apply(
-            source.extractor, target.extractor, *labelled, *of_source[1], *of_target[1]
-        ),
+        *_ClassifierTerms.apply(source.classifier, target.classifier, *labelled),
+        *_ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
     )
 
 
@@ -161,23 +158,28 @@ class _ClassifierTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, target: Tensor, *known: Tensor) -> Any:
-        index, ignored, count, p_s, top_s, rest_s, d_s, p_t, _, _, d_t = known
-        ctx.save_for_backward(index, ignored, count, p_s, d_s, p_t, d_t)
-        task = _labelled_mean(_task(source, index, top_s, rest_s), ignored, count)
-        domain = F.logsigmoid(d_s[:, 0]).mean() + F.logsigmoid(d_t[:, 1]).mean()
-        return *task.unbind(), -domain
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, index: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        source, target = _halves(_wide(source)), _halves(_wide(target))
+        exp_s, sum_s, d_s, top, log_sum = _softmax(source)
+        exp_t, sum_t, d_t, _, _ = _softmax(target)
+        ctx.save_for_backward(exp_s, sum_s, d_s, exp_t, sum_t, d_t, index, ignored, count)
+        task = (top - source.gather(2, index)).add_(log_sum).masked_fill_(ignored, 0)
+        domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
+        return *(task.flatten(2).sum((0, 2)) / count).unbind(), -domain
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
-        index, ignored, count, p_s, d_s, p_t, d_t = ctx.saved_tensors
-        unit = _labelled_grad(torch.stack(grads[:2]), ignored, count)
-        wrong_s = torch.sigmoid(d_s[:, 1:]) * (grads[2] / (d_s.numel() / 2))
-        wrong_t = torch.sigmoid(d_t[:, :1]) * (grads[2] / (d_t.numel() / 2))
-        grad_s = _less_unit(p_s * (unit - _signed(wrong_s)), index, unit)
-        grad_t = p_t * _signed(wrong_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), *[None] * 11
+        exp_s, sum_s, d_s, exp_t, sum_t, d_t, index, ignored, count = ctx.saved_tensors
+        of_halves = torch.stack(grads[:2]).view(2, *[1] * (index.dim() - 2))
+        unit = torch.where(ignored, 0, of_halves / count)
+        wrong_s = _signed(torch.sigmoid(-d_s) * (grads[2] / d_s.numel()))
+        wrong_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
+        grad_s = (exp_s * ((unit - wrong_s) / sum_s)).scatter_add_(2, index, -unit)
+        grad_t = exp_t * (wrong_t / sum_t)
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
 
 
 class _ExtractorTerms(torch.autograd.Function):
@@ -185,80 +187,68 @@ class _ExtractorTerms(torch.autograd.Function):
 
     .. math::
 
-        \frac{\partial (8)}{\partial v} = [\pi p^s;\, (1 - \pi) p^t] - \tfrac{1}{2} [e_y;\, e_y],
-        \quad
+        \frac{\partial (8)}{\partial v} = p^{st} - \tfrac{1}{2} [e_y;\, e_y], \quad
         \frac{\partial (9)}{\partial v} = (\pi - \tfrac{1}{2})\,[p^s;\, -p^t], \quad
         \frac{\partial (10)}{\partial v_k} = -p^{st}_k (\log q_k + H)
 
-    and the same :math:`\log q_k + H` for :math:`v_{k+K}`.
+    where :math:`p^{st} = [\pi p^s;\, (1 - \pi) p^t]`, with the same :math:`\log q_k + H` for
+    :math:`v_{k+K}`.
     """
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, target: Tensor, *known: Tensor) -> Any:
-        index, ignored, count, p_s, top_s, rest_s, d_s, p_t, top_t, rest_t, d_t = known
-        log_domain = F.logsigmoid(d_t)
-        log_p = (_halves(target) - top_t).add_(log_domain - rest_t)
-        log_q = torch.logaddexp(*log_p.chunk(2, dim=1))
-        entropy = -log_q.exp().mul_(log_q).sum(2, keepdim=True)
-        ctx.save_for_backward(index, ignored, count, p_s, d_s, p_t, d_t, log_q.add_(entropy))
-        pair = _task(source, index, top_s, rest_s) - F.logsigmoid(d_s)
-        return _labelled_mean(pair, ignored, count).mean(), -log_domain.mean(), entropy.mean()
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, index: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        log_joint = _halves(_wide(source).log_softmax(1))
+        pair = log_joint.gather(2, index).masked_fill_(ignored, 0)
+        exp_t, sum_t, d_t, _, log_sum = _softmax(_halves(_wide(target)))
+        both = _signed(d_t)
+        log_domain = F.logsigmoid(both)
+        scale = (log_domain - log_sum).exp_()
+        q = torch.add(*(exp_t * scale).chunk(2, dim=1))
+        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()
+        entropy = q.mul_(log_q).sum(2, keepdim=True).neg_()
+        certainty = log_q.add_(entropy)
+        ctx.save_for_backward(
+            log_joint, exp_t, scale, sum_t, both, certainty, index, ignored, count
+        )
+        return pair.sum() / (-2 * count), -log_domain.mean(), entropy.mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
-        index, ignored, count, p_s, d_s, p_t, d_t, certainty = ctx.saved_tensors
-        unit = _labelled_grad(grads[0] / 2, ignored, count)
-        grad_s = _less_unit(p_s * (torch.sigmoid(d_s) * (2 * unit)), index, unit)
-        slope = torch.tanh(d_t / 2) * (grads[1] / d_t.numel())  # tanh(d / 2) = 2 pi - 1
-        weight = torch.sigmoid(d_t) * (grads[2] / (d_t.numel() / -2))
-        grad_t = (weight * certainty).add_(slope).mul_(p_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), *[None] * 11
+        log_joint, exp_t, scale, sum_t, both, certainty, index, ignored, count = ctx.saved_tensors
+        unit = torch.where(ignored, 0, grads[0] / count)
+        grad_s = log_joint.exp().mul_(unit).scatter_add_(2, index, (unit / -2).expand_as(index))
+        slope = torch.tanh(both / 2) * (grads[1] / both.numel())  # tanh(d / 2) = 2 pi - 1
+        grad_t = scale * (grads[2] / (both.numel() / -2)) * certainty
+        grad_t.add_(slope / sum_t).mul_(exp_t)
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
 
 
 # Inside, logits are (N, 2, K, ...), and a number of each half at each position (N, 2, 1, ...).
 
 
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def _halves(logits: Tensor) -> Tensor:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide.reshape(logits.shape[0], 2, -1, *logits.shape[2:])
+    return logits.view(logits.shape[0], 2, -1, *logits.shape[2:])
 
 
-@torch.no_grad()
-def _softmax(routed: RoutedLogits) -> list[tuple[Tensor, ...]]:
-    """Return for each player p, and each half's maximum m, log sum exp(v - m) and [d; -d]."""
-    v = torch.stack([_halves(logits) for logits in (routed.classifier, routed.extractor)])
-    top = v.amax(3, keepdim=True)
-    p = v.sub_(top).exp_()
-    total = p.sum(3, keepdim=True)
-    rest = total.log()
-    d = _signed((top[:, :, :1] - top[:, :, 1:]) + (rest[:, :, :1] - rest[:, :, 1:]), 2)
-    return [*zip(p.mul_(1 / total), top, rest, d, strict=True)]
+def _softmax(v: Tensor) -> tuple[Tensor, ...]:
+    """Return exp(v - max v) of each half, its sum, and d; the maximum and the log of the sum."""
+    top = v.amax(2, keepdim=True)
+    exp = (v - top).exp_()
+    total = exp.sum(2, keepdim=True)
+    log_total = total.log()
+    d = torch.sub(*top.chunk(2, dim=1)).add_(torch.sub(*log_total.chunk(2, dim=1)))
+    return exp, total, d, top, log_total
 
 
-def _task(logits: Tensor, index: Tensor, top: Tensor, rest: Tensor) -> Tensor:
-    """Return -log p of each half at the label."""
-    return (top - _halves(logits).gather(2, index)) + rest
-
-
-def _less_unit(grad: Tensor, index: Tensor, unit: Tensor) -> Tensor:
-    return grad.scatter_(2, index, grad.gather(2, index) - unit)
-
-
-def _signed(x: Tensor, dim: int = 1) -> Tensor:
-    """Return [x; -x], put together along ``dim``."""
-    return x * torch.arange(1, -2, -2, device=x.device).view(2, *[1] * (x.dim() - dim - 1))
-
-
-def _labelled_mean(loss: Tensor, ignored: Tensor, count: Tensor) -> Tensor:
-    """Return each half's mean over the positions whose label counts, ``(2,)``."""
-    return loss.masked_fill(ignored, 0).transpose(0, 1).flatten(1).sum(1) / count
-
-
-def _labelled_grad(grad: Tensor, ignored: Tensor, count: Tensor) -> Tensor:
-    """Return the gradient of :func:`_labelled_mean` at each position."""
-    grad = (grad / count).view(-1, *[1] * (ignored.dim() - 2))
-    return grad.expand(ignored.shape[0], grad.shape[0], *ignored.shape[2:]).masked_fill(ignored, 0)
+def _signed(x: Tensor) -> Tensor:
+    return torch.cat([x, -x], dim=1)
 
 
 def _refuse_double_backward() -> None:

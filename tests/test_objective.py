@@ -220,6 +220,22 @@ def test_bad_numbers_are_not_hidden(position, bad):
     assert not losses.extractor(1.0).isfinite()
 
 
+def test_a_category_masked_with_minus_infinity_is_as_if_it_were_not_there():
+    source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
+    masked = [
+        symloss.RoutedLogits(
+            *(nn.functional.pad(x.reshape(-1, 2, 3), (0, 1), value=-math.inf).flatten(1) for x in y)
+        )
+        for y in (source, target)
+    ]
+    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+    with_masked = symloss.symnet_losses(masked[0], SOURCE_LABELS, masked[1])
+    torch.testing.assert_close([*with_masked], [*losses])
+    leaves = [*source, *target]
+    want = torch.autograd.grad(losses.total(0.5), leaves)
+    torch.testing.assert_close(torch.autograd.grad(with_masked.total(0.5), leaves), want)
+
+
 def test_the_backward_keeps_little():
     source, target = (routed((2000, 38), torch.float32, seed) for seed in (0, 1))
     kept = {}
