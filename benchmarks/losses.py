@@ -11,8 +11,8 @@ Time and ratio are medians over rounds in which the three take turns, with first
 quartiles; a sample lasts 5 ms or more. The ratio to straightforward is that of one round. "Kept" is
 what autograd saves between forward and backward (seen by saved_tensors_hooks), in units of the
 source's and the target's joint logits together: tensors made on the way, then inputs kept alive.
-"Of copy bandwidth" is the traffic that four tensors cause if each is read once forward and once
-backward and its gradient written once, per second, relative to the bytes per second that
+On a GPU, "of copy bandwidth" is the traffic that four tensors cause if each is read once forward
+and once backward and its gradient written once, per second, relative to the bytes per second that
 Tensor.copy_ of a large tensor reads and writes. What fits a cache can exceed 1.
 """
 
@@ -106,13 +106,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = timing.parser(__doc__, repeat=30)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     args = parser.parse_args(argv)
-    shapes = SHAPES + [DENSE] * (args.device.type == "cuda")
-    copied = COPY_BYTES
+    on_gpu = args.device.type == "cuda"
+    shapes = SHAPES + [DENSE] * on_gpu
     if args.quick:
-        args.repeat, args.no_compile, shapes, copied = 2, True, QUICK_SHAPES, 2**16
-    bandwidth = copy_bandwidth(copied, args.repeat, args.device)
+        args.repeat, args.no_compile, shapes = 2, True, QUICK_SHAPES
     rows = [["Joint logits", "Computation", "Time, ms", "Ratio", "Kept: made", "Kept: inputs"]]
-    rows[0].append("Of copy bandwidth")
+    notes = []
+    if on_gpu:
+        bandwidth = copy_bandwidth(COPY_BYTES, args.repeat, args.device)
+        rows[0].append("Of copy bandwidth")
+        notes.append(f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s.")
     for shape in shapes:
         logits, labels = make_inputs(shape, args.device)
         names = {"straightforward": straightforward, "symloss": symloss.symnet_losses}
@@ -127,14 +130,15 @@ def main(argv: list[str] | None = None) -> None:
         for name, loss in variants.items():
             cells = timing.time_and_ratio(times[name], times["straightforward"])
             cells += [f"{kept / (2 * size):.2f}" for kept in kept_bytes(loss, logits, labels)]
-            share = 12 * size / timing.median(times[name]) / bandwidth
-            rows.append([str(shape), name, *cells, timing.three_digits(share)])
+            if on_gpu:
+                share = 12 * size / timing.median(times[name]) / bandwidth
+                cells.append(timing.three_digits(share))
+            rows.append([str(shape), name, *cells])
     title = (
         "Six losses and their gradients, float32; median (quartiles) of "
         f"{args.repeat} interleaved rounds"
     )
-    note = f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s."
-    timing.report(args, title, rows, [note])
+    timing.report(args, title, rows, notes)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,8 @@ def report(
         ratios = [t / alone for t, alone in zip(seconds[name], seconds[STEP], strict=True)]
         loop = name.startswith("whole")
         wait = f"{max(0, 100 - 100 / median(ratios)):.1f} %" if loop else ""
-        cells = [name, spread(rates, ".3g"), "1" if name == STEP else spread(ratios, ".3f"), wait]
+        cells = [name, spread(rates, timing.three_digits)]
+        cells += ["1" if name == STEP else spread(ratios, "{:.3f}".format), wait]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [
@@ -186,9 +187,9 @@ def report(
     )
 
 
-def spread(values: list[float], digits: str) -> str:
+def spread(values: list[float], form: Callable[[float], str]) -> str:
     """Return the median and the range."""
-    middle, least, most = (f"{f(values):{digits}}" for f in (median, min, max))
+    middle, least, most = (form(f(values)) for f in (median, min, max))
     return f"{middle} ({least} to {most})"
 
 

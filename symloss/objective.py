@@ -206,7 +206,7 @@ class _ExtractorTerms(torch.autograd.Function):
         log_domain = F.logsigmoid(both)
         scale = (log_domain - log_sum).exp_()
         q = torch.add(*(exp_t * scale).chunk(2, dim=1))
-        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()
+        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()  # q log q goes to 0 with q
         entropy = q.mul_(log_q).sum(2, keepdim=True).neg_()
         certainty = log_q.add_(entropy)
         ctx.save_for_backward(
