@@ -165,7 +165,7 @@ def report(
     args: argparse.Namespace, seconds: dict[str, list[float]], images: int, device: torch.device
 ) -> str:
     """Return the Markdown table and the line that names the machine."""
-    lines = ["| | images/s | time / step alone | waits for data |", "|---|---|---|---|"]
+    lines = ["| | images/s | time / step alone | waits for data |", "| --- | ---: | ---: | ---: |"]
     for name in seconds:
         rates = [images / t for t in seconds[name]]
         ratios = [t / alone for t, alone in zip(seconds[name], seconds[STEP], strict=True)]
@@ -180,8 +180,9 @@ def report(
             "",
             f"{args.dataset} {args.task}, {args.method}, {args.backbone}, batches of "
             f"{args.batch_size} per domain, {args.precision}; {args.workers} workers per domain "
-            f"for uncached images, --cache {args.cache} for cached ones; median (least to most) "
+            f"for uncached images, `--cache {args.cache}` for cached ones; median (least to most) "
             f"of {args.rounds} rounds of {args.steps} steps.",
+            "",
             timing.machine(device),
         ]
     )
