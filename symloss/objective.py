@@ -2,9 +2,9 @@ r"""The two players' objective, eq. (11), with the gradients in closed form.
 
 At each position the gradients need three things: the softmax of each half, :math:`p^s` and
 :math:`p^t`, and :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where
-:math:`\partial d / \partial v = [p^s; -p^t]`. So the forward keeps one tensor of exponentials for
-each of the four routed tensors and a few numbers per position, and the backward is products of
-them.
+:math:`\partial d / \partial v = [p^s; -p^t]`. So the forward keeps the exponentials of each of the
+four routed tensors (of the one under (8), their logarithms), for (10) :math:`\log q_k + H`, and a
+few numbers per position; the backward is products of them.
 """
 
 from typing import Any, NamedTuple
@@ -87,7 +87,8 @@ def symnet_losses(
     The head's terms (5), (6), (7) are taken on ``.classifier``, the extractor's terms (8), (9),
     (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. Both
     players' gradients are computed in closed form, and once: for second derivatives, and under
-    :mod:`torch.func`, take the functions of :mod:`symloss.functional`.
+    :mod:`torch.func`, take the functions of :mod:`symloss.functional`. A category whose two logits
+    are minus infinity is as if it were not there.
 
     Args:
         source: Routed joint logits of labelled source samples, ``(N, 2K, ...)``, of any floating
@@ -201,27 +202,28 @@ class _ExtractorTerms(torch.autograd.Function):
     ) -> Any:
         log_joint = _halves(_wide(source).log_softmax(1))
         pair = log_joint.gather(2, index).masked_fill_(ignored, 0)
-        exp_t, sum_t, d_t, _, log_sum = _softmax(_halves(_wide(target)))
-        both = _signed(d_t)
-        log_domain = F.logsigmoid(both)
-        scale = (log_domain - log_sum).exp_()
+        exp_t, sum_t, d_t, _, _ = _softmax(_halves(_wide(target)))
+        signed_d = _signed(d_t)
+        scale = torch.sigmoid(signed_d).div_(sum_t)
         q = torch.add(*(exp_t * scale).chunk(2, dim=1))
         log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()  # q log q goes to 0 with q
         entropy = q.mul_(log_q).sum(2, keepdim=True).neg_()
         certainty = log_q.add_(entropy)
         ctx.save_for_backward(
-            log_joint, exp_t, scale, sum_t, both, certainty, index, ignored, count
+            log_joint, exp_t, scale, sum_t, signed_d, certainty, index, ignored, count
         )
-        return pair.sum() / (-2 * count), -log_domain.mean(), entropy.mean()
+        return pair.sum() / (-2 * count), -F.logsigmoid(signed_d).mean(), entropy.mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
-        log_joint, exp_t, scale, sum_t, both, certainty, index, ignored, count = ctx.saved_tensors
+        log_joint, exp_t, scale, sum_t, signed_d, certainty, index, ignored, count = (
+            ctx.saved_tensors
+        )
         unit = torch.where(ignored, 0, grads[0] / count)
         grad_s = log_joint.exp().mul_(unit).scatter_add_(2, index, (unit / -2).expand_as(index))
-        slope = torch.tanh(both / 2) * (grads[1] / both.numel())  # tanh(d / 2) = 2 pi - 1
-        grad_t = scale * (grads[2] / (both.numel() / -2)) * certainty
+        slope = torch.tanh(signed_d / 2) * (grads[1] / signed_d.numel())  # tanh(d / 2) = 2 pi - 1
+        grad_t = scale * (grads[2] / (signed_d.numel() / -2)) * certainty
         grad_t.add_(slope / sum_t).mul_(exp_t)
         return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
 
@@ -238,7 +240,7 @@ def _halves(logits: Tensor) -> Tensor:
 
 
 def _softmax(v: Tensor) -> tuple[Tensor, ...]:
-    """Return exp(v - max v) of each half, its sum, and d; the maximum and the log of the sum."""
+    """Return (e, sum of e, d, max, log of the sum) of each half, where e = exp(v - max)."""
     top = v.amax(2, keepdim=True)
     exp = (v - top).exp_()
     total = exp.sum(2, keepdim=True)

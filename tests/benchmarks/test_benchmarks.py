@@ -165,6 +165,10 @@ def test_scaling(scaling, capsys, tmp_path):
     for row in rows:
         assert_positive(numbers(row[1:]))
     assert plot.read_bytes().startswith(b"\x89PNG")
+    slope = r"-?\d\.\d{3}"
+    text = (tmp_path / "table.md").read_text()
+    for label in ("N, at K = 31", "K, at N = 256"):
+        assert re.search(f"in {label}: {slope} over all sizes, {slope} from [\\d,]+ on", text)
 
 
 def test_the_fit_finds_the_exponent_of_the_last_decade(scaling):
