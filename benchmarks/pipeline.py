@@ -151,7 +151,8 @@ def measure(
             rows[f"{part}, {name}"] = partial(run, source)
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     for i in range(args.rounds + 1):
-        for name, run in rows.items():
+        # Forwards and backwards in turn, so that no row always follows the same one.
+        for name, run in [*rows.items()][:: 1 if i % 2 else -1]:
             start = time.perf_counter()
             run()
             if device.type == "cuda":
