@@ -8,7 +8,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -461,11 +461,18 @@ class Images(Dataset):
         return image[:, top : top + CROP, left : left + CROP], flip == 1, index
 
 
+class _Loader(DataLoader):
+    def __iter__(self) -> Iterator[Any]:
+        # Stopped while it starts its workers, torch's iterator leaves a traceback behind.
+        with distributed.uninterrupted():
+            return super().__iter__()
+
+
 def loader(images: Images, device: torch.device, workers: int, **batches: Any) -> DataLoader:
     """Return a loader of batches for a device; cached images need no processes that read."""
     workers = 0 if images.cache else workers
     there = any(image.is_cuda for image in images.cache.values())
-    return DataLoader(
+    return _Loader(
         images,
         **batches,
         num_workers=workers,

@@ -1,6 +1,7 @@
 """The little of torch.distributed that the loop needs; without torchrun there is one process."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -67,6 +68,21 @@ def share_buffers(module: nn.Module) -> None:
     if processes() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends."""
+    came: list[int] = []
+    held = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in held]
+    try:
+        yield
+    finally:
+        for number, handler in zip(held, handlers, strict=True):
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def leave_group(_: int) -> None:

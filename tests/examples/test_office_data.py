@@ -1,7 +1,8 @@
 import io
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -453,6 +454,25 @@ def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None
     with pytest.raises(data.DataError) as caught:
         list(data.loader(data.Images(paths, {}), CPU, 1, sampler=[(3, None)]))
     assert str(caught.value) == str(direct.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_loader_that_is_stopped_while_it_starts_ends_cleanly(number: int) -> None:
+    class Stopping:
+        def __iter__(self) -> Iterator[list[int]]:
+            signal.raise_signal(number)
+            return iter([])
+
+    loader = data.loader(data.Images([], {}), CPU, 1, batch_sampler=Stopping())
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the script does
+    try:
+        # Without care, pytest sees an exception in the deletion of torch's half-made iterator.
+        with pytest.raises(KeyboardInterrupt):
+            iter(loader)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
