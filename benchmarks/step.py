@@ -77,12 +77,12 @@ class Trainer:
         self.update()
 
     def two_backwards(self) -> None:
-        """Give each player its gradient by a backward of its own."""
+        """Give each player its gradient by a backward of its own, both over one graph."""
         with self.autocast():
             source, target = (symloss.RoutedLogits(v, v) for v in self.logits())
             losses = straightforward(source, self.labels[0], target)
         self.zero_grad()
-        losses.classifier().backward(retain_graph=True)
+        losses.classifier().backward(retain_graph=True)  # the extractor's walks the same graph
         kept = [parameter.grad for parameter in self.head.parameters()]
         self.zero_grad()
         losses.extractor(LAM).backward()
