@@ -37,10 +37,10 @@ def straightforward(
     source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
 ) -> symloss.SymNetLosses:
     """Compute eqs. (5) to (10) as printed: probabilities by softmax, sums of them, then the log."""
-    k = source.classifier.shape[1] // 2
+    k = source.head.shape[1] // 2
     y = labels.unsqueeze(1)
-    p_s, p_t = source.classifier[:, :k].softmax(1), source.classifier[:, k:].softmax(1)
-    p_source, p_target = source.classifier.softmax(1), target.classifier.softmax(1)
+    p_s, p_t = source.head[:, :k].softmax(1), source.head[:, k:].softmax(1)
+    p_source, p_target = source.head.softmax(1), target.head.softmax(1)
     g_source, g_target = source.extractor.softmax(1), target.extractor.softmax(1)
     q = g_target[:, :k] + g_target[:, k:]
     as_source, as_target = g_target[:, :k].sum(1), g_target[:, k:].sum(1)

@@ -6,7 +6,7 @@
                        set of joint logits, by softmax, sums and logarithm (losses.py); backward of
                        the head's loss with retain_graph, its gradients kept; zero; backward of the
                        extractor's loss; the head's gradients put back
-    symloss            head.adversarial, symnet_losses, TwoOptimizerStep
+    symloss            head.route, symnet_losses, TwoOptimizerStep
     symloss, compiled  the same with extractor, head and losses under torch.compile
     pytorch-adapt      its adapters.SymNets, where it is installed; two linear heads of K outputs
 
@@ -82,7 +82,7 @@ class Trainer:
             source, target = (symloss.RoutedLogits(v, v) for v in self.logits())
             losses = straightforward(source, self.labels[0], target)
         self.zero_grad()
-        losses.classifier().backward(retain_graph=True)  # the extractor's walks the same graph
+        losses.head().backward(retain_graph=True)  # the extractor's walks the same graph
         kept = [parameter.grad for parameter in self.head.parameters()]
         self.zero_grad()
         losses.extractor(LAM).backward()
@@ -102,7 +102,7 @@ class Trainer:
 
     def loss(self) -> Tensor:
         """Sum both players' losses with symloss."""
-        source, target = (self.head.adversarial(self.extractor(x)) for x in self.images)
+        source, target = (self.head.route(self.extractor(x)) for x in self.images)
         return symloss.symnet_losses(source, self.labels[0], target).total(LAM)
 
     def one_backward(self) -> None:

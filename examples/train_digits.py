@@ -217,7 +217,7 @@ def train(
                 else:
                     target_features = extractor(target_images[next(target_batches)])
                     losses = symloss.symnet_losses(
-                        head.adversarial(features), labels, head.adversarial(target_features)
+                        head.route(features), labels, head.route(target_features)
                     )
                     loss = losses.total(symloss.progressive_lambda(i / total))
                 step(loss)

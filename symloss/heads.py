@@ -21,20 +21,20 @@ class RoutedLogits(NamedTuple):
     No equation: it carries the routing that :func:`route` describes.
 
     Attributes:
-        classifier: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
+        head: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
         extractor: Joint logits ``(N, 2K, ...)`` whose gradient reaches the features only.
 
     Example:
         >>> features = torch.ones(1, 3, requires_grad=True)
-        >>> routed = SymmetricHead(3, 2).adversarial(features)
-        >>> torch.equal(routed.classifier, routed.extractor)
+        >>> routed = SymmetricHead(3, 2).route(features)
+        >>> torch.equal(routed.head, routed.extractor)
         True
-        >>> routed.classifier.sum().backward()
+        >>> routed.head.sum().backward()
         >>> features.grad is None
         True
     """
 
-    classifier: Tensor
+    head: Tensor
     extractor: Tensor
 
 
@@ -43,12 +43,12 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     .. math::
 
-        v_{classifier} = h_\theta(\mathrm{stopgrad}(f)), \qquad
+        v_{head} = h_\theta(\mathrm{stopgrad}(f)), \qquad
         v_{extractor} = h_{\mathrm{stopgrad}(\theta)}(f)
 
     The head's losses are taken on the first, the extractor's on the second. Use it for a head of
     your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
-    :meth:`SymmetricHead.adversarial` does the same for one linear layer. Both passes update
+    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes update
     buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
     to the extractor. A head with dropout draws two masks. ``DataParallel`` is not supported.
     ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
@@ -71,11 +71,11 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
     _check_dtype(features)
-    classifier = head(features.detach())
+    for_head = head(features.detach())
     # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
     detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
-    return RoutedLogits(classifier, extractor=functional_call(local, detached, (features,)))
+    return RoutedLogits(for_head, functional_call(local, detached, (features,)))
 
 
 class SymmetricHead(nn.Linear):
@@ -169,7 +169,7 @@ class SymmetricHead(nn.Linear):
         self._check(features)
         return super().forward(features)
 
-    def adversarial(self, features: Tensor) -> RoutedLogits:
+    def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K)`` twice, routed as :func:`route` does.
 
         It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
@@ -182,7 +182,7 @@ class SymmetricHead(nn.Linear):
             ValueError: If it does not have shape ``(N, F)``.
         """
         self._check(features)
-        return _adversarial(F.linear, features, self.weight, self.bias)
+        return _route(F.linear, features, self.weight, self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
         """Return the category indices ``(N,)``, int64, that one classifier predicts.
@@ -251,7 +251,7 @@ class SymmetricHead2d(nn.Conv2d):
         self._check(features)
         return super().forward(features)
 
-    def adversarial(self, features: Tensor) -> RoutedLogits:
+    def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K, H, W)`` twice, routed as :func:`route` does.
 
         It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
@@ -264,7 +264,7 @@ class SymmetricHead2d(nn.Conv2d):
             ValueError: If it does not have shape ``(N, C, H, W)``.
         """
         self._check(features)
-        return _adversarial(F.conv2d, features, self.weight, self.bias)
+        return _route(F.conv2d, features, self.weight, self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
         """Return the category indices ``(N, H, W)``, int64, that one classifier predicts.
@@ -288,11 +288,11 @@ class SymmetricHead2d(nn.Conv2d):
             )
 
 
-def _adversarial(
+def _route(
     layer: Callable[..., Tensor], features: Tensor, weight: Tensor, bias: Tensor | None
 ) -> RoutedLogits:
     return RoutedLogits(
-        classifier=layer(features.detach(), weight, bias),
+        head=layer(features.detach(), weight, bias),
         extractor=layer(features, weight.detach(), None if bias is None else bias.detach()),
     )
 

@@ -39,7 +39,7 @@ class SymNetLosses(NamedTuple):
         >>> import torch
         >>> terms = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
         >>> losses = SymNetLosses(*terms)
-        >>> losses.classifier(), losses.extractor(lam=0.5), losses.total(lam=0.5)
+        >>> losses.head(), losses.extractor(lam=0.5), losses.total(lam=0.5)
         (tensor(6.), tensor(9.5000), tensor(15.5000))
     """
 
@@ -50,7 +50,7 @@ class SymNetLosses(NamedTuple):
     domain_confusion: Tensor
     symmetric_entropy: Tensor
 
-    def classifier(self) -> Tensor:
+    def head(self) -> Tensor:
         """Return what the head minimises, (5) + (6) + (7), a scalar in nats."""
         return self.source_task + self.target_task + self.domain_discrimination
 
@@ -76,7 +76,7 @@ class SymNetLosses(NamedTuple):
         Raises:
             ValueError: If ``lam`` is a tensor with dimensions.
         """
-        return self.classifier() + self.extractor(lam)
+        return self.head() + self.extractor(lam)
 
 
 def symnet_losses(
@@ -84,7 +84,7 @@ def symnet_losses(
 ) -> SymNetLosses:
     r"""Compute all six terms of eq. (11), each with its gradient routed to its player.
 
-    The head's terms (5), (6), (7) are taken on ``.classifier``, the extractor's terms (8), (9),
+    The head's terms (5), (6), (7) are taken on ``.head``, the extractor's terms (8), (9),
     (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. Both
     players' gradients are computed in closed form, and once: for second derivatives, and under
     :mod:`torch.func`, take the functions of :mod:`symloss.functional`. A category whose two logits
@@ -111,8 +111,8 @@ def symnet_losses(
     Example:
         >>> import symloss, torch
         >>> extractor, head = torch.nn.Linear(8, 4), symloss.SymmetricHead(4, 3)
-        >>> source = head.adversarial(extractor(torch.randn(6, 8)))
-        >>> target = head.adversarial(extractor(torch.randn(5, 8)))
+        >>> source = head.route(extractor(torch.randn(6, 8)))
+        >>> target = head.route(extractor(torch.randn(5, 8)))
         >>> labels = torch.tensor([0, 1, 2, 0, 1, 2])
         >>> symloss.symnet_losses(source, labels, target).total(lam=0.1).backward()
     """
@@ -120,27 +120,27 @@ def symnet_losses(
         if not isinstance(routed, RoutedLogits):
             raise TypeError(
                 f"{name} must be RoutedLogits, got {type(routed).__name__}; call "
-                "head.adversarial(features), or symloss.route(head, features) for a wrapped head"
+                "head.route(features), or symloss.route(head, features) for a wrapped head"
             )
-        functional._check_logits(f"{name}.classifier", routed.classifier)
+        functional._check_logits(f"{name}.head", routed.head)
         functional._check_logits(f"{name}.extractor", routed.extractor)
-        if routed.classifier.shape != routed.extractor.shape:
+        if routed.head.shape != routed.extractor.shape:
             raise ValueError(
-                f"{name}.classifier and {name}.extractor must have the same shape, got "
-                f"{tuple(routed.classifier.shape)} and {tuple(routed.extractor.shape)}"
+                f"{name}.head and {name}.extractor must have the same shape, got "
+                f"{tuple(routed.head.shape)} and {tuple(routed.extractor.shape)}"
             )
-    if source.classifier.shape[1] != target.classifier.shape[1]:
+    if source.head.shape[1] != target.head.shape[1]:
         raise ValueError(
             "source and target must have the same dim 1 (2K), got shapes "
-            f"{tuple(source.classifier.shape)} and {tuple(target.classifier.shape)}"
+            f"{tuple(source.head.shape)} and {tuple(target.head.shape)}"
         )
-    labels = functional._checked_labels(source.classifier, labels, "mean", ignore_index)
+    labels = functional._checked_labels(source.head, labels, "mean", ignore_index)
     labels = labels.unsqueeze(1).unsqueeze(1)
     ignored = labels == ignore_index
     index = labels.masked_fill(ignored, 0).expand(-1, 2, *labels.shape[2:])
     labelled = index, ignored, labels.numel() - ignored.count_nonzero()  # of (5), (6) and (8)
     return SymNetLosses(
-        *_ClassifierTerms.apply(source.classifier, target.classifier, *labelled),
+        *_ClassifierTerms.apply(source.head, target.head, *labelled),
         *_ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
     )
 

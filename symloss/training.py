@@ -25,7 +25,7 @@ class TwoOptimizerStep:
 
     Args:
         extractor: Optimizer of the extractor's parameters.
-        classifier: Optimizer of the head's parameters.
+        head: Optimizer of the head's parameters.
         scaler: A :class:`torch.amp.GradScaler` for float16. A player whose gradients are not
             finite is skipped alone. Where a framework owns the scaler (Accelerate, Lightning),
             use one optimizer over :func:`parameter_groups` instead of this class.
@@ -33,7 +33,7 @@ class TwoOptimizerStep:
         accumulate: Number m of calls that one step takes, at least 1.
 
     Raises:
-        TypeError: If ``extractor`` or ``classifier`` is not an optimizer.
+        TypeError: If ``extractor`` or ``head`` is not an optimizer.
         ValueError: If the optimizers share a parameter, one has none, ``accumulate`` is below 1,
             or ``max_grad_norm`` is not above 0.
 
@@ -41,7 +41,7 @@ class TwoOptimizerStep:
         >>> extractor, head = nn.Linear(4, 3), nn.Linear(3, 2)
         >>> step = TwoOptimizerStep(
         ...     extractor=torch.optim.SGD(extractor.parameters(), lr=0.001),
-        ...     classifier=torch.optim.SGD(head.parameters(), lr=0.01),
+        ...     head=torch.optim.SGD(head.parameters(), lr=0.01),
         ... )
         >>> step(head(extractor(torch.ones(5, 4))).square().mean())
         True
@@ -50,13 +50,13 @@ class TwoOptimizerStep:
     def __init__(
         self,
         extractor: Optimizer,
-        classifier: Optimizer,
+        head: Optimizer,
         *,
         scaler: torch.amp.GradScaler | None = None,
         max_grad_norm: float | None = None,
         accumulate: int = 1,
     ) -> None:
-        players = {"extractor": extractor, "classifier": classifier}
+        players = {"extractor": extractor, "head": head}
         for name, optimizer in players.items():
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(
@@ -64,10 +64,10 @@ class TwoOptimizerStep:
                 )
             if not _parameters(optimizer):
                 raise ValueError(f"{name} must have parameters, got an optimizer without any")
-        shared = len(set(_parameters(extractor)) & set(_parameters(classifier)))
+        shared = len(set(_parameters(extractor)) & set(_parameters(head)))
         if shared:
             raise ValueError(
-                f"extractor and classifier must not share parameters, got {shared} in both"
+                f"extractor and head must not share parameters, got {shared} in both"
             )
         if accumulate < 1 or accumulate % 1:
             raise ValueError(f"accumulate must be a whole number from 1, got {accumulate}")

@@ -71,7 +71,7 @@ def routers():
     for kind, (make, shape) in HEADS.items():
         for bias in (True, False):
             head = make(bias=bias, dtype=torch.float64)
-            yield pytest.param(head, head.adversarial, shape, id=f"{kind}-bias-{bias}")
+            yield pytest.param(head, head.route, shape, id=f"{kind}-bias-{bias}")
             yield pytest.param(
                 head, lambda f, h=head: symloss.route(h, f), shape, id=f"route-{kind}-bias-{bias}"
             )
@@ -90,10 +90,10 @@ def test_each_player_gets_its_own_gradient_and_no_other(head, router, shape):
     want = torch.autograd.grad((logits.sin() * weights).sum(), [features, *parameters])
 
     routed = router(features)
-    assert torch.equal(routed.classifier, logits)
+    assert torch.equal(routed.head, logits)
     assert torch.equal(routed.extractor, logits)
     grads = torch.autograd.grad(
-        (routed.classifier.sin() * weights).sum(), [features, *parameters], allow_unused=True
+        (routed.head.sin() * weights).sum(), [features, *parameters], allow_unused=True
     )
     assert grads[0] is None
     torch.testing.assert_close(grads[1:], want[1:])
@@ -110,7 +110,7 @@ def test_route_leaves_frozen_parameters_and_the_module_alone():
     before = copy.deepcopy(head.state_dict())
     parameters = dict(head.named_parameters())
     routed = symloss.route(head, torch.randn(5, 4, dtype=torch.float64, requires_grad=True))
-    (routed.classifier.sum() + routed.extractor.sum()).backward()
+    (routed.head.sum() + routed.extractor.sum()).backward()
     assert head[0].weight.grad is None
     assert head[2].weight.grad is not None
     assert not head.training
@@ -133,8 +133,8 @@ def test_routing_under_autocast(kind):
     make, shape = HEADS[kind]
     head, features = make(), torch.randn(shape, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        routed = head.adversarial(features)
-    assert routed.classifier.dtype == routed.extractor.dtype == torch.bfloat16
+        routed = head.route(features)
+    assert routed.head.dtype == routed.extractor.dtype == torch.bfloat16
     routed.extractor.float().sum().backward()
     assert features.grad is not None
     assert head.weight.grad is None
@@ -218,7 +218,7 @@ def test_sizes_below_one(head, argument):
         head(4, 0)
 
 
-@pytest.mark.parametrize("method", ["__call__", "adversarial", "predict"])
+@pytest.mark.parametrize("method", ["__call__", "route", "predict"])
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [
@@ -248,7 +248,7 @@ def test_route_names_what_is_wrong():
 
 
 @pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("method", ["__call__", "adversarial", "predict"])
+@pytest.mark.parametrize("method", ["__call__", "route", "predict"])
 def test_features_must_be_floating_point(method, kind):
     make, shape = HEADS[kind]
     with pytest.raises(TypeError, match=r"features must be .* got torch.int64"):
@@ -259,4 +259,4 @@ def test_features_must_be_floating_point(method, kind):
 
 def test_route_materialises_a_lazy_head():
     routed = symloss.route(nn.LazyLinear(6), torch.zeros(2, 4))
-    assert torch.equal(routed.classifier, routed.extractor)
+    assert torch.equal(routed.head, routed.extractor)

@@ -52,9 +52,9 @@ def test_each_term_is_taken_on_its_players_logits():
     source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
     losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
     expected = {
-        "source_task": sf.source_task(source.classifier, SOURCE_LABELS),
-        "target_task": sf.target_task(source.classifier, SOURCE_LABELS),
-        "domain_discrimination": sf.domain_discrimination(source.classifier, target.classifier),
+        "source_task": sf.source_task(source.head, SOURCE_LABELS),
+        "target_task": sf.target_task(source.head, SOURCE_LABELS),
+        "domain_discrimination": sf.domain_discrimination(source.head, target.head),
         "category_confusion": sf.category_confusion(source.extractor, SOURCE_LABELS),
         "domain_confusion": sf.domain_confusion(target.extractor),
         "symmetric_entropy": sf.symmetric_entropy(target.extractor),
@@ -67,7 +67,7 @@ def test_each_term_is_taken_on_its_players_logits():
 @pytest.mark.parametrize("lam", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)])
 def test_the_players_sums(lam):
     losses = symloss.SymNetLosses(*torch.tensor([1, 2, 4, 8, 16, 32], dtype=torch.float64))
-    assert losses.classifier() == 7
+    assert losses.head() == 7
     assert losses.extractor(lam) == 8 + lam * 48
     assert losses.total(lam) == 15 + lam * 48
 
@@ -78,8 +78,8 @@ def test_the_target_may_have_other_sizes_and_source_positions_may_be_ignored():
     labels[:, 0] = 255
     losses = symloss.symnet_losses(source, labels, target, ignore_index=255)
     for name, logits in (
-        ("source_task", source.classifier),
-        ("target_task", source.classifier),
+        ("source_task", source.head),
+        ("target_task", source.head),
         ("category_confusion", source.extractor),
     ):
         kept = logits[:, :, 1:].detach()
@@ -187,14 +187,14 @@ def test_a_backward_can_be_repeated_and_the_players_taken_one_by_one():
     losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
     both = torch.autograd.grad(losses.total(0.7), [*source, *target], retain_graph=True)
     losses.extractor(0.7).backward()  # frees its own part of the graph alone
-    assert source.classifier.grad is None
-    losses.classifier().backward()
+    assert source.head.grad is None
+    losses.head().backward()
     torch.testing.assert_close([x.grad for x in (*source, *target)], [*both])
 
 
 def test_second_derivatives_are_refused():
     losses = symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 6)))
-    for player in (losses.classifier(), losses.extractor(0.5)):
+    for player in (losses.head(), losses.extractor(0.5)):
         with pytest.raises(RuntimeError, match=r"once; .* symloss\.functional"):
             player.backward(create_graph=True)
 
@@ -216,7 +216,7 @@ def test_bad_numbers_are_not_hidden(position, bad):
         with torch.no_grad():
             player[0, [0, 3]] = bad
     losses = symloss.symnet_losses(*arguments)
-    assert not losses.classifier().isfinite()
+    assert not losses.head().isfinite()
     assert not losses.extractor(1.0).isfinite()
 
 
@@ -248,7 +248,7 @@ def test_the_backward_keeps_little():
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         losses = symloss.symnet_losses(source, torch.arange(2000) % 19, target)
-    logits = sum(routed.classifier.untyped_storage().nbytes() for routed in (source, target))
+    logits = sum(routed.head.untyped_storage().nbytes() for routed in (source, target))
     assert sum(kept.values()) < 2.5 * logits
     losses.total(0.5).backward()
 
@@ -275,7 +275,7 @@ def two_backwards(extractor, head, x_s, y_s, x_t, lam):
 
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("router", ["adversarial", "route"])
+@pytest.mark.parametrize("router", ["head.route", "symloss.route"])
 def test_routed_gradients_equal_the_two_backward_recipe(router, dtype, dense):
     (x_s, x_t), lam = images(dtype), 0.7
     y_s = torch.randint(3, (8, 3, 3)) if dense else SOURCE_LABELS
@@ -283,8 +283,8 @@ def test_routed_gradients_equal_the_two_backward_recipe(router, dtype, dense):
     want = two_backwards(extractor, head, x_s, y_s, x_t, lam)
 
     extractor, head = players(dtype, dense)
-    adversarial = head.adversarial if router == "adversarial" else lambda f: symloss.route(head, f)
-    source, target = adversarial(extractor(x_s)), adversarial(extractor(x_t))
+    route = head.route if router == "head.route" else lambda f: symloss.route(head, f)
+    source, target = route(extractor(x_s)), route(extractor(x_t))
     symloss.symnet_losses(source, y_s, target).total(lam).backward()
     got = [p.grad for p in (*extractor.parameters(), *head.parameters())]
 
@@ -306,7 +306,7 @@ def test_one_forward_per_domain_and_one_backward():
     extractor.register_forward_hook(lambda *_: count("forward"))
     extractor[-1].weight.register_hook(lambda _: count("backward"))
     x_s, x_t = images(torch.float32)
-    source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+    source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
     symloss.symnet_losses(source, SOURCE_LABELS, target).total(0.5).backward()
     # A parameter's hook runs once per backward, on its whole gradient.
     assert counts == {"forward": 2, "backward": 1}
@@ -317,12 +317,12 @@ def test_a_heads_two_passes_may_differ():
     head = nn.Sequential(nn.Dropout(0.5), nn.Linear(12, 6)).double()
     features = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
     source = symloss.route(head, features)
-    assert not torch.equal(source.classifier, source.extractor)
+    assert not torch.equal(source.head, source.extractor)
     losses = symloss.symnet_losses(source, SOURCE_LABELS, source)
     want = torch.autograd.grad(
-        sf.source_task(source.classifier, SOURCE_LABELS)
-        + sf.target_task(source.classifier, SOURCE_LABELS)
-        + sf.domain_discrimination(source.classifier, source.classifier)
+        sf.source_task(source.head, SOURCE_LABELS)
+        + sf.target_task(source.head, SOURCE_LABELS)
+        + sf.domain_discrimination(source.head, source.head)
         + sf.category_confusion(source.extractor, SOURCE_LABELS)
         + 0.5 * sf.domain_confusion(source.extractor)
         + 0.5 * sf.symmetric_entropy(source.extractor),
@@ -338,20 +338,20 @@ def test_a_heads_two_passes_may_differ():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("backend", "router"),
-    [("aot_eager", "adversarial"), ("aot_eager", "route"), ("inductor", "adversarial")],
+    [("aot_eager", "head.route"), ("aot_eager", "symloss.route"), ("inductor", "head.route")],
 )
 def test_the_whole_step_compiles_without_a_graph_break(backend, router):
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("torch's inductor backend needs a C++ compiler")
-    if router == "route" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
+    if router == "symloss.route" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
         pytest.skip("torch.compile(fullgraph=True) traces functional_call from torch 2.5")
     torch._dynamo.reset()
     extractor, head = players(torch.float32)
     x_s, x_t = images(torch.float32)
 
     def loss(x_s, y_s, x_t, lam):
-        if router == "adversarial":
-            source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        if router == "head.route":
+            source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
         else:
             source = symloss.route(head, extractor(x_s))
             target = symloss.route(head, extractor(x_t))
@@ -371,9 +371,9 @@ def test_autocast_trains_in_bfloat16():
     extractor, head = players(torch.float32)
     x_s, x_t = images(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+        source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
         losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
-    assert source.classifier.dtype == torch.bfloat16
+    assert source.head.dtype == torch.bfloat16
     assert all(loss.dtype == torch.float32 for loss in losses)
     losses.total(0.5).backward()
     assert all(p.grad.isfinite().all() for p in (*extractor.parameters(), *head.parameters()))
@@ -388,7 +388,7 @@ def test_plain_logits_are_refused(position):
     arguments[position] = torch.zeros(8, 6)
     name = ("source", "labels", "target")[position]
     message = (
-        rf"{name} must be RoutedLogits, got Tensor; call head\.adversarial\(features\), "
+        rf"{name} must be RoutedLogits, got Tensor; call head\.route\(features\), "
         r"or symloss\.route\(head, features\)"
     )
     with pytest.raises(TypeError, match=message):
@@ -397,7 +397,7 @@ def test_plain_logits_are_refused(position):
 
 def test_a_pair_must_have_one_shape():
     uneven = symloss.RoutedLogits(torch.zeros(5, 6), torch.zeros(5, 8))
-    with pytest.raises(ValueError, match=r"target\.classifier and target\.extractor"):
+    with pytest.raises(ValueError, match=r"target\.head and target\.extractor"):
         symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, uneven)
 
 
@@ -409,10 +409,10 @@ def test_source_and_target_must_have_the_same_categories():
 def test_the_field_that_is_wrong_is_named():
     good = routed((8, 6))
     for bad in (torch.zeros(0, 6), torch.zeros(8, 5)):
-        broken = symloss.RoutedLogits(good.classifier, bad)
+        broken = symloss.RoutedLogits(good.head, bad)
         with pytest.raises(ValueError, match=r"source\.extractor must"):
             symloss.symnet_losses(broken, SOURCE_LABELS, good)
-    with pytest.raises(TypeError, match=r"target\.classifier must be a tensor, got list"):
+    with pytest.raises(TypeError, match=r"target\.head must be a tensor, got list"):
         symloss.symnet_losses(good, SOURCE_LABELS, symloss.RoutedLogits([1.0], good.extractor))
 
 

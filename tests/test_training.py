@@ -21,7 +21,7 @@ def optimizers(extractor, head, make=torch.optim.SGD, **options):
     options = {"lr": 0.1, "momentum": 0.9} | options
     return {
         "extractor": make(extractor.parameters(), **options),
-        "classifier": make(head.parameters(), **options),
+        "head": make(head.parameters(), **options),
     }
 
 
@@ -32,7 +32,7 @@ def batch(i, n=6, dtype=torch.float64):
 
 
 def total(extractor, head, x_s, y_s, x_t, lam=0.5):
-    source, target = head.adversarial(extractor(x_s)), head.adversarial(extractor(x_t))
+    source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
     return symloss.symnet_losses(source, y_s, target).total(lam)
 
 
@@ -128,7 +128,7 @@ def test_a_scaler_changes_nothing_while_gradients_are_finite(max_grad_norm):
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 1.0])
-@pytest.mark.parametrize("player", ["extractor", "classifier"])
+@pytest.mark.parametrize("player", ["extractor", "head"])
 def test_a_player_whose_gradients_are_not_finite_is_skipped_alone(player, max_grad_norm):
     extractor, head = modules()
     grad_scaler = scaler()
@@ -163,7 +163,7 @@ def test_a_player_without_gradients_is_left_alone(grad_scaler):
     step = symloss.TwoOptimizerStep(**optimizers(extractor, head), scaler=grad_scaler)
     before = weights(extractor)
     x_s, y_s, _ = batch(0)
-    loss = symloss.functional.source_task(head.adversarial(extractor(x_s)).classifier, y_s)
+    loss = symloss.functional.source_task(head.route(extractor(x_s)).head, y_s)
     assert step(loss) is True
     assert_equal(weights(extractor), before)
 
@@ -197,8 +197,8 @@ def test_a_backward_that_fails_leaves_nothing_behind():
     plain = copy.deepcopy((extractor, head))
     step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=2)
     step(total(extractor, head, *batch(0)))
-    source = head.adversarial(Broken.apply(extractor(batch(1)[0])))
-    target = head.adversarial(extractor(batch(1)[2]))
+    source = head.route(Broken.apply(extractor(batch(1)[0])))
+    target = head.route(extractor(batch(1)[2]))
     with pytest.raises(RuntimeError, match="broken on purpose"):
         step(symloss.symnet_losses(source, batch(1)[1], target).total(0.5))
     plain_step = symloss.TwoOptimizerStep(**optimizers(*plain), accumulate=2)
@@ -301,7 +301,7 @@ def test_optimizers_that_share_a_parameter():
         symloss.TwoOptimizerStep(**players)
 
 
-@pytest.mark.parametrize("player", ["extractor", "classifier"])
+@pytest.mark.parametrize("player", ["extractor", "head"])
 def test_an_optimizer_without_parameters(player):
     players = optimizers(*modules())
     players[player] = torch.optim.SGD([{"params": []}], lr=0.1)
@@ -419,7 +419,7 @@ def test_parameter_groups_in_one_optimizer_equal_two_optimizers():
     one = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
     step = symloss.TwoOptimizerStep(
         extractor=torch.optim.SGD(plain[0].parameters(), lr=0.01, momentum=0.9),
-        classifier=torch.optim.SGD(plain[1].parameters(), lr=0.1, momentum=0.9),
+        head=torch.optim.SGD(plain[1].parameters(), lr=0.1, momentum=0.9),
     )
     for i in range(3):
         one.zero_grad()
@@ -447,8 +447,8 @@ class Both(nn.Module):
 
     def forward(self, x_s, x_t):
         return (
-            self.head.adversarial(self.extractor(x_s)),
-            self.head.adversarial(self.extractor(x_t)),
+            self.head.route(self.extractor(x_s)),
+            self.head.route(self.extractor(x_t)),
         )
 
 

@@ -11,7 +11,7 @@ LEFT, MIDDLE, RIGHT = 110, 240, 370
 TITLE = "Data and gradients in one step"
 DESCRIPTION = (
     "Images pass through the extractor G and become features f. The head's weights W and bias c "
-    "meet them twice. On the left the features are detached: this gives the classifier logits, "
+    "meet them twice. On the left the features are detached: this gives the head's logits, "
     "whose losses (5), (6) and (7) send their gradient to W and c and no further. On the right W "
     "and c are detached: this gives the extractor logits, whose losses (8), (9) and (10) send "
     "their gradient to the features and into the extractor. One backward starts at the sum."
@@ -92,8 +92,8 @@ def draw() -> str:
         box(RIGHT, 330, 150, "W f + c"),
     ]
     for x, side, logits, losses, player in (
-        (LEFT, 1, "classifier logits", "(5) + (6) + (7)", "the head's losses"),
-        (RIGHT, -1, "extractor logits", "(8) + λ((9) + (10))", "the extractor's losses"),
+        (LEFT, 1, "logits for the head", "(5) + (6) + (7)", "the head's losses"),
+        (RIGHT, -1, "logits for the extractor", "(8) + λ((9) + (10))", "the extractor's losses"),
     ):
         shapes += [
             data((x - 12, 349), (x - 12, 395)),

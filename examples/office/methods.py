@@ -111,13 +111,13 @@ SYMMETRIC = {"task": symloss.SymmetricHead}
 class Method:
     """Heads of (features, categories), and the terms that each player minimises.
 
-    The heads minimise the sum of ``classifier``, the extractor minimises the sum of ``extractor``
+    The heads minimise the sum of ``head``, the extractor minimises the sum of ``extractor``
     plus λ times the sum of ``weighted``.
     """
 
     row: str  # in Table 4
     heads: dict[str, Callable[[int, int], nn.Module]]
-    classifier: tuple[Term, ...]
+    head: tuple[Term, ...]
     extractor: tuple[Term, ...]
     weighted: tuple[Term, ...] = ()
     reported: str = "target"  # or "source": the classifier whose accuracy counts
@@ -128,35 +128,35 @@ METHODS = {
     "source-only": Method(
         row="ResNet-50",
         heads=ONE_CLASSIFIER,
-        classifier=(task,),
+        head=(task,),
         extractor=(task,),
         target=False,
     ),
     "source-only-em": Method(
         row="ResNet-50 (Adding Em)",
         heads=ONE_CLASSIFIER,
-        classifier=(task,),
+        head=(task,),
         extractor=(task,),
         weighted=(entropy,),
     ),
     "domain-confusion": Method(
         row="Domain Confusion",
         heads=WITH_DISCRIMINATOR,
-        classifier=(task, discriminator),
+        head=(task, discriminator),
         extractor=(task,),
         weighted=(confusion,),
     ),
     "domain-confusion-em": Method(
         row="Domain Confusion (Adding Em)",
         heads=WITH_DISCRIMINATOR,
-        classifier=(task, discriminator),
+        head=(task, discriminator),
         extractor=(task,),
         weighted=(confusion, entropy),
     ),
     "symnets-wo-target-task": Method(
         row="SymNets (w/o E^t_task)",
         heads=SYMMETRIC,
-        classifier=(source_task, domain_discrimination),
+        head=(source_task, domain_discrimination),
         extractor=(category_confusion,),
         weighted=(domain_confusion, symmetric_entropy),
         reported="source",
@@ -164,28 +164,28 @@ METHODS = {
     "symnets-wo-entropy": Method(
         row="SymNets (w/o M^st)",
         heads=SYMMETRIC,
-        classifier=(source_task, target_task, domain_discrimination),
+        head=(source_task, target_task, domain_discrimination),
         extractor=(category_confusion,),
         weighted=(domain_confusion,),
     ),
     "symnets-wo-confusion": Method(
         row="SymNets (w/o confusion)",
         heads=SYMMETRIC,
-        classifier=(source_task, target_task, domain_discrimination),
+        head=(source_task, target_task, domain_discrimination),
         extractor=(mean_task,),
         weighted=(symmetric_entropy,),
     ),
     "symnets-wo-category-confusion": Method(
         row="SymNets (w/o category confusion)",
         heads=SYMMETRIC,
-        classifier=(source_task, target_task, domain_discrimination),
+        head=(source_task, target_task, domain_discrimination),
         extractor=(source_domain_confusion,),
         weighted=(domain_confusion, symmetric_entropy),
     ),
     "symnets": Method(
         row="SymNets",
         heads=SYMMETRIC,
-        classifier=(source_task, target_task, domain_discrimination),
+        head=(source_task, target_task, domain_discrimination),
         extractor=(category_confusion,),
         weighted=(domain_confusion, symmetric_entropy),
     ),
@@ -222,13 +222,13 @@ def losses(
         lam: λ.
     """
     players = []
-    for player in ("classifier", "extractor"):
+    for player in ("head", "extractor"):
         logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
         players.append(View(labels, logits[0], logits[1] if len(logits) > 1 else {}))
-    classifier, extractor = players
+    head, extractor = players
     total, values = torch.zeros((), device=labels.device), {}
     for view, terms, weight in (
-        (classifier, method.classifier, 1.0),
+        (head, method.head, 1.0),
         (extractor, method.extractor, 1.0),
         (extractor, method.weighted, lam),
     ):

@@ -116,7 +116,7 @@ def test_each_player_gets_the_gradient_of_its_own_equations(name, batch):
         expected = torch.autograd.grad(loss, [*module.parameters()], retain_graph=True)
         for p, gradient in zip(module.parameters(), expected, strict=True):
             torch.testing.assert_close(p.grad, gradient)
-    assert len(values) == len({*method.classifier, *method.extractor, *method.weighted})
+    assert len(values) == len({*method.head, *method.extractor, *method.weighted})
     assert not any(value.requires_grad for value in values.values())
 
 

@@ -127,7 +127,7 @@ def test_every_method_trains(name, tree):
     fixed = torch.stack([transform(data.load_image(path)) for path in task.source.paths])
 
     def error():
-        logits = trainer.network(fixed)[0]["task"].classifier
+        logits = trainer.network(fixed)[0]["task"].head
         if "source-only" in name or name.startswith("domain-confusion"):
             return torch.nn.functional.cross_entropy(logits, trainer.labels).item()
         return functional.source_task(logits, trainer.labels).item()
@@ -143,7 +143,7 @@ def test_every_method_trains(name, tree):
     terms = [trainer.epoch(epoch, Silent()) for epoch in range(trainer.epochs)]
     assert error() < 0.95 * first
     assert {k for t in terms for k in t} == {
-        term.__name__ for term in (*method.classifier, *method.extractor, *method.weighted)
+        term.__name__ for term in (*method.head, *method.extractor, *method.weighted)
     }
     assert all(np.isfinite([*t.values()]).all() for t in terms)
     for key, p in trainer.network.named_parameters():
@@ -458,7 +458,7 @@ def test_two_processes_take_the_single_processs_steps(method, root, tmp_path, st
     assert np.sum(result(two)["confusion"]) == 7
     # Momentum holds the sum of the gradients so far: both players' gradients are compared.
     steps = [files.load(folder / "checkpoint.pt")["trainer"]["step"] for folder in (one, two)]
-    for player in ("extractor", "classifier"):
+    for player in ("extractor", "head"):
         left, right = (step[player]["state"] for step in steps)
         assert left.keys() == right.keys()
         for key in left:
