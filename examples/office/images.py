@@ -1,0 +1,241 @@
+"""What happens to an image between its path and a batch: reading, resizing, caching, cropping."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from office import distributed, memory
+from office.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to the network's input; the defaults are the paper's, for ImageNet weights.
+
+    Args:
+        resize: Pixels of the shorter side after resizing.
+        crop: Pixels of a side of the square that the network sees.
+        mean: Mean of red, green and blue in [0, 1], which becomes 0.
+        std: Standard deviation of the same, which becomes 1.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+def load_image(path: Path) -> Image.Image:
+    """Read an image as upright RGB, 8 bits, whatever its file holds.
+
+    EXIF rotation is applied, transparency is put on white, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        UserError: If the file cannot be decoded to its end; names the path.
+    """
+    try:
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                grey = np.asarray(image, np.float32)
+                if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+                    raise ValueError(f"pixels of mode {image.mode}: save it with 8 or 16 bits")
+                return Image.fromarray((grey / 257).round().astype(np.uint8)).convert("RGB")
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+            return image.convert("RGB")
+    except Exception as error:  # a broken file makes decoders raise nearly anything
+        raise UserError(f"cannot read the image {path}: {error}") from None
+
+
+def mode(path: Path) -> str:
+    """Decode an image and return its file's colour mode."""
+    load_image(path)
+    with Image.open(path) as image:
+        return image.mode
+
+
+def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
+    """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
+    image = v2.functional.resize(load_image(path), [preprocessing.resize], antialias=True)
+    return v2.functional.pil_to_tensor(image).contiguous()  # so that crops are quick to copy
+
+
+def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T | UserError]:
+    """Return ``read`` of each path, or why it cannot be read, by threads and with a bar."""
+
+    def attempt(path: Path) -> T | UserError:
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(attempt, paths)
+        hide = True if distributed.rank() else None  # without a terminal there is no bar
+        return list(tqdm(found, what, len(paths), unit=" images", leave=False, disable=hide))
+
+
+def fill(
+    place: str, paths: Iterable[Path], preprocessing: Preprocessing, device: torch.device
+) -> dict[Path, Tensor]:
+    """Decode every image, which also finds the unreadable ones, and keep it for all runs.
+
+    Args:
+        place: Where to keep the images: "ram", "device", or "off", not at all.
+        paths: Images that are going to be used; one may come again.
+        preprocessing: How large they are kept.
+        device: Device of the training.
+
+    Returns:
+        What :func:`resized` gives, by path. Empty if off, or, with a warning, if the images would
+        take more than half of the memory that is free.
+
+    Raises:
+        UserError: In the first process, with one line per unreadable image.
+    """
+    paths = [*dict.fromkeys(paths)]
+    where = device if place == "device" else torch.device("cpu")
+    keep = place != "off" and distributed.from_first(_fits(paths, preprocessing, where))
+    if distributed.rank() and not keep:
+        return {}
+    read = (lambda path: resized(path, preprocessing).to(where)) if keep else mode
+    found = read_all(paths, read, "decoding")
+    faults = [str(image) for image in found if isinstance(image, UserError)]
+    if faults and not distributed.rank():
+        raise UserError("\n".join(faults))
+    pairs = zip(paths, found, strict=True)
+    return {path: image for path, image in pairs if isinstance(image, Tensor)}
+
+
+def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) -> bool:
+    """Whether every process can keep the images; the first one says what they take."""
+    if distributed.rank() or not paths:
+        return False
+    # A GPU belongs to one process; the processes of one machine share its RAM.
+    copies = 1 if where.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing.resize), "measuring")
+    needed, free = copies * sum(sizes), memory.free_memory(where)
+    size = tqdm.format_sizeof(needed, "B") + (f" in {copies} processes" if copies > 1 else "")
+    name = where if where.type == "cuda" else "memory"
+    if needed > free / 2:
+        warnings.warn(
+            f"images in {name} would take {size}, more than half of the "
+            f"{tqdm.format_sizeof(free, 'B')} that are free: going on as with --cache off",
+            stacklevel=3,
+        )
+        return False
+    print(f"images in {name}: {size}", flush=True)
+    return True
+
+
+def _resized_bytes(path: Path, shorter: int) -> int:
+    """Return the size of what :func:`resized` gives, by the file's header; 0 if it has none."""
+    try:
+        with Image.open(path) as image:
+            return 3 * shorter * int(shorter * max(image.size) / min(image.size))
+    except Exception:  # reading it names the fault
+        return 0
+
+
+class Images(Dataset):
+    """Crops by (index, seed), without labels: the seed alone fixes crop and flip, in any worker.
+
+    Args:
+        paths: Image files.
+        preprocessing: The sizes of images and crops.
+        cache: What :func:`fill` returned; images that are not there are read.
+
+    Returns:
+        ``(crop, flip, index)``: uint8 ``(3, crop, crop)`` from a random place, and whether to flip
+        it; the centre, not to be flipped, for the seed ``None``.
+    """
+
+    def __init__(
+        self, paths: list[Path], preprocessing: Preprocessing, cache: dict[Path, Tensor]
+    ) -> None:
+        self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
+
+    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, bool, int]:
+        """Return ``(crop, flip, index)``; :class:`UserError` names a file that cannot be read."""
+        index, seed = key
+        image = self.cache.get(self.paths[index])
+        if image is None:
+            image = resized(self.paths[index], self.preprocessing)
+        side = self.preprocessing.crop
+        if seed is None:
+            return v2.functional.center_crop(image, [side]), False, index
+        # A seed is uniform in [0, 2^62), so its remainders are, to within 2^-40, and independent.
+        seed, flip = divmod(seed, 2)
+        seed, top = divmod(seed, image.shape[1] - side + 1)
+        left = seed % (image.shape[2] - side + 1)
+        return image[:, top : top + side, left : left + side], flip == 1, index
+
+
+class _Loader(DataLoader):
+    def __iter__(self) -> Iterator[Any]:
+        # Stopped while it starts its workers, torch's iterator leaves a traceback behind.
+        with distributed.uninterrupted():
+            return super().__iter__()
+
+
+def loader(images: Images, device: torch.device, workers: int, **batches: Any) -> DataLoader:
+    """Return a loader of batches for a device; cached images need no processes that read."""
+    workers = 0 if images.cache else workers
+    there = any(image.is_cuda for image in images.cache.values())
+    return _Loader(
+        images,
+        **batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda" and not there,
+        generator=torch.Generator(),
+        worker_init_fn=distributed.leave_group,
+    )
+
+
+class Normalize(nn.Module):
+    """uint8 images of 0 to 255, to float32 of mean 0 and standard deviation 1."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        mean, std = (
+            torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
+        )
+        # On the device, so that a batch does not wait for them.
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(
+        self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
+        """Return images ``(N, 3, H, W)``, or one without N, in a memory format."""
+        images = images.to(torch.float32, memory_format=memory_format)
+        return images.mul_(self.scale).add_(self.shift)
+
+
+def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    """Resized, cropped to its centre, normalised: float32 ``(3, crop, crop)`` of one image."""
+    return v2.Compose(
+        [
+            v2.Resize(preprocessing.resize, antialias=True),
+            v2.CenterCrop(preprocessing.crop),
+            v2.PILToTensor(),
+            Normalize(preprocessing),
+        ]
+    )
