@@ -1,0 +1,222 @@
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_results import RECIPE, made_result
+from office import methods, tables
+
+# Published numbers
+
+
+@pytest.mark.parametrize("name", ["Table 1", "Table 2", "Table 3", "Table 4"])
+def test_published_rows_agree_with_their_printed_averages(name: str) -> None:
+    table = tables.PUBLISHED[name]
+    wrong = {
+        row["method"]
+        for row in table["rows"]
+        if abs(np.mean([mean for mean, _ in row["cells"]]) - row["average"]) > 0.06
+    }
+    # The paper's own averages differ there.
+    own = {"Table 1": {"RTN", "ADDA"}, "Table 2": {"ResNet-50"}}
+    assert wrong == own.get(name, set())
+    assert {len(row["cells"]) for row in table["rows"]} == {len(table["tasks"])}
+
+
+def test_published_tables_hold_the_papers_rows() -> None:
+    sizes = [len(table["rows"]) for table in tables.PUBLISHED.values()]
+    assert sizes == [13, 7, 5, 9]
+    first, fourth = (tables.PUBLISHED[name]["rows"] for name in ("Table 1", "Table 4"))
+    assert first[-1]["cells"] == fourth[-1]["cells"]
+    beside = {row.get("ours"): row["average"] for row in first}
+    assert "source-only" not in beside
+    assert next(row["average"] for row in fourth if row["ours"] == "source-only") == 81.9
+
+
+def test_methods_are_those_that_can_be_trained() -> None:
+    assert list(tables.NAMES) == list(methods.METHODS)[:9]
+
+
+# Rows
+
+
+def rows(table: tables.Table) -> dict[str, list[str]]:
+    """Printed cells by first column; a row "difference" belongs to the one above."""
+    found, last = {}, ""
+    for line in re.findall(r"^\| (.*) \|$", tables.markdown(table), re.MULTILINE):
+        label, *cells = re.split(r" ?\| ?", line)
+        last = f"{last}, difference" if label == "difference" else label
+        found[last] = cells
+    return found
+
+
+@pytest.fixture
+def office31() -> dict[str, tables.Table]:
+    """SymNets on all six tasks, A2W three times; source only on A2W twice."""
+    others = {"D2W": 98.0, "W2D": 100.0, "A2D": 90.0, "D2A": 70.0, "W2A": 72.0}
+    return tables.tables(
+        [made_result(seed=seed, accuracy=90.0 + 2 * seed) for seed in range(3)]
+        + [made_result(task, accuracy=accuracy) for task, accuracy in others.items()]
+        + [made_result(method="source-only", seed=s, accuracy=80.0 + 3 * s) for s in range(2)]
+    )
+
+
+def test_table_1_against_values_computed_by_hand(office31: dict[str, tables.Table]) -> None:
+    assert list(office31) == ["table1", "table4"]
+    assert office31["table1"].title == "Table 1. Accuracy (%) on Office-31"
+    first = rows(office31["table1"])
+    assert first["Methods"] == ["A→W", "D→W", "W→D", "A→D", "D→A", "W→A", "Avg"]
+    assert first["iCAN"] == ["92.5", "98.8", "100.0", "90.1", "72.1", "69.9", "87.2"]
+    assert first["SymNets, published"][0] == "90.8 ± 0.1"
+    # 90, 92, 94: standard deviation 2, over the root of 3.
+    assert first["SymNets, ours"] == ["92.0 ± 1.2", "98.0", "100.0", "90.0", "70.0", "72.0", "87.0"]
+    differences = ["+1.2", "-0.8", "+0.0", "-3.9", "-4.6", "-0.5", "-1.4"]
+    assert first["SymNets, ours, difference"] == differences
+    assert not any("Source only" in label for label in first)
+
+
+def test_table_4_against_values_computed_by_hand(office31: dict[str, tables.Table]) -> None:
+    first, fourth = rows(office31["table1"]), rows(office31["table4"])
+    # 80, 83: standard deviation 3 / sqrt(2), over the root of 2.
+    assert fourth["Source only, ours"] == ["81.5 ± 1.5", "", "", "", "", "", ""]
+    assert fourth["Source only, ours, difference"] == ["+1.6", "", "", "", "", "", ""]
+    assert fourth["ResNet-50, published"][-1] == "81.9"
+    assert fourth["SymNets, ours"] == first["SymNets, ours"]
+    assert fourth["Domain Confusion"][-1] == "83.1"
+
+
+def test_csv_holds_means_and_errors(tmp_path: Path, office31: dict[str, tables.Table]) -> None:
+    tables.write_csv(office31["table4"], tmp_path / "table4.csv")
+    with (tmp_path / "table4.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    ours = next(line for line in lines if line["method"] == "SymNets, ours")
+    assert float(ours["A2W"]) == 92
+    assert float(ours["A2W error"]) == pytest.approx(2 / 3**0.5)
+    assert float(ours["average"]) == 87
+    assert float(lines[lines.index(ours) + 1]["A2W"]) == pytest.approx(1.2)
+    source_only = next(line for line in lines if line["method"] == "Source only, ours")
+    assert source_only["D2W"] == source_only["D2W error"] == source_only["average"] == ""
+
+
+def test_datasets_without_published_numbers() -> None:
+    runs = [
+        ("A2W", "source-only", 91.0),
+        ("A2W", "symnets", 96.0),
+        ("D2W", "symnets", 98.0),
+        ("D2W", "a-tenth-method", 50.0),
+    ]
+    results = [made_result(t, m, accuracy=a, dataset="office-caltech10") for t, m, a in runs]
+    results.append(made_result("photos2sketches", accuracy=40.0, dataset="folders"))
+    made = tables.tables(results)
+    assert list(made) == ["office-caltech10", "folders"]
+    assert rows(made["office-caltech10"]) == {
+        "Methods": ["A→W", "D→W", "Avg"],
+        "---": ["---", "---", "---"],
+        "Source only": ["91.0", "", ""],
+        "SymNets": ["96.0", "98.0", "97.0"],
+        "a-tenth-method": ["", "50.0", ""],
+    }
+    assert rows(made["folders"])["Methods"] == ["photos2sketches", "Avg"]
+
+
+def test_the_ablation_on_other_benchmarks_follows_the_published_rows() -> None:
+    result = made_result("I2P", "symnets-wo-entropy", accuracy=77.0, dataset="imageclef-da")
+    table = rows(tables.tables([result])["table2"])
+    assert list(table)[-2:] == ["SymNets", "SymNets (w/o M^st), ours"]
+
+
+def test_results_without_target_labels_have_no_row() -> None:
+    blind = made_result("a2b", accuracy=None, dataset="folders")
+    assert tables.tables([blind]) == {}
+    seen = made_result("b2a", "source-only", dataset="folders")
+    assert list(rows(tables.tables([blind, seen])["folders"])) == ["Methods", "---", "Source only"]
+
+
+# Notes
+
+
+def note(name: str, *results: object) -> str:
+    return tables.tables(results)[name].note
+
+
+def test_the_note_tells_how_runs_were_made() -> None:
+    recipe = {**RECIPE, "weights": "/home/me/resnet50.pt", "bottleneck": 256}
+    assert note("table1", *(made_result(seed=seed, recipe=recipe) for seed in (3, 0))) == (
+        "Ours: backbone resnet18; weights resnet50.pt; bottleneck 256; batch size 8; "
+        "length 4 epochs; lr 0.01; precision fp32; seeds 0, 3. "
+        "Mean ± standard error over the seeds."
+    )
+
+
+def test_steps_take_the_place_of_epochs() -> None:
+    recipes = ({**RECIPE, "max_steps": 7, "epochs": epochs} for epochs in (None, 200))
+    text = note("table1", *(made_result(seed=i, recipe=r) for i, r in enumerate(recipes)))
+    assert "length 7 steps; " in text
+    assert "epochs" not in text
+    assert "Warning" not in text
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        made_result(method="source-only", seed=5, recipe={**RECIPE, "lr": 0.5}),  # Table 4's
+        made_result("A2C", seed=5, recipe={**RECIPE, "lr": 0.5}),  # no column for it
+        made_result("A2D", accuracy=None, seed=5, recipe={**RECIPE, "lr": 0.5}),  # no accuracy
+        made_result(dataset="office-home", task="Ar2Cl", seed=5, recipe={**RECIPE, "lr": 0.5}),
+    ],
+    ids=["row", "column", "accuracy", "dataset"],
+)
+def test_the_note_is_silent_about_runs_that_the_table_does_not_show(hidden: object) -> None:
+    assert note("table1", hidden, made_result()) == note("table1", made_result())
+
+
+def test_a_table_without_ours_says_so() -> None:
+    text = note("table1", made_result(method="source-only"))
+    assert text == "Published numbers alone: no run of ours belongs in this table."
+
+
+def test_seeds_are_told_by_row_where_they_differ() -> None:
+    results = [made_result(seed=seed) for seed in (0, 1, 2)]
+    results += [made_result(method=method) for method in ("source-only", "symnets-wo-entropy")]
+    assert "seeds 0 (Source only, SymNets (w/o M^st)) / 0, 1, 2 (SymNets). " in note(
+        "table4", *results
+    )
+
+
+def test_rows_with_different_settings_are_warned_of() -> None:
+    other = {**RECIPE, "backbone": "resnet50", "epochs": 200}
+    methods = ("source-only", "source-only-em")
+    text = note("table4", made_result(recipe=other), *(made_result(method=m) for m in methods))
+    assert "backbone resnet18 / resnet50; " in text
+    assert "length 4 epochs / 200 epochs; " in text
+    assert text.split("\n\n")[1] == (
+        "**Warning: settings differ between the runs of this table:** "
+        "backbone resnet18 (Source only, Source only (Adding Em)), resnet50 (SymNets); "
+        "length 4 epochs (Source only, Source only (Adding Em)), 200 epochs (SymNets)."
+    )
+
+
+def test_settings_that_the_note_leaves_out_are_warned_of_too() -> None:
+    other = {**RECIPE, "channels_last": True, "bottleneck": 256}
+    text = note("table4", made_result(method="source-only"), made_result(recipe=other))
+    assert text.endswith(
+        "bottleneck not set (Source only), 256 (SymNets); "
+        "channels last False (Source only), True (SymNets)."
+    )
+    assert "channels last" not in text.split("\n\n")[0]
+
+
+def test_different_settings_in_one_row_name_its_tasks() -> None:
+    other = made_result("D2W", recipe={**RECIPE, "lr": 0.5})
+    text = note(
+        "table4", made_result(), made_result("A2D"), other, made_result(method="source-only")
+    )
+    assert text.endswith("lr 0.01 (Source only, SymNets on A→D, A→W), 0.5 (SymNets on D→W).")
+
+
+def test_the_warning_stands_below_the_printed_table() -> None:
+    other = made_result(method="source-only", recipe={**RECIPE, "lr": 0.5})
+    printed = tables.markdown(tables.tables([made_result(), other])["table4"])
+    assert printed.splitlines()[-1].startswith("**Warning: settings differ")
+    assert "Warning" not in tables.markdown(tables.tables([made_result(), other])["table1"])
