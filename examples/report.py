@@ -9,7 +9,10 @@ CSV, with the figures (confusion matrix, convergence, t-SNE).
 import argparse
 from pathlib import Path
 
-from office.report import ReportError, write_report
+import matplotlib
+from matplotlib.figure import Figure
+from office import figures, outputs, tables
+from office.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,9 +27,85 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     try:
-        print(write_report(args.runs, args.out or args.runs / "report", args.task))
-    except (ReportError, OSError) as error:
+        write_report(args.runs, args.out or args.runs / "report", args.task)
+    except (UserError, OSError) as error:
         parser.error(str(error))
+
+
+def write_report(runs: Path, out: Path, task: str | None = None) -> None:
+    """Write tables and figures of the results in ``runs`` to ``out``; print tables and files.
+
+    Raises:
+        UserError: If there is no result, a file is broken, or nobody ran ``task``.
+    """
+    results = find_results(runs)
+    if task is not None and task not in {result.task for result in results.values()}:
+        raise UserError(f"no finished run of task {task} in {runs}")
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, table in tables.tables(results.values()).items():
+        text = tables.markdown(table)
+        print(text)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+        tables.write_csv(table, out / f"{name}.csv")
+        written += [out / f"{name}.md", out / f"{name}.csv"]
+    with matplotlib.rc_context(figures.STYLE):
+        for dataset in dict.fromkeys(result.dataset for result in results.values()):
+            for name, figure in draw(results, dataset, task).items():
+                written.append(out / f"{name}.png")
+                figure.savefig(written[-1])
+    print("Written:", *written, sep="\n")
+
+
+def find_results(runs: Path) -> dict[Path, outputs.Result]:
+    """Return every result below ``runs`` by its path.
+
+    Raises:
+        UserError: If there is none, one is broken, or one seed of a method was run twice.
+    """
+    results: dict[Path, outputs.Result] = {}
+    paths: dict[tuple, Path] = {}
+    for path in sorted(runs.rglob("result.json")):
+        results[path] = result = outputs.read_result(path)
+        key = (result.dataset, result.task, result.method, result.seed)
+        if key in paths:
+            same = " ".join(map(str, key))
+            raise UserError(f"{path} and {paths[key]} hold the same run: {same}")
+        paths[key] = path
+    if not results:
+        raise UserError(f"no finished run (result.json) in {runs}")
+    return results
+
+
+def draw(
+    results: dict[Path, outputs.Result], dataset: str, task: str | None = None
+) -> dict[str, Figure]:
+    """Return the figures of one task by name; by default the first of the benchmark's tasks."""
+    order = [t for p in tables.PUBLISHED.values() if p["dataset"] == dataset for t in p["tasks"]]
+    found = {result.task for result in results.values() if result.dataset == dataset}
+    task = task or next((name for name in order if name in found), min(found))
+    shown = {p: r for p, r in results.items() if (r.dataset, r.task) == (dataset, task)}
+    made = {
+        "convergence": figures.convergence([*shown.values()]),
+        "tsne": figures.maps(read_features(shown)),
+    }
+    # SymNets where it was run, else the first method with counts.
+    counted = [result for result in shown.values() if result.confusion]
+    if counted:
+        method = min((r.method for r in counted), key=lambda name: name != "symnets")
+        seeds = [result for result in counted if result.method == method]
+        made[f"confusion-{method}"] = figures.confusion(seeds)
+    return {f"{name}-{dataset}-{task}": f for name, f in made.items() if f is not None}
+
+
+def read_features(results: dict[Path, outputs.Result]) -> dict[str, outputs.Features]:
+    """Return the saved features of each method's lowest seed that has some."""
+    features: dict[str, outputs.Features] = {}
+    for path, result in sorted(results.items(), key=lambda item: item[1].seed):
+        saved = path.with_name("features.npz")
+        if result.method in figures.PANELS and result.method not in features and saved.exists():
+            features[result.method] = outputs.read_features(saved)
+    return features
 
 
 if __name__ == "__main__":

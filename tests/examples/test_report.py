@@ -1,0 +1,122 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import report
+from made_results import made_features, made_result
+from office import outputs
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The threads of t-SNE's thousand short steps starve each other on a busy machine."""
+    with threadpool_limits(1):
+        yield
+
+
+def write(runs: Path, result: outputs.Result, features: bool = False) -> Path:
+    folder = runs / result.dataset / result.task / result.method / f"seed{result.seed}"
+    folder.mkdir(parents=True)
+    outputs.write_result(folder, result)
+    if features:
+        outputs.write_features(folder, made_features())
+    return folder
+
+
+def test_the_report_writes_every_file_it_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in ("A2W", "D2W"):
+        for method in ("source-only", "symnets"):
+            shown = (task, method) == ("A2W", "symnets")
+            write(tmp_path / "runs", made_result(task, method), features=shown)
+    report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out/table1.md").read_text(encoding="utf-8") in printed
+    assert "**Table 1. Accuracy (%) on Office-31**" in printed
+    named = printed.split("Written:\n")[1].split()
+    assert sorted(named) == sorted(map(str, (tmp_path / "out").iterdir()))
+    assert {Path(name).name for name in named if name.endswith(".png")} == {
+        "convergence-office31-A2W.png",
+        "tsne-office31-A2W.png",
+        "confusion-symnets-office31-A2W.png",
+    }
+    report.main([str(tmp_path / "runs"), "--task", "D2W"])
+    assert "confusion-symnets-office31-D2W.png" in capsys.readouterr().out
+
+
+def test_figures_are_of_the_benchmarks_first_task_that_was_run(tmp_path: Path) -> None:
+    for result in (
+        made_result("A2D"),
+        made_result("W2D", "source-only"),
+        made_result("b2a", "symnets-wo-entropy", dataset="folders"),
+        made_result("a2b", "source-only", dataset="folders"),
+    ):
+        write(tmp_path, result)
+    report.main([str(tmp_path)])
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} == {
+        "convergence-office31-W2D.png",
+        "confusion-source-only-office31-W2D.png",
+        "convergence-folders-a2b.png",
+        "confusion-source-only-folders-a2b.png",
+    }
+
+
+def test_runs_without_target_labels_have_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blind = made_result("a2b", accuracy=None, dataset="folders", confusion=None, length=1)
+    write(tmp_path, blind, features=True)
+    report.main([str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "Written:",
+        f"{tmp_path}/report/tsne-folders-a2b.png",
+    ]
+
+
+def test_the_lowest_seed_with_features_is_mapped(tmp_path: Path) -> None:
+    for seed in (10, 2, 1):
+        write(tmp_path, made_result(seed=seed), features=seed > 1)
+    write(tmp_path, made_result(method="symnets-wo-entropy"), features=True)
+    results = report.find_results(tmp_path)
+    features = {r.seed: p.with_name("features.npz") for p, r in results.items() if r.seed > 1}
+    features[10].write_bytes(b"never read")
+    assert list(report.read_features(results)) == ["symnets"]
+
+
+# Bad input
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        report.main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_broken_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, made_result()) / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": "high"}))
+    line = failure(capsys, tmp_path)
+    assert str(path) in line
+    assert "accuracy" in line
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"no finished run (result.json) in {tmp_path}/none" in failure(capsys, tmp_path / "none")
+    one = write(tmp_path / "runs/one", made_result(), features=True)
+    assert "no finished run of task W2A" in failure(capsys, tmp_path, "--task", "W2A")
+    (one / "features.npz").write_bytes(b"PK")
+    assert f"{one}/features.npz" in failure(capsys, tmp_path)
+    two = write(tmp_path / "runs/two", made_result())
+    line = failure(capsys, tmp_path)
+    assert f"{two}/result.json and {one}/result.json hold the same run" in line
+
+
+def test_out_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", made_result())
+    (tmp_path / "taken").touch()
+    line = failure(capsys, tmp_path / "runs", "--out", tmp_path / "taken")
+    assert f"{tmp_path}/taken" in line
