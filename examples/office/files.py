@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 
-
-class FileError(Exception):
-    """What is wrong with a file, in one line."""
+from office.errors import UserError
 
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file at once: killed at any moment, the old one or the new one is there.
 
     Raises:
-        FileError: If the disk does not take it; the old file is then untouched.
+        UserError: If the disk does not take it; the old file is then untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -27,7 +25,7 @@ def write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         left = "the one written before is whole" if path.exists() else "nothing was written before"
-        raise FileError(f"cannot write {path}: {error.strerror or error}; {left}") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -43,17 +41,17 @@ def load(path: Path) -> dict[str, Any]:
     """Read tensors and plain values on the CPU; nothing in the file is executed.
 
     Raises:
-        FileError: If the file is missing, truncated, or not a dictionary of such values.
+        UserError: If the file is missing, truncated, or not a dictionary of such values.
     """
     if not path.is_file():
-        raise FileError(f"no such file: {path}")
+        raise UserError(f"no such file: {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # truncated and foreign files make torch.load raise nearly anything
-        raise FileError(
+        raise UserError(
             f"cannot read {path} ({path.stat().st_size:,} bytes): truncated, "
             "or not a file of tensors that torch.save wrote"
         ) from None
     if not isinstance(state, dict):
-        raise FileError(f"{path} must hold a dictionary, got {type(state).__name__}")
+        raise UserError(f"{path} must hold a dictionary, got {type(state).__name__}")
     return state

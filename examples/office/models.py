@@ -1,22 +1,17 @@
-"""Torchvision's classification networks without their last linear layer, and saved models."""
+"""Torchvision's classification networks without their last linear layer."""
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-import symloss
 from office import files
+from office.errors import UserError
 
 TWO_OUTPUTS = ("googlenet", "inception_v3")
-
-
-class ModelError(Exception):
-    """What is wrong with a backbone or its weights, in one line."""
 
 
 def build_extractor(
@@ -35,18 +30,18 @@ def build_extractor(
         224)`` to features ``(N, F)``; F is its attribute ``num_features``.
 
     Raises:
-        ModelError: If the network is unknown, has no last linear layer to take off, or the
+        UserError: If the network is unknown, has no last linear layer to take off, or the
             weights are not there or do not fit.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if backbone not in names:
-        raise ModelError(f"unknown backbone {backbone}; torchvision has {', '.join(names)}")
+        raise UserError(f"unknown backbone {backbone}; torchvision has {', '.join(names)}")
     if backbone in TWO_OUTPUTS:
-        raise ModelError(f"backbone {backbone} has auxiliary outputs in training; choose another")
+        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
     network = torchvision.models.get_model(backbone, weights=None)
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
-        raise ModelError(
+        raise UserError(
             f"backbone {backbone} does not end in a linear layer that could be taken off, "
             f"but in {type(last).__name__}"
         )
@@ -66,36 +61,10 @@ def build_extractor(
     return extractor
 
 
-def load_model(path: Path) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """Load a ``model.pt`` that train_office.py saved.
-
-    Returns:
-        The extractor and the head, both in evaluation mode, and everything else in the file:
-        ``backbone_name``, ``num_classes``, ``bottleneck``, ``categories``, ``reported`` and
-        ``preprocessing``. The head gives joint logits ``(N, 2K)``, or ``(N, K)`` where
-        ``reported`` is ``"single"``.
-
-    Raises:
-        FileError: If the file cannot be read.
-        ModelError: If it holds something else.
-    """
-    meta = files.load(path)
-    try:
-        extractor = build_extractor(meta["backbone_name"], "none", meta["bottleneck"])
-        make = nn.Linear if meta["reported"] == "single" else symloss.SymmetricHead
-        head = make(extractor.num_features, meta["num_classes"])
-        extractor.load_state_dict(meta.pop("extractor"))
-        head.load_state_dict(meta.pop("head"))
-        _ = meta["categories"], meta["preprocessing"]
-    except (KeyError, RuntimeError, TypeError, AttributeError):
-        raise ModelError(f"{path} is not a model.pt of train_office.py") from None
-    return extractor.eval(), head.eval(), meta
-
-
 def _imagenet(backbone: str) -> nn.Module:
     known = torchvision.models.get_model_weights(backbone).__members__
     if "IMAGENET1K_V1" not in known:
-        raise ModelError(
+        raise UserError(
             f"torchvision has no IMAGENET1K_V1 weights for {backbone}, only "
             f"{', '.join(known) or 'none'}; use --weights FILE or --weights none"
         )
@@ -103,7 +72,7 @@ def _imagenet(backbone: str) -> nn.Module:
     try:
         return torchvision.models.get_model(backbone, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
-        raise ModelError(
+        raise UserError(
             f"cannot download {weights.url} ({error}); fetch it elsewhere and use --weights FILE"
         ) from None
 
@@ -135,5 +104,5 @@ def _load(network: nn.Module, backbone: str, path: Path, ignore: str) -> None:
             f"file, {tuple(wanted[key].shape)} in the network"
         )
     if faults:
-        raise ModelError(f"the weights {path} do not fit {backbone}: {'; '.join(faults)}")
+        raise UserError(f"the weights {path} do not fit {backbone}: {'; '.join(faults)}")
     network.load_state_dict(given, strict=False)

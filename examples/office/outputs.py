@@ -1,0 +1,230 @@
+"""The files that a finished run leaves: what is in them, and both their writers and their readers.
+
+result.json (:class:`Result`), features.npz (:class:`Features`), model.pt (:class:`Model`) and, for
+a target without labels, predictions.csv (:class:`Prediction`).
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, get_origin, get_type_hints
+
+import numpy as np
+from torch import nn
+
+from office import files, models
+from office.errors import UserError
+from office.images import Preprocessing
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a run, and how it was made.
+
+    Accuracies are in %, ``None`` where the target has no labels. Their names say whose and where:
+    ``target_accuracy/C_t``, ``target_accuracy/C_s`` and ``source_accuracy/C_s``, the last on the
+    training images; the only classifier of a method with one is C_t.
+
+    Attributes:
+        classifier: The one that answers, ``"C_t"`` or ``"C_s"``.
+        accuracy: Of that classifier on the target at the end of training.
+        final: Accuracies by name at the end of training.
+        epochs: Of each epoch its number, the accuracies that were measured, and its mean losses.
+        per_category: Recall of each category in %.
+        confusion: Images by category (row) and prediction (column), ``None`` without labels.
+        images: Number of source and target images and a checksum of their names.
+        recipe: Every setting that changes the numbers.
+        machine: Where it was trained, which does not.
+    """
+
+    dataset: str
+    task: str
+    method: str
+    seed: int
+    classifier: str
+    accuracy: float | None
+    final: dict[str, float | None]
+    epochs: list[dict[str, Any]]
+    per_category: dict[str, float | None]
+    confusion: list | None
+    categories: list[str]
+    recipe: dict[str, Any]
+    images: list[int] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    processes: int = 1
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+
+
+# What isinstance takes: dict for dict[str, float], but float | None as it is.
+KINDS = {
+    name: kind if isinstance(kind, UnionType) else get_origin(kind) or kind
+    for name, kind in get_type_hints(Result).items()
+}
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write result.json; :class:`UserError` if the disk does not take it."""
+    text = json.dumps(dataclasses.asdict(result), indent=1)
+    files.write(folder / "result.json", text.encode())
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.json.
+
+    Raises:
+        UserError: Naming path and fault, if the file cannot be read or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} was not written by train_office.py")
+    for name, kind in KINDS.items():
+        if name not in found:
+            raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
+        if not isinstance(found[name], kind):
+            raise UserError(
+                f"{path}: {name} must be {getattr(kind, '__name__', kind)}, got {found[name]!r}"
+            )
+    return Result(**{name: found[name] for name in KINDS})
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of both domains at the end of training, source images first, in the task's order.
+
+    Attributes:
+        features: float16 ``(N, F)``.
+        domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
+        label: int16 ``(N,)``, -1 in a target without labels.
+        logits: float32, of the target images alone: joint logits ``(M, 2K)``, or ``(M, K)`` of a
+            method with one classifier; ``None`` where the file has none.
+    """
+
+    features: np.ndarray
+    domain: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray | None = None
+
+
+def write_features(folder: Path, features: Features) -> None:
+    """Write features.npz; :class:`UserError` if the disk does not take it."""
+    arrays = {name: value for name, value in vars(features).items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    files.write(folder / "features.npz", buffer.getvalue())
+
+
+def read_features(path: Path) -> Features:
+    """Read a features.npz; :class:`UserError` names path and fault."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    names = [f.name for f in dataclasses.fields(Features)]
+    missing = [name for name in names[:3] if name not in arrays]
+    if missing:
+        raise UserError(f"{path} was not written by train_office.py: it has no {missing[0]}")
+    features = Features(**{name: arrays.get(name) for name in names})
+    if not len(features.features) == len(features.domain) == len(features.label):
+        raise UserError(f"{path}: features, domain and label must be equally long")
+    return features
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that a prediction needs; both modules are in evaluation mode when read.
+
+    Attributes:
+        backbone: Torchvision's name of the network.
+        bottleneck: Size of the layer behind it, if it has one.
+        extractor: From images to features, as :func:`models.build_extractor` makes it.
+        classifier: From features to K logits: the classifier that answers.
+        categories: Names of the K categories.
+        preprocessing: From an image to the extractor's input.
+    """
+
+    backbone: str
+    bottleneck: int | None
+    extractor: nn.Module
+    classifier: nn.Linear
+    categories: list[str]
+    preprocessing: Preprocessing
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Write model.pt; :class:`UserError` if the disk does not take it."""
+    content = {
+        "backbone": model.backbone,
+        "bottleneck": model.bottleneck,
+        "extractor": model.extractor.state_dict(),
+        "classifier": model.classifier.state_dict(),
+        "categories": model.categories,
+        "preprocessing": dataclasses.asdict(model.preprocessing),
+    }
+    files.save(folder / "model.pt", content)
+
+
+def read_model(path: Path) -> Model:
+    """Read a model.pt.
+
+    Raises:
+        UserError: If the file cannot be read or holds something else.
+    """
+    content = files.load(path)
+    try:
+        categories, weight = content["categories"], content["classifier"]["weight"]
+        extractor = models.build_extractor(content["backbone"], "none", content["bottleneck"])
+        classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
+        extractor.load_state_dict(content["extractor"])
+        classifier.load_state_dict(content["classifier"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+    except (KeyError, RuntimeError, TypeError, AttributeError):
+        raise UserError(f"{path} is not a model.pt of this train_office.py") from None
+    return Model(
+        content["backbone"],
+        content["bottleneck"],
+        extractor.eval(),
+        classifier.eval(),
+        categories,
+        preprocessing,
+    )
+
+
+class Prediction(NamedTuple):
+    """Category of a target image and its probability."""
+
+    path: Path
+    category: str
+    confidence: float
+
+
+def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
+    """Write predictions.csv; :class:`UserError` if the disk does not take it."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(Prediction._fields)
+    rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
+    files.write(folder / "predictions.csv", text.getvalue().encode())
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a predictions.csv; :class:`UserError` names path and fault."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [
+                Prediction(Path(row["path"]), row["category"], float(row["confidence"]))
+                for row in csv.DictReader(file, strict=True)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
