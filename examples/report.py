@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from office import figures, outputs, tables
 from office.errors import UserError
@@ -99,12 +100,18 @@ def draw(
 
 
 def read_features(results: dict[Path, outputs.Result]) -> dict[str, outputs.Features]:
-    """Return the saved features of each method's lowest seed that has some."""
+    """Return the saved features of each method's lowest seed that has some.
+
+    Raises:
+        UserError: If they cannot be read, or are not all finite.
+    """
     features: dict[str, outputs.Features] = {}
     for path, result in sorted(results.items(), key=lambda item: item[1].seed):
         saved = path.with_name("features.npz")
         if result.method in figures.PANELS and result.method not in features and saved.exists():
             features[result.method] = outputs.read_features(saved)
+            if not np.isfinite(features[result.method].features).all():
+                raise UserError(f"the features in {saved} are not all finite")
     return features
 
 

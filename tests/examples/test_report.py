@@ -96,12 +96,45 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_broken_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("accuracy", "high"),
+        ("seed", None),
+        ("epochs", [{"epoch": 1, "target_accuracy/C_t": "low"}]),
+        ("epochs", [{"target_accuracy/C_t": 50.0}]),
+        ("epochs", [3]),
+        ("confusion", [[1, 2]]),
+    ],
+)
+def test_a_broken_value_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
+) -> None:
     path = write(tmp_path, made_result()) / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": "high"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     line = failure(capsys, tmp_path)
     assert str(path) in line
-    assert "accuracy" in line
+    assert key in line
+
+
+@pytest.mark.parametrize("content", ['{"dataset": "office31"', "[]", "{}"])
+def test_a_broken_result_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    path = write(tmp_path, made_result()) / "result.json"
+    path.write_text(content)
+    assert str(path) in failure(capsys, tmp_path)
+
+
+def test_features_that_are_not_finite_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, made_result())
+    features = made_features()
+    features.features[3, 2] = float("nan")
+    outputs.write_features(folder, features)
+    line = failure(capsys, tmp_path)
+    assert f"the features in {folder}/features.npz are not all finite" in line
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
