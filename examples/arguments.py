@@ -53,7 +53,8 @@ def device(text: str) -> torch.device:
         torch.zeros(1, device=found).item()
     except (AssertionError, NotImplementedError, RuntimeError):
         raise argparse.ArgumentTypeError(
-            f"must be a device of this machine that torch can use, such as cpu or cuda, got {text!r}"
+            "must be a device of this machine that torch can use, such as cpu or cuda, "
+            f"got {text!r}"
         ) from None
     return found
 

@@ -7,9 +7,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from office.data import DataError, eval_transform, load_image
-from office.files import FileError
-from office.models import ModelError, load_model
+from office import images, outputs
+from office.errors import UserError
 
 
 @torch.inference_mode()
@@ -22,16 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="image")
     args = parser.parse_args(argv)
     try:
-        extractor, head, meta = load_model(args.model)
-        transform = eval_transform(**meta["preprocessing"])
+        model = outputs.read_model(args.model)
+        transform = images.eval_transform(model.preprocessing)
         for path in args.images:
-            logits = head(extractor(transform(load_image(path)).unsqueeze(0)))[0]
-            if meta["reported"] != "single":
-                source, target = logits.chunk(2)
-                logits = source if meta["reported"] == "source" else target
+            image = transform(images.load_image(path)).unsqueeze(0)
+            logits = model.classifier(model.extractor(image))[0]
             confidence, category = logits.softmax(0).max(0)
-            print(path, meta["categories"][category], f"{confidence:.3f}", sep="\t", flush=True)
-    except (DataError, FileError, ModelError) as error:
+            print(path, model.categories[category], f"{confidence:.3f}", sep="\t", flush=True)
+    except UserError as error:
         parser.error(str(error))
 
 

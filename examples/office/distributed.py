@@ -28,6 +28,11 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def launched() -> int:
+    """Return the number of processes that torchrun starts, also before they have met."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
 def rank() -> int:
     """Return this process's number, 0 for the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0

@@ -1,12 +1,13 @@
 r"""The nine rows of the paper's Table 4: which terms each of the two players minimises.
 
 A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
-in the logs; to add a method, add an entry, and a term or a head if it needs a new one.
+in the logs; to add a method, add an entry, and a term or a head if it needs a new one. SymNets
+itself takes the library's objective, the same terms with gradients in closed form.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 import symloss
 from symloss import RoutedLogits
 from symloss import functional as L
+
+if TYPE_CHECKING:
+    from office.options import Recipe
 
 
 class View(NamedTuple):
@@ -25,11 +29,13 @@ class View(NamedTuple):
         source: Logits of the source images: ``"task"`` ``(N, 2K)`` or, for one classifier,
             ``(N, K)``; ``"domain"`` ``(N, 2)`` for methods with a discriminator.
         target: The same for the target images, ``(M, ...)``; empty if the method uses none.
+        recipe: The run's settings, for a term that one of them changes.
     """
 
     labels: Tensor
     source: dict[str, Tensor]
     target: dict[str, Tensor]
+    recipe: "Recipe"
 
 
 Term = Callable[[View], Tensor]
@@ -109,18 +115,19 @@ SYMMETRIC = {"task": symloss.SymmetricHead}
 
 @dataclass(frozen=True)
 class Method:
-    """Heads of (features, categories), and the terms that each player minimises.
+    """Heads of (features, categories), and what each player minimises.
 
     The heads minimise the sum of ``head``, the extractor minimises the sum of ``extractor``
-    plus λ times the sum of ``weighted``.
+    plus λ times the sum of ``weighted``. An ``objective`` of the library stands for all three.
     """
 
     row: str  # in Table 4
     heads: dict[str, Callable[[int, int], nn.Module]]
-    head: tuple[Term, ...]
-    extractor: tuple[Term, ...]
+    head: tuple[Term, ...] = ()
+    extractor: tuple[Term, ...] = ()
     weighted: tuple[Term, ...] = ()
-    reported: str = "target"  # or "source": the classifier whose accuracy counts
+    objective: Callable[[RoutedLogits, Tensor, RoutedLogits], symloss.SymNetLosses] | None = None
+    classifier: str = "C_t"  # or "C_s": the one that answers, whose accuracy counts
     target: bool = True  # whether training sees target images
 
 
@@ -159,7 +166,7 @@ METHODS = {
         head=(source_task, domain_discrimination),
         extractor=(category_confusion,),
         weighted=(domain_confusion, symmetric_entropy),
-        reported="source",
+        classifier="C_s",
     ),
     "symnets-wo-entropy": Method(
         row="SymNets (w/o M^st)",
@@ -185,9 +192,7 @@ METHODS = {
     "symnets": Method(
         row="SymNets",
         heads=SYMMETRIC,
-        head=(source_task, target_task, domain_discrimination),
-        extractor=(category_confusion,),
-        weighted=(domain_confusion, symmetric_entropy),
+        objective=symloss.symnet_losses,
     ),
 }
 
@@ -211,7 +216,11 @@ class Network(nn.Module):
 
 
 def losses(
-    method: Method, outputs: list[dict[str, RoutedLogits]], labels: Tensor, lam: float
+    method: Method,
+    outputs: list[dict[str, RoutedLogits]],
+    labels: Tensor,
+    lam: float,
+    recipe: "Recipe",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sum of both players' losses, for one backward, and each term by name.
 
@@ -220,11 +229,15 @@ def losses(
         outputs: What :class:`Network` returns for (source,) or (source, target) images.
         labels: Categories of the source images, ``(N,)``.
         lam: λ.
+        recipe: The run's settings.
     """
+    if method.objective:
+        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"])
+        return found.total(lam), {name: t.detach() for name, t in found._asdict().items()}
     players = []
     for player in ("head", "extractor"):
         logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
-        players.append(View(labels, logits[0], logits[1] if len(logits) > 1 else {}))
+        players.append(View(labels, logits[0], logits[1] if len(logits) > 1 else {}, recipe))
     head, extractor = players
     total, values = torch.zeros((), device=labels.device), {}
     for view, terms, weight in (

@@ -1,0 +1,219 @@
+"""A run from its first step to its last file."""
+
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+from tqdm import tqdm
+
+import symloss
+from office import distributed, evaluation, outputs
+from office.methods import METHODS
+from office.options import Machine
+from office.progress import Progress
+from office.runs import Run, State
+from office.training import Trainer
+
+
+def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
+    """Train, evaluate and write one run, from its checkpoint if it has one, unless it is finished.
+
+    Args:
+        run: What to train.
+        machine: Where.
+        images: Those that are decoded already, by path.
+
+    Raises:
+        UserError: With one clear line.
+        KeyboardInterrupt: After telling which checkpoint is left.
+    """
+    first = distributed.rank() == 0
+    state = distributed.from_first(run.state(machine) if first else None)
+    if state is State.FINISHED:
+        if first:
+            print(f"{run.title}: finished before, see {run.folder(machine.out)}")
+        return
+    try:
+        experiment = Experiment(run, machine, images)
+        if state is State.RESUMABLE:
+            checkpoint = run.load_checkpoint(machine.out) if first else None
+            experiment.resume(distributed.from_first(checkpoint))
+        experiment.train()
+    except KeyboardInterrupt:
+        if first:
+            tqdm.write(f"{run.title}: stopped; {run.left(machine.out)}")
+        raise
+
+
+class Experiment:
+    """A run under way: its trainer, what each epoch gave, and the seconds it took so far."""
+
+    def __init__(self, run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
+        self.run, self.machine, self.task = run, machine, run.task
+        self.folder = run.folder(machine.out)
+        self.first = distributed.rank() == 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if machine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(machine.device)
+        self.trainer = Trainer(run, machine, images)
+        self.history: list[dict[str, Any]] = []
+        self.started = time.perf_counter()
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where a checkpoint was written."""
+        self.trainer.load_state_dict(checkpoint["trainer"])
+        self.history = checkpoint["history"]
+        self.started -= checkpoint["seconds"]
+
+    def train(self) -> None:
+        """Train all epochs that are left, each with its checkpoint; evaluate, write the files."""
+        trainer, run = self.trainer, self.run
+        done = min(len(self.history) * trainer.per_epoch, trainer.total)
+        if self.first:
+            sizes = " + ".join(str(len(d.paths)) for d in (self.task.source, self.task.target))
+            at = f", {done} done" if done else ""
+            print(f"{run.title}: {sizes} images, {trainer.total} steps{at}", flush=True)
+        title = f"{self.task.name} {run.method} {run.seed}"
+        progress = Progress(self.folder, title, trainer.total, done, trainer.images_per_step)
+        try:
+            for epoch in range(len(self.history), trainer.epochs):
+                self._epoch(epoch, progress)
+            self._finish(progress)
+        finally:
+            progress.close()
+
+    def _epoch(self, epoch: int, progress: Progress) -> None:
+        """Train an epoch, evaluate it unless it is the last, and write the checkpoint."""
+        trainer, target = self.trainer, self.task.target
+        terms = trainer.epoch(epoch, progress.step)
+        last = epoch + 1 == trainer.epochs
+        scores = {}
+        if target.labels and not last and not self.run.recipe.max_steps:
+            _, logits = trainer.predict(target.paths)
+            scores = evaluation.target_accuracies(logits, target.labels, len(self.task.categories))
+        self.history.append({"epoch": epoch + 1, **scores, **terms})
+        if self.first:
+            content = {
+                "trainer": trainer.state_dict(),
+                "history": self.history,
+                "seconds": time.perf_counter() - self.started,
+            }
+            self.run.save_checkpoint(self.machine.out, content)
+        if not last:
+            progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
+
+    def _finish(self, progress: Progress) -> None:
+        """Evaluate both domains and write what the run leaves, result.json last."""
+        source, target, k = self.task.source, self.task.target, len(self.task.categories)
+        of_source, source_logits = self.trainer.predict(source.paths)
+        of_target, logits = self.trainer.predict(target.paths)
+        final = evaluation.target_accuracies(logits, target.labels, k)
+        final |= evaluation.source_accuracy(source_logits, source.labels, k)
+        newest = self.history[-1]
+        self.history[-1] = {"epoch": newest["epoch"], **final, **newest}
+        progress.epoch(self.trainer.total, self.trainer.epochs, self.history)
+        if not self.first:
+            return
+        answers = evaluation.classifiers(logits, k)[METHODS[self.run.method].classifier]
+        self._write_features(torch.cat([of_source, of_target]), logits)
+        self._write_model()
+        if target.labels is None:
+            self._write_predictions(answers)
+        # Last, for it marks the run as finished.
+        seconds = self._write_result(final, answers)
+        progress.bar.write(f"{self.run.title}: done in {seconds:.0f} s, see {self.folder}")
+
+    def _write_features(self, features: Tensor, logits: Tensor) -> None:
+        domains = [self.task.source, self.task.target]
+        labels = [domain.labels or [-1] * len(domain.paths) for domain in domains]
+        saved = outputs.Features(
+            features.numpy(),
+            np.repeat(np.arange(2, dtype=np.uint8), [*map(len, labels)]),
+            np.concatenate(labels).astype(np.int16),
+            logits.numpy(),
+        )
+        outputs.write_features(self.folder, saved)
+
+    def _write_model(self) -> None:
+        recipe, network = self.run.recipe, self.trainer.network
+        answers = METHODS[self.run.method].classifier
+        model = outputs.Model(
+            recipe.backbone,
+            recipe.bottleneck,
+            network.extractor,
+            outputs.plain_classifier(network.heads["task"], answers),
+            self.task.categories,
+            recipe.preprocessing,
+        )
+        outputs.write_model(self.folder, model)
+
+    def _write_predictions(self, logits: Tensor) -> None:
+        confidence, predicted = logits.softmax(1).max(1)
+        rows = zip(self.task.target.paths, predicted, confidence, strict=True)
+        outputs.write_predictions(
+            self.folder,
+            [outputs.Prediction(path, self.task.categories[k], float(p)) for path, k, p in rows],
+        )
+
+    def _write_result(self, final: dict[str, float | None], answers: Tensor) -> float:
+        """Write result.json; return the seconds that the run took."""
+        run, machine, seconds = self.run, self.machine, time.perf_counter() - self.started
+        classifier, labels = METHODS[run.method].classifier, self.task.target.labels
+        result = outputs.Result(
+            dataset=run.recipe.dataset,
+            task=self.task.name,
+            method=run.method,
+            seed=run.seed,
+            classifier=classifier,
+            accuracy=final[f"target_accuracy/{classifier}"],
+            final=final,
+            epochs=self.history,
+            **evaluation.by_category(answers, labels, self.task.categories),
+            categories=self.task.categories,
+            recipe=run.recipe.settings(),
+            images=run.identity["images"],
+            machine={
+                "device": str(machine.device),
+                "workers": machine.workers,
+                "cache": machine.cache,
+            },
+            versions=_versions(),
+            commit=_commit(),
+            processes=distributed.processes(),
+            seconds=seconds,
+            peak_memory_bytes=_peak_memory(machine.device),
+        )
+        outputs.write_result(self.folder, result)
+        return seconds
+
+
+def _versions() -> dict[str, str]:
+    modules = {module.__name__: module.__version__ for module in (torch, torchvision, symloss)}
+    return {"python": platform.python_version(), **modules}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes: of this process's GPU for this run, or of the process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,98 @@
+"""The batches of a run: which images at which step, from which crop, all fixed by the seed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from office import distributed, images
+from office.methods import METHODS
+from office.options import Machine
+from office.runs import Run
+
+
+def stream(*key: int) -> int:
+    """Return the seed of an independent random stream for each key."""
+    entropy = (len(key), *key)  # numpy takes (1,) and (1, 0) for the same
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class EpochBatches(Sampler):
+    """This process's part of each batch of an epoch, as (index, seed) pairs.
+
+    Batches are those of one permutation after the other, drawn from (seed, epoch, domain) and
+    without an incomplete one; they are the same for any number of processes.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, domain: int) -> None:
+        self.images, self.batch_size, self.seed, self.domain = images, batch_size, seed, domain
+        self.epoch, self.steps = 0, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in this epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batches of ``epoch``."""
+        generator = torch.Generator().manual_seed(stream(self.seed, self.epoch, self.domain))
+        share = slice(distributed.rank(), None, distributed.processes())
+        batches: list[Tensor] = []
+        for _ in range(self.steps):
+            if not batches:
+                order = torch.randperm(self.images, generator=generator)
+                batches = [b for b in order.split(self.batch_size) if len(b) == self.batch_size]
+            batch = batches.pop(0)
+            seeds = torch.randint(2**62, batch.shape, generator=generator)
+            yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
+
+
+class Inputs:
+    """Batches of the source and, where the method trains on it, of the target, without its labels.
+
+    Args:
+        run: Which images, in batches of which size, and the seed.
+        machine: The device that they go to and the workers that read them.
+        cache: What :func:`images.fill` returned; images that are not there are read.
+    """
+
+    def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
+        recipe, task = run.recipe, run.task
+        paths = [task.source.paths]
+        if METHODS[run.method].target:
+            # Sorted by path: the order that a task has them in depends on the labels.
+            paths.append(sorted(task.target.paths))
+        self.device = machine.device
+        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.labels = torch.tensor(task.source.labels, device=machine.device)
+        self.normalize = images.Normalize(recipe.preprocessing).to(machine.device)
+        self.batches = [
+            EpochBatches(len(domain), recipe.batch_size, run.seed, i)
+            for i, domain in enumerate(paths)
+        ]
+        self.loaders = [
+            images.loader(
+                images.Images(domain, recipe.preprocessing, cache),
+                machine.device,
+                machine.workers,
+                batch_sampler=batches,
+            )
+            for domain, batches in zip(paths, self.batches, strict=True)
+        ]
+
+    def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Yield each step's images by domain and source labels, on the device, for an epoch."""
+        for batches in self.batches:
+            batches.epoch, batches.steps = number, steps
+        for domains in zip(*self.loaders, strict=True):
+            crops, flips, indices = (
+                [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+                for tensors in zip(*domains, strict=True)
+            )
+            batch = [
+                self.normalize(torch.where(flip[:, None, None, None], x.flip(-1), x), self.layout)
+                for x, flip in zip(crops, flips, strict=True)
+            ]
+            yield batch, self.labels[indices[0]]
