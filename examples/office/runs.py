@@ -73,8 +73,8 @@ class Run:
         result = folder / "result.json"
         if result.exists():
             found = outputs.read_result(result)
-            told = {name: getattr(found, name) for name in vars(found) if name in self.identity}
-            self._agree(result, found.recipe | told)
+            told = ("task", "method", "seed", "categories", "images")
+            self._agree(result, found.recipe | {name: getattr(found, name) for name in told})
             return State.FINISHED
         checkpoint = folder / "checkpoint.pt"
         if not checkpoint.exists():
