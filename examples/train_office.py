@@ -7,6 +7,7 @@ Each run (task, method, seed) leaves OUT/DATASET/TASK/METHOD/seedN/ with result.
 checkpoint.pt, features.npz, model.pt and TensorBoard's event files; report.py makes the tables.
 """
 
+import itertools
 import signal
 import sys
 import warnings
@@ -16,42 +17,38 @@ from office import datasets, distributed, images, options
 from office.errors import UserError
 from office.experiment import perform
 from office.options import Machine, Recipe, Wanted
-from office.runs import open_runs, product
+from office.runs import Run, open_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks for.
+    """Do what the command line asks for; it ends as :func:`carry_out` does."""
+    carry_out(*options.read(argv))
+
+
+def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
+    """Train and evaluate every run that is wanted and not finished, or look at the images alone.
 
     Raises:
         SystemExit: With one clear line if something does not fit, 130 if stopped.
     """
-    recipe, machine, wanted = options.read(argv)
     try:
         with distributed.process_group(machine.device):
+            tasks = load_tasks(recipe.dataset, wanted)
             if wanted.check:
-                sys.exit(0 if datasets.check(load_tasks(recipe.dataset, wanted)) else 1)
-            train(recipe, machine, wanted)
+                sys.exit(0 if datasets.check(tasks) else 1)
+            # Seeds outermost, so that a stopped sweep has whole tables.
+            wanted_runs = itertools.product(wanted.seeds, tasks, wanted.methods)
+            runs = [Run(recipe, task, method, seed) for seed, task, method in wanted_runs]
+            todo = distributed.from_first(None if distributed.rank() else open_runs(runs, machine))
+            domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
+            paths = [path for domain in domains for path in domain.paths]
+            cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
+            for run in runs:
+                perform(run, machine, cache)
     except (UserError, OSError) as error:
         sys.exit(f"{options.PROG}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
-    """Train and evaluate every run that is wanted and not finished.
-
-    Raises:
-        UserError: If images, weights or what earlier runs left do not fit; most of it at once,
-            before the first run.
-    """
-    tasks = load_tasks(recipe.dataset, wanted)
-    runs = product(recipe, tasks, wanted.methods, wanted.seeds)
-    todo = distributed.from_first(None if distributed.rank() else open_runs(runs, machine))
-    domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
-    paths = [path for domain in domains for path in domain.paths]
-    cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
-    for run in runs:
-        perform(run, machine, cache)
 
 
 def load_tasks(dataset: str, wanted: Wanted) -> list[datasets.Task]:

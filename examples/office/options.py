@@ -18,6 +18,7 @@ from office.images import Preprocessing
 from office.methods import METHODS
 
 PROG = "train_office.py"
+WORKERS = min(4, os.cpu_count() or 1)
 T = TypeVar("T")
 
 
@@ -52,7 +53,7 @@ class Machine:
     """Where and how to train; a run may be resumed on another one."""
 
     device: torch.device
-    workers: int = 0
+    workers: int = WORKERS
     cache: str = "ram"
     out: Path = Path("runs")
     resume: bool = False
@@ -92,7 +93,7 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
             parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
     elif wanted.source is None or wanted.target is None:
         parser.error("--dataset folders needs --source DIR and --target DIR")
-    elif wanted.root is not None or wanted.tasks != ["all"]:
+    elif wanted.root is not None or wanted.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
     return recipe, machine, wanted
 
@@ -112,15 +113,15 @@ def _device(text: str) -> torch.device:
 
 
 class _Once(argparse.Action):
-    """Keep each name of a list once; "all" stands for ``const``."""
+    """Keep each value of several once; "all" stands for ``const``."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        values = self.const if self.const and "all" in values else values
-        setattr(namespace, self.dest, list(dict.fromkeys(values)))
+        values = self.const if "all" in values else values
+        setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; the defaults of a recipe's options are those of its fields."""
+    """Return the parser; an option's default is that of the field it fills."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="SymNets and the rows of the paper's ablation on the Office benchmarks.",
@@ -141,8 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--task",
         nargs="+",
         action=_Once,
-        const=["all"],
-        default=["all"],
+        const=("all",),
         dest="tasks",
         metavar="S2T",
         help="such as A2W, I2P or Ar2Cl, several, or all (default: all [paper])",
@@ -154,8 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         nargs="+",
         action=_Once,
-        const=[*METHODS],
-        default=["symnets"],
+        const=METHODS,
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
@@ -165,8 +164,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--seeds",
         nargs="+",
+        action=_Once,
         type=arguments.whole(0),
-        default=[0, 1, 2],
         metavar="N",
         help="one run for each (default: 0 1 2; three runs [paper])",
     )
@@ -240,7 +239,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=arguments.whole(0),
-        default=min(4, os.cpu_count() or 1),
         metavar="N",
         help="processes that read images where they are not cached, for each domain and each "
         "training process; results do not depend on it (default: 4, at most the number of cores "
@@ -249,7 +247,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--cache",
         choices=["ram", "device", "off"],
-        default="ram",
         help="where images are kept, decoded once for all runs, if half of the memory that is "
         "free there holds them, or off; results do not depend on it (default: ram [ours])",
     )
@@ -270,11 +267,10 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--out",
         type=Path,
-        default=Path("runs"),
         metavar="DIR",
         help="where the runs go (default: runs [ours]); finished ones are not run again",
     )
     add("--resume", action="store_true", help="go on with runs that were stopped")
-    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
-    parser.set_defaults(**defaults)
+    options = [*fields(Recipe), *fields(Machine), *fields(Wanted)]
+    parser.set_defaults(**{f.name: f.default for f in options if f.default is not MISSING})
     return parser

@@ -1,10 +1,9 @@
 """One run, a task by a method with a seed and a recipe: its folder, identity and what is left."""
 
 import enum
-import itertools
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,16 +134,6 @@ def _note(checkpoint: Path) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         found = files.load(checkpoint)
         return found.get("epoch"), found.get("identity")
-
-
-def product(
-    recipe: Recipe, tasks: Sequence[Task], methods: Sequence[str], seeds: Sequence[int]
-) -> list[Run]:
-    """Return all runs, seeds outermost, so that a stopped sweep has whole tables."""
-    return [
-        Run(recipe, task, method, seed)
-        for seed, task, method in itertools.product(seeds, tasks, methods)
-    ]
 
 
 def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
