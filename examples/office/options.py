@@ -4,6 +4,7 @@ A setting that changes the numbers is a field of :class:`Recipe`, and then part 
 """
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -41,11 +42,11 @@ class Recipe:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings in plain values, for a result and for a run's identity."""
+        """Return the settings in JSON's values, for a result and for a run's identity."""
         file = self.weights not in ("imagenet", "none")  # which may lie elsewhere
         weights = Path(self.weights).name if file else self.weights
         epochs = None if self.max_steps else self.epochs
-        return asdict(self) | {"weights": weights, "epochs": epochs}
+        return json.loads(json.dumps(asdict(self) | {"weights": weights, "epochs": epochs}))
 
 
 @dataclass(frozen=True)

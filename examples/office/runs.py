@@ -53,14 +53,13 @@ class Run:
         """What must agree between a run and its files, in JSON's values."""
         paths = [self.task.source.paths, self.task.target.paths]
         names = "/".join(path.name for domain in paths for path in sorted(domain))
-        identity = self.recipe.settings() | {
+        return self.recipe.settings() | {
             "task": self.task.name,
             "method": self.method,
             "seed": self.seed,
             "categories": self.task.categories,
             "images": [*map(len, paths), zlib.crc32(names.encode())],
         }
-        return json.loads(json.dumps(identity))
 
     def state(self, machine: Machine) -> State:
         """Look at what is left of the run, without reading a whole checkpoint.
@@ -99,14 +98,16 @@ class Run:
         return checkpoint
 
     def save_checkpoint(self, out: Path, content: dict[str, Any]) -> None:
-        """Write checkpoint.pt, and checkpoint.json to tell its epoch and identity at a glance.
+        """Write checkpoint.pt, then checkpoint.json, which tells epoch and identity at a glance.
 
-        Killed between the two, the note tells the epoch before: the checkpoint knows its own.
+        The note of the epoch before goes first: one that is there is never of another checkpoint.
         """
-        folder, note = self.folder(out), {"epoch": len(content["history"])}
-        note["identity"] = self.identity
-        files.save(folder / "checkpoint.pt", note | content)
-        files.write(folder / "checkpoint.json", json.dumps(note, indent=1).encode())
+        path = self.folder(out) / "checkpoint.pt"
+        told = {"epoch": len(content["history"]), "identity": self.identity}
+        note = path.with_suffix(".json")
+        note.unlink(missing_ok=True)
+        files.save(path, told | content)
+        files.write(note, json.dumps(told, indent=1).encode())
 
     def left(self, out: Path) -> str:
         """Tell which checkpoint a stopped run leaves."""
@@ -118,6 +119,8 @@ class Run:
     def _agree(self, path: Path, found: Any) -> None:
         if not isinstance(found, dict):
             raise UserError(f"{path} was not written by {PROG}")
+        # A setting that the file does not know is younger than the file: it had its default.
+        found = Recipe(self.recipe.dataset).settings() | found
         for name, value in self.identity.items():
             if found.get(name) != value:
                 raise UserError(
