@@ -29,7 +29,9 @@ def test_the_wiring_example_trains_and_predicts():
     assert not backbone.training
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
+)
 def test_ci_runs_the_command_that_the_readme_gives(name):
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     commands = [line.strip().removeprefix("- run: ") for line in lines]
