@@ -1,13 +1,14 @@
 """What do the six losses cost, forward and backward, beside the formulas as the paper prints them?
 
-    straightforward    softmax, sum, log, one line for each equation
-    symloss            symnet_losses on the same logits
-    symloss, compiled  the same under torch.compile
+    straightforward       softmax, sum, log, one line for each equation
+    functional, composed  the six functions of symloss.functional, each by itself
+    symloss               symnet_losses on the same logits
+    symloss, compiled     the same under torch.compile
 
-All three take the four tensors of two RoutedLogits, random float32, and give the gradient of
+All take the four tensors of two RoutedLogits, random float32, and give the gradient of
 losses.total(1) with respect to each. Joint logits are (N, 2K), on a GPU also (4, 2K, 512, 1024).
 
-Time and ratio are medians over rounds in which the three take turns, with first and third
+Time and ratio are medians over rounds in which they take turns, with first and third
 quartiles; a sample lasts 5 ms or more. The ratio to straightforward is that of one round. "Kept" is
 what autograd saves between forward and backward (seen by saved_tensors_hooks), in units of the
 source's and the target's joint logits together: tensors made on the way, then inputs kept alive.
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 import symloss
+from symloss import functional as L
 
 Losses = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits], symloss.SymNetLosses]
 
@@ -53,6 +55,20 @@ def straightforward(
         - g_source.gather(1, y).log().mean() / 2,
         domain_confusion=-as_target.log().mean() / 2 - as_source.log().mean() / 2,
         symmetric_entropy=-(q * q.log()).sum(1).mean(),
+    )
+
+
+def composed(
+    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
+) -> symloss.SymNetLosses:
+    """Compute eqs. (5) to (10) by the library's functions."""
+    return symloss.SymNetLosses(
+        source_task=L.source_task(source.head, labels),
+        target_task=L.target_task(source.head, labels),
+        domain_discrimination=L.domain_discrimination(source.head, target.head),
+        category_confusion=L.category_confusion(source.extractor, labels),
+        domain_confusion=L.domain_confusion(target.extractor),
+        symmetric_entropy=L.symmetric_entropy(target.extractor),
     )
 
 
@@ -118,7 +134,11 @@ def main(argv: list[str] | None = None) -> None:
         notes.append(f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s.")
     for shape in shapes:
         logits, labels = make_inputs(shape, args.device)
-        names = {"straightforward": straightforward, "symloss": symloss.symnet_losses}
+        names = {
+            "straightforward": straightforward,
+            "functional, composed": composed,
+            "symloss": symloss.symnet_losses,
+        }
         variants = {name: partial(total, losses) for name, losses in names.items()}
         if not args.no_compile:
             variants["symloss, compiled"] = torch.compile(variants["symloss"], dynamic=False)

@@ -79,7 +79,7 @@ class Trainer:
     def two_backwards(self) -> None:
         """Give each player its gradient by a backward of its own, both over one graph."""
         with self.autocast():
-            source, target = (symloss.RoutedLogits(v, v) for v in self.logits())
+            source, target = (symloss.RoutedLogits(v, v.view_as(v)) for v in self.logits())
             losses = straightforward(source, self.labels[0], target)
         self.zero_grad()
         losses.head().backward(retain_graph=True)  # the extractor's walks the same graph

@@ -53,8 +53,7 @@ def device(text: str) -> torch.device:
         torch.zeros(1, device=found).item()
     except (AssertionError, NotImplementedError, RuntimeError):
         raise argparse.ArgumentTypeError(
-            "must be a device of this machine that torch can use, such as cpu or cuda, "
-            f"got {text!r}"
+            f"must be a device that torch can use on this machine, such as cpu, got {text!r}"
         ) from None
     return found
 

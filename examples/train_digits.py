@@ -1,9 +1,8 @@
 """Adapt a classifier from printed digits, which have labels, to handwritten ones, which have none.
 
 Source domain: digits rendered in the fonts that Matplotlib ships. Target domain: the 1,797
-handwritten digits that scikit-learn ships. Both are 8x8 images, each pixel the number of
-on-pixels, 0 to 16, in a 4x4 block of a 32x32 bitmap. A small network is trained twice from the
-same seed:
+handwritten digits that scikit-learn ships. Both are 8x8 pixels. A small network is trained twice
+from the same seed:
 
     source-only   cross-entropy of C^t on printed digits: a plain 10-way classifier
     symnets       eq. (11) of the paper on printed digits and unlabelled handwritten ones
@@ -15,134 +14,47 @@ chosen with the images of even index and with seeds 100 to 104.
 """
 
 import argparse
-import json
 import math
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits
-from sklearn.manifold import TSNE
+from arguments import device, positive, real, whole
+from digits.data import Digits, load_handwritten, render_digits
+from digits.pictures import plot_convergence, plot_samples, plot_tsne
+from digits.results import Run, print_table, write_results
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import symloss
 
-NAMES = {"source-only": "Source only", "symnets": "SymNets"}
+# The classifiers that a method trains; the last of them is also scored on the source.
+CLASSIFIERS = {"source-only": ("target",), "symnets": ("target", "source")}
 SCORED = slice(1, None, 2)  # the development half is slice(0, None, 2)
 SOURCE_SIZE = 4000
 FEATURES = 128
-TSNE_POINTS = 500  # of each domain
-FONTS = [
-    f"{family}{style}.ttf"
-    for family, styles in (
-        ("DejaVuSans", ("", "-Bold", "-Oblique", "-BoldOblique")),
-        ("DejaVuSansMono", ("", "-Bold", "-Oblique", "-BoldOblique")),
-        ("DejaVuSerif", ("", "-Bold", "-Italic", "-BoldItalic")),
-        ("STIXGeneral", ("", "Bol", "Italic", "BolIta")),
-    )
-    for style in styles
-]
-STROKES = (0, 1, 2, 3)  # added around a glyph of 64 pixels
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # told apart by the colour-blind
-
-
-class Digits(NamedTuple):
-    """Images ``(N, 1, 8, 8)`` in [0, 1] and their digits ``(N,)``."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class Run(NamedTuple):
-    """One trained network, its scores after every epoch, and the seconds it took."""
-
-    extractor: nn.Module
-    head: symloss.SymmetricHead
-    history: list[dict[str, float]]
-    seconds: float
-
 
 Score = Callable[[nn.Module, symloss.SymmetricHead], dict[str, float]]
 
 
-# ---- Data -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is trained: what, beside its method and its seed, changes the numbers.
 
+    Attributes:
+        epochs: Passes over the source images.
+        batch_size: Images of each domain in a batch.
+        lr: Initial learning rate of extractor and head.
+    """
 
-def render_digits(count: int, seed: int) -> Digits:
-    """Render printed digits, as many of each, in random fonts, strokes and poses."""
-    rng = np.random.default_rng(seed)
-    glyphs = {
-        (digit, font, stroke): draw_glyph(digit, font, stroke)
-        for digit in range(10)
-        for font in FONTS
-        for stroke in STROKES
-    }
-    labels = np.arange(count) % 10
-    bitmaps = np.stack(
-        [warp(glyphs[digit, rng.choice(FONTS), rng.choice(STROKES)], rng) for digit in labels]
-    )
-    on_pixels = (bitmaps >= 128).reshape(count, 8, 4, 8, 4).sum((2, 4))
-    return to_digits(on_pixels, labels)
-
-
-def draw_glyph(digit: int, font: str, stroke: int) -> Image.Image:
-    """Draw a digit of 64 pixels, white on black, cropped to its ink."""
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", font)
-    face = ImageFont.truetype(str(path), 64)
-    left, top, right, bottom = face.getbbox(str(digit), stroke_width=stroke)
-    glyph = Image.new("L", (math.ceil(right - left), math.ceil(bottom - top)))
-    ImageDraw.Draw(glyph).text((-left, -top), str(digit), 255, face, stroke_width=stroke)
-    return glyph
-
-
-def warp(glyph: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Place a glyph in 32x32 pixels with random size, shift, rotation and shear."""
-    height = rng.uniform(26, 33)
-    width = height * glyph.width / glyph.height * rng.uniform(0.75, 1.2)
-    angle, shear = math.radians(rng.uniform(-15, 15)), rng.uniform(-0.3, 0.3)
-    cos, sin = math.cos(angle), math.sin(angle)
-    forward = np.array([[cos, cos * shear - sin], [sin, sin * shear + cos]])
-    forward = forward * [width / glyph.width, height / glyph.height]
-    inverse = np.linalg.inv(forward)  # Pillow asks where each output pixel comes from
-    centre = 16 + rng.uniform(-2, 2, size=2)
-    offset = np.array(glyph.size) / 2 - inverse @ centre
-    coefficients = np.column_stack([inverse, offset]).ravel().tolist()
-    return np.asarray(
-        glyph.transform((32, 32), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
-    )
-
-
-def load_handwritten() -> Digits:
-    """Load scikit-learn's handwritten digits."""
-    bunch = load_digits()
-    return to_digits(bunch.images, bunch.target)
-
-
-def to_digits(on_pixels: np.ndarray, labels: np.ndarray) -> Digits:
-    """Convert counts of on-pixels ``(N, 8, 8)``, 0 to 16, and labels to tensors."""
-    images = torch.from_numpy(on_pixels / 16).float().unsqueeze(1)
-    return Digits(images, torch.from_numpy(labels).long())
-
-
-def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Yield indices of random batches without end; an incomplete batch is dropped."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(count, generator=generator).split(size)[: count // size]
-
-
-# ---- Training ---------------------------------------------------------------------------------
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.05
 
 
 def build_extractor() -> nn.Sequential:
@@ -164,62 +76,48 @@ def build_extractor() -> nn.Sequential:
     )
 
 
+def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield indices of random batches without end; an incomplete batch is dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).split(size)[: count // size]
+
+
 def train(
-    method: str,
-    source: Digits,
-    target_images: Tensor,
-    score: Score,
-    *,
-    seed: int,
-    epochs: int,
-    batch_size: int,
-    lr: float,
+    method: str, source: Digits, target_images: Tensor, score: Score, recipe: Recipe, seed: int
 ) -> Run:
     """Train extractor and head from scratch; no label of the target domain comes in here.
 
-    Args:
-        method: ``"source-only"`` or ``"symnets"``.
-        source: Labelled images.
-        target_images: Unlabelled images, used by ``"symnets"`` only.
-        score: Called after every epoch; what it returns goes into the history, nowhere else.
-        seed: Seed of initial weights and batches.
-        epochs: Passes over the source images.
-        batch_size: Images of each domain in a batch.
-        lr: Initial learning rate of extractor and head.
+    ``score`` is called after every epoch; what it returns is recorded and used for nothing else.
     """
     torch.manual_seed(seed)
-    start = time.perf_counter()
-    device = target_images.device
+    start, device = time.perf_counter(), target_images.device
     extractor = build_extractor().to(device, memory_format=torch.channels_last)
     head = symloss.SymmetricHead(FEATURES, 10).to(device)
-    optimizers = [
-        torch.optim.SGD(m.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
-        for m in (extractor, head)
-    ]
+    sgd = partial(torch.optim.SGD, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizers = [sgd(extractor.parameters()), sgd(head.parameters())]
     step = symloss.TwoOptimizerStep(*optimizers)
-    steps_per_epoch = len(source.images) // batch_size
-    total = epochs * steps_per_epoch
+    steps_per_epoch = len(source.images) // recipe.batch_size
+    total = recipe.epochs * steps_per_epoch
     schedulers = [symloss.AnnealedLR(optimizer, total) for optimizer in optimizers]
-    source_batches = batches(len(source.images), batch_size, seed)
-    target_batches = batches(len(target_images), batch_size, seed)
+    source_batches = batches(len(source.images), recipe.batch_size, seed)
+    target_batches = batches(len(target_images), recipe.batch_size, seed)
 
     history = []
     with tqdm(total=total, desc=f"seed {seed}, {method:11}", unit="step") as bar:
-        for epoch in range(epochs):
+        for epoch in range(recipe.epochs):
             extractor.train()
             summed = torch.zeros((), device=device)
             for i in range(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch):
                 index = next(source_batches)
-                labels = source.labels[index]
-                features = extractor(source.images[index])
+                x_s, y_s = source.images[index], source.labels[index]
                 if method == "source-only":
-                    loss = symloss.functional.target_task(head(features), labels)
+                    loss = symloss.functional.target_task(head(extractor(x_s)), y_s)
                 else:
-                    target_features = extractor(target_images[next(target_batches)])
-                    losses = symloss.symnet_losses(
-                        head.route(features), labels, head.route(target_features)
-                    )
-                    loss = losses.total(symloss.progressive_lambda(i / total))
+                    x_t = target_images[next(target_batches)]
+                    routed_s, routed_t = head.route(extractor(x_s)), head.route(extractor(x_t))
+                    losses = symloss.symnet_losses(routed_s, y_s, routed_t)
+                    loss = losses.total(lam=symloss.progressive_lambda(i / total))
                 step(loss)
                 for scheduler in schedulers:
                     scheduler.step()
@@ -228,179 +126,31 @@ def train(
             mean_loss = summed.item() / steps_per_epoch
             if not math.isfinite(mean_loss):
                 raise SystemExit(f"{method} diverged: loss {mean_loss}; try a smaller --lr")
-            extractor.eval()
-            history.append({"loss": mean_loss, **score(extractor, head)})
-            if method == "source-only":
-                del history[-1]["source"]  # C^s was not trained
-            bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{history[-1]['target']:.1f} %")
-    return Run(extractor, head, history, time.perf_counter() - start)
+            scores = score(extractor, head)
+            history.append({"loss": mean_loss, **scores})
+            accuracy = f"{scores['target_accuracy/C_t']:.1f} %"
+            bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=accuracy)
+    seconds = time.perf_counter() - start
+    final = scores | accuracies(extractor, head, "source", source, CLASSIFIERS[method][-1:])
+    return Run(method, seed, extractor, head, history, final, seconds)
 
 
 @torch.no_grad()
-def accuracy(extractor: nn.Module, head: symloss.SymmetricHead, digits: Digits) -> dict[str, float]:
-    """Return the accuracy of C^t and C^s in percent: the one place where target labels are read."""
+def accuracies(
+    extractor: nn.Module,
+    head: symloss.SymmetricHead,
+    domain: str,
+    digits: Digits,
+    classifiers: Sequence[str],
+) -> dict[str, float]:
+    """Return accuracies (%) in evaluation mode: the one place where target labels are read."""
+    extractor.eval()
     features = extractor(digits.images)
-    return {
-        name: 100 * (head.predict(features, name) == digits.labels).double().mean().item()
-        for name in ("target", "source")
-    }
-
-
-# ---- Report -----------------------------------------------------------------------------------
-
-
-def mean_and_error(values: list[float]) -> str:
-    """Format the mean and its standard error."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.1f} ± {error:.1f}"
-
-
-def print_table(runs: dict[str, dict[int, Run]], scored: int) -> None:
-    """Print accuracy and time of every run, then means, standard errors and the paired gain."""
-    seeds = list(next(iter(runs.values())))
-    rows = []
-    for seed in [*seeds, "mean"] if len(seeds) > 1 else seeds:
-        for method, by_seed in runs.items():
-            chosen = by_seed.values() if seed == "mean" else [by_seed[seed]]
-            c_t = [run.history[-1]["target"] for run in chosen]
-            c_s = [run.history[-1].get("source", math.nan) for run in chosen]
-            seconds = statistics.mean(run.seconds for run in chosen)
-            c_s_text = "-" if math.isnan(c_s[0]) else mean_and_error(c_s)
-            rows.append((method, str(seed), mean_and_error(c_t), c_s_text, f"{seconds:.1f}"))
-    print(f"\nAccuracy (%) on {scored} handwritten digits after the last epoch")
-    for row in [("method", "seed", "C^t", "C^s", "seconds"), *rows]:
-        print("{:12} {:>5} {:>13} {:>13} {:>9}".format(*row))
-    if len(runs) == 2:
-        before, after = (
-            [run.history[-1]["target"] for run in runs[method].values()] for method in NAMES
-        )
-        gains = [b - a for a, b in zip(before, after, strict=True)]
-        print(f"{'gain':12} {'':5} {mean_and_error(gains):>13}")
-
-
-def write_results(runs: dict[str, dict[int, Run]], settings: dict[str, object], path: Path) -> None:
-    """Write settings and the history of every run as JSON."""
-    results = {
-        method: {
-            str(seed): {"seconds": run.seconds, "epochs": run.history}
-            for seed, run in by_seed.items()
-        }
-        for method, by_seed in runs.items()
-    }
-    versions = {"symloss": symloss.__version__, "torch": torch.__version__}
-    text = json.dumps({"settings": settings, "versions": versions, "results": results}, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def plot_samples(source: Digits, target: Tensor, path: Path) -> None:
-    """Show images of both domains side by side."""
-    figure = Figure(figsize=(6.4, 1.95), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.set_title("Source: printed, labelled", color=BLUE)
-    right.set_title("Target: handwritten, unlabelled", color=ORANGE)
-    for axes, images in ((left, source.images), (right, target)):
-        tiles = np.pad(images[:50, 0].cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
-        axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap="gray_r")
-        axes.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=200)
-
-
-def plot_convergence(runs: dict[str, dict[int, Run]], path: Path) -> None:
-    """Plot the target error of both classifiers over epochs, the paper's Figure 4."""
-    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for method, key, label, colour, style in (
-        ("source-only", "target", "Source only", GREY, "s--"),
-        ("symnets", "target", "SymNets, $C^t$", ORANGE, "o-"),
-        ("symnets", "source", "SymNets, $C^s$", BLUE, "^:"),
-    ):
-        if method in runs:
-            errors = 100 - np.array([[e[key] for e in r.history] for r in runs[method].values()])
-            epochs = np.arange(1, errors.shape[1] + 1)
-            axes.plot(epochs, errors.mean(0), style, color=colour, markersize=5, label=label)
-    seeds = len(next(iter(runs.values())))
-    mean = "" if seeds == 1 else f", mean of {seeds} seeds"
-    axes.set(xlabel=f"Epoch{mean}", ylabel="Error on handwritten digits (%)", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=200)
-
-
-@torch.no_grad()
-def plot_tsne(
-    runs: dict[str, Run], source: Digits, target_images: Tensor, seed: int, path: Path
-) -> None:
-    """Plot a t-SNE of both domains' features for each method, the paper's Figure 3."""
-    figure = Figure(figsize=(3.9 * len(runs), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(runs), squeeze=False)[0]
-    rng = np.random.default_rng(seed)
-    printed, handwritten = (
-        rng.choice(len(images), TSNE_POINTS, replace=False)
-        for images in (source.images, target_images)
-    )
-    images = torch.cat([source.images[printed], target_images[handwritten]])
-    labels = source.labels[printed].cpu().numpy()
-    outline = [withStroke(linewidth=3, foreground="white")]
-    for axes, (method, run) in zip(panels, runs.items(), strict=True):
-        points = TSNE(random_state=seed).fit_transform(run.extractor(images).cpu().numpy())
-        left, right = points[:TSNE_POINTS], points[TSNE_POINTS:]
-        axes.scatter(*left.T, 9, BLUE, marker="o", linewidths=0, label="Printed")
-        axes.scatter(*right.T, 11, ORANGE, marker="x", linewidths=0.8, label="Handwritten")
-        for digit in range(10):
-            x, y = np.median(left[labels == digit], axis=0)
-            text = axes.text(x, y, str(digit), size=13, weight="bold", ha="center", va="center")
-            text.set_path_effects(outline)
-        name, accuracy = NAMES[method], run.history[-1]["target"]
-        axes.set(xticks=[], yticks=[], title=f"{name}: target accuracy {accuracy:.0f} %")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, markerscale=2)
-    figure.savefig(path, dpi=200)
-
-
-# ---- Command line -----------------------------------------------------------------------------
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return an argparse type for whole numbers from ``low`` to ``high``."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {low} to {high}, got {text!r}"
-            )
-        return value
-
-    return convert
-
-
-def learning_rate(text: str) -> float:
-    """Convert a learning rate for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value
-
-
-def usable_device(text: str) -> torch.device:
-    """Convert the name of a device for argparse, if this machine has it."""
-    try:
-        torch.zeros(1, device=text).item()
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise argparse.ArgumentTypeError(
-            f"must be a device of this machine, such as cpu or cuda, got {text!r}"
-        ) from error
-    return torch.device(text)
+    result = {}
+    for name in classifiers:
+        right = (head.predict(features, name) == digits.labels).sum().item()
+        result[f"{domain}_accuracy/C_{name[0]}"] = 100 * (right / len(digits.labels))
+    return result
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -415,74 +165,57 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         parser.add_argument(name, default=default, help=f"{what} (default: {shown})", **options)
 
-    add("--methods", "what to train", list(NAMES), nargs="+", choices=NAMES, metavar="METHOD")
-    add(
-        "--seeds",
-        "seeds of digits, weights, batches",
-        [0],
-        nargs="+",
-        type=whole(0, 2**32 - 1),
-        metavar="N",
-    )
-    add("--epochs", "passes over the printed digits", 10, type=whole(1, 10**6), metavar="N")
-    add("--batch-size", "images of each domain in a batch", 64, type=whole(2, 1797), metavar="N")
-    add("--lr", "learning rate at the start", 0.05, type=learning_rate, metavar="X")
-    add("--device", "such as cpu, cuda, cuda:1 or mps", "cpu", type=usable_device, metavar="NAME")
+    methods, seed, size = list(CLASSIFIERS), whole(0, 2**32 - 1), whole(2, 1797)
+    add("--methods", "what to train", methods, nargs="+", choices=methods, metavar="METHOD")
+    add("--seeds", "seeds of digits, weights, batches", [0], nargs="+", type=seed, metavar="N")
+    add("--epochs", "passes over the printed digits", Recipe.epochs, type=positive, metavar="N")
+    add("--batch-size", "images per domain and step", Recipe.batch_size, type=size, metavar="N")
+    add("--lr", "learning rate at the start", Recipe.lr, type=real(0, above=True), metavar="X")
+    add("--device", "such as cpu, cuda, cuda:1 or mps", "cpu", type=device, metavar="NAME")
     add("--out", "folder for results and pictures", "runs/digits", type=Path, metavar="FOLDER")
     parser.add_argument("--no-plots", action="store_true", help="write results.json only")
-    arguments = parser.parse_args(argv)
-    for name in ("methods", "seeds"):
-        values = getattr(arguments, name)
+    args = parser.parse_args(argv)
+    for name, values in (("methods", args.methods), ("seeds", args.seeds)):
         if len(set(values)) < len(values):
             parser.error(f"argument --{name}: must differ, got {' '.join(map(str, values))}")
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=arguments.out).close()
+        args.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         parser.error(
-            f"argument --out: must be a folder that can be written to, got {arguments.out} "
+            f"argument --out: must be a folder that can be written to, got {args.out} "
             f"({error.strerror})"
         )
-    return arguments
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train every method with every seed, print the table and write the results."""
-    arguments = parse_arguments(argv)
+    args = parse_arguments(argv)
+    recipe = Recipe(args.epochs, args.batch_size, args.lr)
     # The network is too small to gain from threads; one gives the same numbers on any count.
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
-    handwritten = load_handwritten()
-    images = handwritten.images.to(arguments.device)
-    scored = Digits(images[SCORED], handwritten.labels[SCORED].to(arguments.device))
-    score = partial(accuracy, digits=scored)
+    handwritten = load_handwritten().to(args.device)
+    scored = Digits(handwritten.images[SCORED], handwritten.labels[SCORED])
 
-    runs: dict[str, dict[int, Run]] = {method: {} for method in arguments.methods}
-    for seed in arguments.seeds:
-        source = Digits(*(part.to(arguments.device) for part in render_digits(SOURCE_SIZE, seed)))
-        for method in arguments.methods:
-            runs[method][seed] = train(
-                method,
-                source,
-                images,
-                score,
-                seed=seed,
-                epochs=arguments.epochs,
-                batch_size=arguments.batch_size,
-                lr=arguments.lr,
-            )
+    runs = []
+    for seed in args.seeds:
+        source = render_digits(SOURCE_SIZE, seed).to(args.device)
+        for method in args.methods:
+            classifiers = CLASSIFIERS[method]
+            score = partial(accuracies, domain="target", digits=scored, classifiers=classifiers)
+            runs.append(train(method, source, handwritten.images, score, recipe, seed))
 
-    out: Path = arguments.out
     print_table(runs, len(scored.labels))
-    settings = {**vars(arguments), "device": str(arguments.device), "out": str(out)}
-    write_results(runs, settings, out / "results.json")
-    if not arguments.no_plots:
+    write_results(runs, {**asdict(recipe), "device": str(args.device)}, args.out / "results.json")
+    if not args.no_plots:
+        plot_convergence(runs, args.out / "convergence.png")
         # Samples and t-SNE show the last seed.
-        plot_samples(source, images, out / "samples.png")
-        plot_convergence(runs, out / "convergence.png")
-        last = {method: by_seed[seed] for method, by_seed in runs.items()}
-        plot_tsne(last, source, images, seed, out / "tsne.png")
-    print(f"\nResults are in {out}")
+        plot_samples(source.images, handwritten.images, args.out / "samples.png")
+        last = [run for run in runs if run.seed == args.seeds[-1]]
+        plot_tsne(last, source, handwritten.images, args.out / "tsne.png")
+    print(f"\nResults are in {args.out}")
 
 
 if __name__ == "__main__":

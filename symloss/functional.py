@@ -37,6 +37,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from symloss._checks import (
+    check_logits,
+    check_reduction,
+    check_same_categories,
+    checked_labels,
+    halves,
+)
+
 __all__ = [
     "split_logits",
     "source_task",
@@ -68,9 +76,9 @@ def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
         >>> source, target
         (tensor([[1., 2.]]), tensor([[3., 4.]]))
     """
-    _check_logits("logits", logits)
-    half = logits.shape[1] // 2
-    return logits[:, :half], logits[:, half:]
+    check_logits("logits", logits)
+    source, target = logits.chunk(2, dim=1)
+    return source, target
 
 
 def source_task(
@@ -187,14 +195,12 @@ def domain_discrimination(
         >>> domain_discrimination(source, target)  # 2 log 2
         tensor(1.3863)
     """
-    _check_reduction(reduction)
-    source = -F.logsigmoid(_domain_logit("source_logits", source_logits))
-    target = -F.logsigmoid(-_domain_logit("target_logits", target_logits))
-    if source_logits.shape[1] != target_logits.shape[1]:
-        raise ValueError(
-            "source_logits and target_logits must have the same dim 1 (2K), got shapes "
-            f"{tuple(source_logits.shape)} and {tuple(target_logits.shape)}"
-        )
+    check_reduction(reduction)
+    check_logits("source_logits", source_logits)
+    check_logits("target_logits", target_logits)
+    check_same_categories("source_logits", source_logits, "target_logits", target_logits)
+    source = -F.logsigmoid(_domain_logit(source_logits))
+    target = -F.logsigmoid(-_domain_logit(target_logits))
     if reduction == "none":
         return source, target
     return _reduce(source, reduction) + _reduce(target, reduction)
@@ -230,13 +236,17 @@ def category_confusion(
         >>> category_confusion(torch.zeros(1, 4), torch.tensor([0]))  # log 4
         tensor(1.3863)
     """
-    log_p = F.log_softmax(_centred(_checked("source_logits", source_logits)), dim=1)
-    labels = _checked_labels(source_logits, labels, reduction, ignore_index)
-    source, target = (
-        F.nll_loss(half, labels, ignore_index=ignore_index, reduction=reduction)
-        for half in split_logits(log_p)
+    check_reduction(reduction)
+    check_logits("source_logits", source_logits)
+    labels = checked_labels(source_logits, labels, ignore_index)
+    v = halves(source_logits)
+    log_p = v.flatten(1, 2).log_softmax(1).reshape(-1, *v.shape[2:])  # (2N, K, ...)
+    pairs = F.nll_loss(
+        log_p, labels.repeat_interleave(2, 0), ignore_index=ignore_index, reduction=reduction
     )
-    return source / 2 + target / 2
+    if reduction == "none":
+        return (pairs / 2).view(-1, 2, *pairs.shape[1:]).sum(1)
+    return pairs if reduction == "mean" else pairs / 2
 
 
 def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -265,8 +275,10 @@ def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> domain_confusion(torch.zeros(3, 4))  # log 2
         tensor(0.6931)
     """
-    d = _domain_logit("target_logits", target_logits)
-    return _reduce(-(F.logsigmoid(d) + F.logsigmoid(-d)) / 2, reduction)
+    check_reduction(reduction)
+    check_logits("target_logits", target_logits)
+    d = _domain_logit(target_logits)
+    return _reduce(d / 2 - F.logsigmoid(d), reduction)  # for logsigmoid(-d) = logsigmoid(d) - d
 
 
 def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -294,81 +306,33 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> symmetric_entropy(torch.zeros(3, 8))  # log 4
         tensor(1.3863)
     """
-    pairs = torch.stack(split_logits(_centred(_checked("target_logits", target_logits))))
-    log_q = F.log_softmax(pairs.logsumexp(0), dim=1)
+    check_reduction(reduction)
+    check_logits("target_logits", target_logits)
+    source, target = halves(target_logits).unbind(1)
+    top = torch.maximum(source.detach(), target.detach())
+    log_sum = ((source - top).exp_() + (target - top).exp_()).log()
+    log_q = (log_sum + (top - top.amax(1, keepdim=True))).log_softmax(1)
     return _reduce(-(log_q.exp() * log_q).sum(1), reduction)
 
 
 def _task(half: int, logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
-    v = _centred(split_logits(_checked("logits", logits))[half])
-    labels = _checked_labels(logits, labels, reduction, ignore_index)
+    check_reduction(reduction)
+    check_logits("logits", logits)
+    labels = checked_labels(logits, labels, ignore_index)
+    v = halves(logits)[:, half]
     return F.cross_entropy(v, labels, ignore_index=ignore_index, reduction=reduction)
 
 
-def _domain_logit(name: str, logits: Tensor) -> Tensor:
-    # Each half has its own maximum: a common one would round away the lower half.
-    source, target = split_logits(_checked(name, logits))
-    gap = source.detach().amax(1) - target.detach().amax(1)
-    return gap + _centred(source).logsumexp(1) - _centred(target).logsumexp(1)
-
-
-def _centred(logits: Tensor) -> Tensor:
-    # The softmax does not depend on a constant, so the maximum needs no gradient.
-    return logits - logits.detach().amax(1, keepdim=True)
+def _domain_logit(logits: Tensor) -> Tensor:
+    v = halves(logits)
+    # Each half has its own maximum: a common one would round away the lower half. It needs no
+    # gradient, since a and b do not depend on it.
+    top = v.detach().amax(2)
+    log_sum = (v - top.unsqueeze(2)).exp_().sum(2).log()
+    return torch.sub(*log_sum.unbind(1)) + torch.sub(*top.unbind(1))
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    _check_reduction(reduction)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-
-
-def _checked(name: str, logits: Tensor) -> Tensor:
-    _check_logits(name, logits)
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _check_logits(name: str, logits: Tensor) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
-    if not logits.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {logits.dtype}")
-    if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
-        raise ValueError(
-            f"{name} must have shape (N, 2K, ...) with dim 1 even and positive, "
-            f"got {tuple(logits.shape)}"
-        )
-    if logits.numel() == 0:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
-
-
-def _checked_labels(logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
-    _check_reduction(reduction)
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integer, got {labels.dtype}")
-    expected = logits.shape[:1] + logits.shape[2:]
-    if labels.shape != expected:
-        raise ValueError(
-            f"labels must have shape {tuple(expected)} for logits of shape "
-            f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
-        )
-    labels = labels.long()
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        num_classes = logits.shape[1] // 2
-        least, most = (int(label) for label in labels.aminmax())
-        if least < 0 or most >= num_classes:  # seldom, unless some are ignored
-            wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
-            if wrong.numel():
-                raise ValueError(
-                    f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
-                    f"got {int(wrong[0])}"
-                )
-    return labels

@@ -6,13 +6,18 @@ numbers, so the sum of the two players' losses needs one backward, without gradi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
+
+from symloss._checks import check_dtype, check_features, check_positive
+from symloss.functional import split_logits
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 class RoutedLogits(NamedTuple):
@@ -70,7 +75,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     """
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
-    _check_dtype(features)
+    check_features(features)
     for_head = head(features.detach())
     # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
@@ -117,7 +122,7 @@ class SymmetricHead(nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_positive(in_features=in_features, num_classes=num_classes)
+        check_positive(in_features=in_features, num_classes=num_classes)
         super().__init__(in_features, 2 * num_classes, bias=bias, device=device, dtype=dtype)
         self.num_classes = num_classes
 
@@ -166,8 +171,7 @@ class SymmetricHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return joint logits ``(N, 2K)`` of features ``(N, F)``."""
-        self._check(features)
-        return super().forward(features)
+        return F.linear(features, self._weight_for(features), self.bias)
 
     def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K)`` twice, routed as :func:`route` does.
@@ -178,11 +182,11 @@ class SymmetricHead(nn.Linear):
             features: Features ``(N, F)``.
 
         Raises:
-            TypeError: If ``features`` is not a floating-point tensor.
+            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
+                autocast any floating dtype will do.
             ValueError: If it does not have shape ``(N, F)``.
         """
-        self._check(features)
-        return _route(F.linear, features, self.weight, self.bias)
+        return _route(F.linear, features, self._weight_for(features), self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
         """Return the category indices ``(N,)``, int64, that one classifier predicts.
@@ -197,12 +201,41 @@ class SymmetricHead(nn.Linear):
         """
         return _predict(self, features, classifier)
 
-    def _check(self, features: Tensor) -> None:
-        _check_dtype(features)
+    def classifier(self, name: str = "target") -> nn.Linear:
+        r"""Return one classifier by itself, to deploy without symloss.
+
+        .. math:: v^t = W^t f + c^t
+
+        Args:
+            name: ``"target"`` or ``"source"``.
+
+        Returns:
+            An :class:`torch.nn.Linear`, F to K, with a copy of that classifier's parameters.
+
+        Raises:
+            ValueError: If ``name`` is neither.
+
+        Example:
+            >>> head, features = SymmetricHead(8, 3), torch.randn(5, 8)
+            >>> classifier = head.classifier("target")
+            >>> torch.equal(classifier(features).argmax(1), head.predict(features))
+            True
+        """
+        bias = self.bias is not None
+        layer = nn.Linear(self.in_features, self.num_classes, bias, device="meta")
+        return _copy_of_half(self, layer, name)
+
+    def _weight_for(self, features: Tensor) -> Tensor:
+        """Return the weight, once: a parametrization computes it at every look."""
+        check_features(features)
         if features.dim() != 2 or features.shape[1] != self.in_features:
             raise ValueError(
                 f"features must have shape (N, {self.in_features}), got {tuple(features.shape)}"
+                f"{_hint(features, 2)}"
             )
+        weight: Tensor = self.weight
+        check_dtype(features, weight)
+        return weight
 
 
 class SymmetricHead2d(nn.Conv2d):
@@ -242,14 +275,13 @@ class SymmetricHead2d(nn.Conv2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_positive(in_channels=in_channels, num_classes=num_classes)
+        check_positive(in_channels=in_channels, num_classes=num_classes)
         super().__init__(in_channels, 2 * num_classes, 1, bias=bias, device=device, dtype=dtype)
         self.num_classes = num_classes
 
     def forward(self, features: Tensor) -> Tensor:
         """Return joint logits ``(N, 2K, H, W)`` of features ``(N, C, H, W)``."""
-        self._check(features)
-        return super().forward(features)
+        return F.conv2d(features, self._weight_for(features), self.bias)
 
     def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K, H, W)`` twice, routed as :func:`route` does.
@@ -260,11 +292,11 @@ class SymmetricHead2d(nn.Conv2d):
             features: Features ``(N, C, H, W)``.
 
         Raises:
-            TypeError: If ``features`` is not a floating-point tensor.
+            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
+                autocast any floating dtype will do.
             ValueError: If it does not have shape ``(N, C, H, W)``.
         """
-        self._check(features)
-        return _route(F.conv2d, features, self.weight, self.bias)
+        return _route(F.conv2d, features, self._weight_for(features), self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
         """Return the category indices ``(N, H, W)``, int64, that one classifier predicts.
@@ -279,13 +311,39 @@ class SymmetricHead2d(nn.Conv2d):
         """
         return _predict(self, features, classifier)
 
-    def _check(self, features: Tensor) -> None:
-        _check_dtype(features)
+    def classifier(self, name: str = "target") -> nn.Conv2d:
+        r"""Return one classifier by itself, to deploy without symloss.
+
+        .. math:: v^t_{hw} = W^t f_{hw} + c^t
+
+        Args:
+            name: ``"target"`` or ``"source"``.
+
+        Returns:
+            A 1x1 :class:`torch.nn.Conv2d`, C to K, with a copy of that classifier's parameters.
+
+        Raises:
+            ValueError: If ``name`` is neither.
+
+        Example:
+            >>> SymmetricHead2d(16, 5).classifier("target")
+            Conv2d(16, 5, kernel_size=(1, 1), stride=(1, 1))
+        """
+        bias = self.bias is not None
+        layer = nn.Conv2d(self.in_channels, self.num_classes, 1, bias=bias, device="meta")
+        return _copy_of_half(self, layer, name)
+
+    def _weight_for(self, features: Tensor) -> Tensor:
+        """Return the weight, once: a parametrization computes it at every look."""
+        check_features(features)
         if features.dim() != 4 or features.shape[1] != self.in_channels:
             raise ValueError(
                 f"features must have shape (N, {self.in_channels}, H, W), "
-                f"got {tuple(features.shape)}"
+                f"got {tuple(features.shape)}{_hint(features, 4)}"
             )
+        weight: Tensor = self.weight
+        check_dtype(features, weight)
+        return weight
 
 
 def _route(
@@ -299,20 +357,29 @@ def _route(
 
 @torch.no_grad()
 def _predict(head: SymmetricHead | SymmetricHead2d, features: Tensor, classifier: str) -> Tensor:
-    if classifier not in ("target", "source"):
-        raise ValueError(f"classifier must be 'target' or 'source', got {classifier!r}")
+    half = _half(classifier)
     logits: Tensor = head(features)
-    source, target = logits.chunk(2, dim=1)
-    return (target if classifier == "target" else source).argmax(1)
+    return split_logits(logits)[half].argmax(1)
 
 
-def _check_dtype(features: Tensor) -> None:
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        got = features.dtype if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"features must be a floating-point tensor, got {got}")
+def _half(classifier: str) -> int:
+    if classifier not in ("source", "target"):
+        raise ValueError(f"classifier must be 'target' or 'source', got {classifier!r}")
+    return ("source", "target").index(classifier)
 
 
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+def _copy_of_half(head: SymmetricHead | SymmetricHead2d, layer: Layer, classifier: str) -> Layer:
+    half = _half(classifier)
+    layer.weight = nn.Parameter(head.weight.detach().chunk(2)[half].clone())
+    if head.bias is not None:
+        layer.bias = nn.Parameter(head.bias.detach().chunk(2)[half].clone())
+    return layer
+
+
+def _hint(features: Tensor, dims: int) -> str:
+    if features.dim() != dims or features.shape[1] == 0:
+        return ""
+    return (
+        "; if these are a network's logits, take its last layer off, such as "
+        "backbone.fc = torch.nn.Identity()"
+    )

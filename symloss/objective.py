@@ -1,19 +1,11 @@
-r"""The two players' objective, eq. (11), with the gradients in closed form.
+"""The two players' objective, eq. (11): six terms, each with its gradient routed to its player."""
 
-At each position the gradients need three things: the softmax of each half, :math:`p^s` and
-:math:`p^t`, and :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where
-:math:`\partial d / \partial v = [p^s; -p^t]`. So the forward keeps the exponentials of each of the
-four routed tensors (of the one under (8), their logarithms), for (10) :math:`\log q_k + H`, and a
-few numbers per position; the backward is products of them.
-"""
+from typing import NamedTuple
 
-from typing import Any, NamedTuple
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from symloss import functional
+from symloss._checks import check_logits, check_same_categories, checked_labels, checked_lam
+from symloss._closed_form import ExtractorTerms, HeadTerms
 from symloss.heads import RoutedLogits
 
 
@@ -54,27 +46,29 @@ class SymNetLosses(NamedTuple):
         """Return what the head minimises, (5) + (6) + (7), a scalar in nats."""
         return self.source_task + self.target_task + self.domain_discrimination
 
-    def extractor(self, lam: float | Tensor) -> Tensor:
+    def extractor(self, lam: float | Tensor | None = None) -> Tensor:
         """Return what the extractor minimises, (8) + lam ((9) + (10)), a scalar in nats.
 
         Args:
-            lam: λ, in [0, 1] in the paper: a number or a 0-d tensor.
+            lam: λ, in [0, 1] in the paper: a number or a 0-d tensor, finite and at least 0. It
+                has no default; see :func:`symloss.progressive_lambda`.
 
         Raises:
-            ValueError: If ``lam`` is a tensor with dimensions.
+            TypeError: If ``lam`` is missing.
+            ValueError: If ``lam`` is negative, NaN or infinite, or a tensor with dimensions.
         """
-        if isinstance(lam, Tensor) and lam.dim() > 0:
-            raise ValueError(f"lam must be a number or a 0-d tensor, got shape {tuple(lam.shape)}")
+        lam = checked_lam(lam)
         return self.category_confusion + lam * (self.domain_confusion + self.symmetric_entropy)
 
-    def total(self, lam: float | Tensor) -> Tensor:
+    def total(self, lam: float | Tensor | None = None) -> Tensor:
         """Return the sum of both players' losses, for one backward, a scalar in nats.
 
         Args:
-            lam: λ, in [0, 1] in the paper: a number or a 0-d tensor.
+            lam: As in :meth:`extractor`.
 
         Raises:
-            ValueError: If ``lam`` is a tensor with dimensions.
+            TypeError: As :meth:`extractor`.
+            ValueError: As :meth:`extractor`.
         """
         return self.head() + self.extractor(lam)
 
@@ -117,146 +111,33 @@ def symnet_losses(
         >>> symloss.symnet_losses(source, labels, target).total(lam=0.1).backward()
     """
     for name, routed in (("source", source), ("target", target)):
-        if not isinstance(routed, RoutedLogits):
-            raise TypeError(
-                f"{name} must be RoutedLogits, got {type(routed).__name__}; call "
-                "head.route(features), or symloss.route(head, features) for a wrapped head"
-            )
-        functional._check_logits(f"{name}.head", routed.head)
-        functional._check_logits(f"{name}.extractor", routed.extractor)
-        if routed.head.shape != routed.extractor.shape:
-            raise ValueError(
-                f"{name}.head and {name}.extractor must have the same shape, got "
-                f"{tuple(routed.head.shape)} and {tuple(routed.extractor.shape)}"
-            )
-    if source.head.shape[1] != target.head.shape[1]:
-        raise ValueError(
-            "source and target must have the same dim 1 (2K), got shapes "
-            f"{tuple(source.head.shape)} and {tuple(target.head.shape)}"
-        )
-    labels = functional._checked_labels(source.head, labels, "mean", ignore_index)
-    labels = labels.unsqueeze(1).unsqueeze(1)
+        _check_routed(name, routed)
+    check_same_categories("source", source.head, "target", target.head)
+    labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)
     ignored = labels == ignore_index
-    index = labels.masked_fill(ignored, 0).expand(-1, 2, *labels.shape[2:])
-    labelled = index, ignored, labels.numel() - ignored.count_nonzero()  # of (5), (6) and (8)
+    y = labels.masked_fill(ignored, 0).expand(-1, 2, *labels.shape[2:])
+    labelled = y, ignored, labels.numel() - ignored.count_nonzero()  # of (5), (6) and (8)
     return SymNetLosses(
-        *_ClassifierTerms.apply(source.head, target.head, *labelled),
-        *_ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
+        *HeadTerms.apply(source.head, target.head, *labelled),
+        *ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
     )
 
 
-class _ClassifierTerms(torch.autograd.Function):
-    r"""Eqs. (5), (6) and (7), with :math:`e_y` the unit vector of the label.
-
-    .. math::
-
-        \frac{\partial (5)}{\partial v} = [p^s - e_y;\, 0], \quad
-        \frac{\partial (6)}{\partial v} = [0;\, p^t - e_y], \quad
-        \frac{\partial (7)}{\partial v} = \begin{cases}
-            -(1 - \pi)\,[p^s;\, -p^t] & \text{on source} \\
-            \pi\,[p^s;\, -p^t] & \text{on target}
-        \end{cases}
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, source: Tensor, target: Tensor, index: Tensor, ignored: Tensor, count: Tensor
-    ) -> Any:
-        source, target = _halves(_wide(source)), _halves(_wide(target))
-        exp_s, sum_s, d_s, top, log_sum = _softmax(source)
-        exp_t, sum_t, d_t, _, _ = _softmax(target)
-        ctx.save_for_backward(exp_s, sum_s, d_s, exp_t, sum_t, d_t, index, ignored, count)
-        task = (top - source.gather(2, index)).add_(log_sum).masked_fill_(ignored, 0)
-        domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
-        return *(task.flatten(2).sum((0, 2)) / count).unbind(), -domain
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        _refuse_double_backward()
-        exp_s, sum_s, d_s, exp_t, sum_t, d_t, index, ignored, count = ctx.saved_tensors
-        of_halves = torch.stack(grads[:2]).view(2, *[1] * (index.dim() - 2))
-        unit = torch.where(ignored, 0, of_halves / count)
-        wrong_s = _signed(torch.sigmoid(-d_s) * (grads[2] / d_s.numel()))
-        wrong_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
-        grad_s = (exp_s * ((unit - wrong_s) / sum_s)).scatter_add_(2, index, -unit)
-        grad_t = exp_t * (wrong_t / sum_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
-
-
-class _ExtractorTerms(torch.autograd.Function):
-    r"""Eqs. (8), (9) and (10), with :math:`H` the entropy (10) of the position.
-
-    .. math::
-
-        \frac{\partial (8)}{\partial v} = p^{st} - \tfrac{1}{2} [e_y;\, e_y], \quad
-        \frac{\partial (9)}{\partial v} = (\pi - \tfrac{1}{2})\,[p^s;\, -p^t], \quad
-        \frac{\partial (10)}{\partial v_k} = -p^{st}_k (\log q_k + H)
-
-    where :math:`p^{st} = [\pi p^s;\, (1 - \pi) p^t]`, with the same :math:`\log q_k + H` for
-    :math:`v_{k+K}`.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, source: Tensor, target: Tensor, index: Tensor, ignored: Tensor, count: Tensor
-    ) -> Any:
-        log_joint = _halves(_wide(source).log_softmax(1))
-        pair = log_joint.gather(2, index).masked_fill_(ignored, 0)
-        exp_t, sum_t, d_t, _, _ = _softmax(_halves(_wide(target)))
-        signed_d = _signed(d_t)
-        scale = torch.sigmoid(signed_d).div_(sum_t)
-        q = torch.add(*(exp_t * scale).chunk(2, dim=1))
-        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()  # q log q goes to 0 with q
-        entropy = q.mul_(log_q).sum(2, keepdim=True).neg_()
-        certainty = log_q.add_(entropy)
-        ctx.save_for_backward(
-            log_joint, exp_t, scale, sum_t, signed_d, certainty, index, ignored, count
+def _check_routed(name: str, routed: RoutedLogits) -> None:
+    if not isinstance(routed, RoutedLogits):
+        raise TypeError(
+            f"{name} must be RoutedLogits, got {type(routed).__name__}; call "
+            "head.route(features), or symloss.route(head, features) for a wrapped head"
         )
-        return pair.sum() / (-2 * count), -F.logsigmoid(signed_d).mean(), entropy.mean()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        _refuse_double_backward()
-        log_joint, exp_t, scale, sum_t, signed_d, certainty, index, ignored, count = (
-            ctx.saved_tensors
+    check_logits(f"{name}.head", routed.head)
+    check_logits(f"{name}.extractor", routed.extractor)
+    if routed.head is routed.extractor:
+        raise ValueError(
+            f"{name}.head and {name}.extractor must be two tensors, got one, whose gradient would "
+            "reach both players; call head.route(features)"
         )
-        unit = torch.where(ignored, 0, grads[0] / count)
-        grad_s = log_joint.exp().mul_(unit).scatter_add_(2, index, (unit / -2).expand_as(index))
-        slope = torch.tanh(signed_d / 2) * (grads[1] / signed_d.numel())  # tanh(d / 2) = 2 pi - 1
-        grad_t = scale * (grads[2] / (signed_d.numel() / -2)) * certainty
-        grad_t.add_(slope / sum_t).mul_(exp_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
-
-
-# Inside, logits are (N, 2, K, ...), and a number of each half at each position (N, 2, 1, ...).
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _halves(logits: Tensor) -> Tensor:
-    return logits.view(logits.shape[0], 2, -1, *logits.shape[2:])
-
-
-def _softmax(v: Tensor) -> tuple[Tensor, ...]:
-    """Return (e, sum of e, d, max, log of the sum) of each half, where e = exp(v - max)."""
-    top = v.amax(2, keepdim=True)
-    exp = (v - top).exp_()
-    total = exp.sum(2, keepdim=True)
-    log_total = total.log()
-    d = torch.sub(*top.chunk(2, dim=1)).add_(torch.sub(*log_total.chunk(2, dim=1)))
-    return exp, total, d, top, log_total
-
-
-def _signed(x: Tensor) -> Tensor:
-    return torch.cat([x, -x], dim=1)
-
-
-def _refuse_double_backward() -> None:
-    # once_differentiable would drop the second-order terms without a word.
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(
-            "symnet_losses can be differentiated once; for second derivatives take the functions "
-            "of symloss.functional on the fields of RoutedLogits"
+    if routed.head.shape != routed.extractor.shape:
+        raise ValueError(
+            f"{name}.head and {name}.extractor must have the same shape, got "
+            f"{tuple(routed.head.shape)} and {tuple(routed.extractor.shape)}"
         )

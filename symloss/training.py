@@ -1,12 +1,17 @@
 r"""One step for two optimizers, and the paper's schedules (its section 4.1)."""
 
+import inspect
 import math
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from symloss._checks import checked_modules
 
 
 class TwoOptimizerStep:
@@ -20,20 +25,25 @@ class TwoOptimizerStep:
 
     where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. Every
     call adds to the gradients; each :math:`m`-th call unscales and clips them, steps both
-    optimizers, which must not need a closure, and updates the scaler once. The scalar is usually
-    ``losses.total(lam)``, to which terms of your own may be added.
+    optimizers and updates the scaler once. The scalar is usually ``losses.total(lam)``, to which
+    terms of your own may be added. Schedules such as :class:`AnnealedLR` count optimizer steps,
+    not calls: their total is the number of batches divided by :math:`m`.
+
+    After the first cycle's backward it looks once at the gradients and warns (UserWarning) of a
+    player that got none, and of parameters that got one but are in neither optimizer.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
         head: Optimizer of the head's parameters.
         scaler: A :class:`torch.amp.GradScaler` for float16. A player whose gradients are not
-            finite is skipped alone. Where a framework owns the scaler (Accelerate, Lightning),
-            use one optimizer over :func:`parameter_groups` instead of this class.
+            finite is skipped alone.
         max_grad_norm: Largest 2-norm of each player's gradient, above 0; None does not clip.
         accumulate: Number m of calls that one step takes, at least 1.
 
     Raises:
-        TypeError: If ``extractor`` or ``head`` is not an optimizer.
+        TypeError: If ``extractor`` or ``head`` is not an optimizer, needs a closure, or was wrapped
+            by a framework that owns backward and scaler (Accelerate, Lightning): there, use one
+            optimizer over :func:`parameter_groups`.
         ValueError: If the optimizers share a parameter, one has none, ``accumulate`` is below 1,
             or ``max_grad_norm`` is not above 0.
 
@@ -58,17 +68,12 @@ class TwoOptimizerStep:
     ) -> None:
         players = {"extractor": extractor, "head": head}
         for name, optimizer in players.items():
-            if not isinstance(optimizer, Optimizer):
-                raise TypeError(
-                    f"{name} must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
-                )
+            _check_optimizer(name, optimizer)
             if not _parameters(optimizer):
                 raise ValueError(f"{name} must have parameters, got an optimizer without any")
         shared = len(set(_parameters(extractor)) & set(_parameters(head)))
         if shared:
-            raise ValueError(
-                f"extractor and head must not share parameters, got {shared} in both"
-            )
+            raise ValueError(f"extractor and head must not share parameters, got {shared} in both")
         if accumulate < 1 or accumulate % 1:
             raise ValueError(f"accumulate must be a whole number from 1, got {accumulate}")
         if max_grad_norm is not None and not max_grad_norm > 0:
@@ -78,6 +83,7 @@ class TwoOptimizerStep:
         self.max_grad_norm = max_grad_norm
         self.accumulate = accumulate
         self._calls = 0
+        self._looked = False
 
     def __call__(self, loss: Tensor) -> bool:
         """Add the gradient of ``loss / accumulate``; at the end of a cycle, step both optimizers.
@@ -107,7 +113,32 @@ class TwoOptimizerStep:
         calls, self._calls = self._calls + 1, 0
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
         self._calls = calls % self.accumulate
-        return self._calls == 0 and self._step()
+        if self._calls:
+            return False
+        if not self._looked:
+            self._looked = True
+            self._look(loss)
+        return self._step()
+
+    def _look(self, loss: Tensor) -> None:
+        """Warn of what would train silently wrong, as far as gradients tell."""
+        for name, optimizer in self.players.items():
+            # A rank of FSDP may hold empty shards only.
+            held = [p for p in _parameters(optimizer) if p.numel()]
+            if held and all(p.grad is None for p in held):
+                warnings.warn(_NO_GRADIENT[name], stacklevel=3)
+        owned = {id(p) for optimizer in self.players.values() for p in _parameters(optimizer)}
+        lost = [p for p in _leaves(loss) if p.grad is not None and id(p) not in owned]
+        if lost:
+            shapes = ", ".join(str(tuple(p.shape)) for p in lost[:5])
+            more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+            warnings.warn(
+                f"{len(lost)} parameters of the loss are in neither optimizer and will not learn: "
+                f"shapes {shapes}{more}. Perhaps a bottleneck was forgotten: give its parameters "
+                "to the extractor's optimizer. If another optimizer of yours has them, filter this "
+                "warning.",
+                stacklevel=3,
+            )
 
     def _step(self) -> bool:
         players = list(self.players.values())
@@ -201,9 +232,14 @@ class AnnealedLR(LRScheduler):
     with :math:`i` the number of steps taken and :math:`\eta_0` the group's own initial rate. The
     rate is set in closed form, so what another scheduler did to it before is overwritten.
 
+    A step is a step of the optimizer, not a batch: with ``accumulate=m`` in
+    :class:`TwoOptimizerStep`, ``total_steps`` is the number of batches divided by m, and the
+    scheduler is stepped when the call returned True. With the number of batches in its place, the
+    rate would end 2.4 times too high for m = 4.
+
     Args:
         optimizer: Optimizer whose groups are annealed.
-        total_steps: Steps over which p goes from 0 to 1, at least 1.
+        total_steps: Steps of the optimizer over which p goes from 0 to 1, at least 1.
         alpha: α, at least 0, finite.
         beta: β.
 
@@ -239,38 +275,92 @@ class AnnealedLR(LRScheduler):
 
 
 def parameter_groups(
-    extractor: nn.Module, head: nn.Module, lr: float, head_multiplier: float = 10.0
+    pretrained: nn.Module | list[nn.Module],
+    new: nn.Module | list[nn.Module],
+    lr: float,
+    multiplier: float = 10.0,
 ) -> list[dict[str, Any]]:
-    r"""Parameter groups for people who keep one optimizer (section 4.1).
+    r"""Parameter groups in which new layers learn faster than pretrained ones (section 4.1).
 
-    .. math:: \eta_G = \eta, \qquad \eta_C = \mathrm{head\_multiplier} \cdot \eta
+    .. math:: \eta_{pretrained} = \eta, \qquad \eta_{new} = \mathrm{multiplier} \cdot \eta
 
     Args:
-        extractor: Module that learns at ``lr``.
-        head: Module that learns at ``head_multiplier * lr``.
-        lr: Learning rate η of the extractor, above 0.
-        head_multiplier: Ratio of the two learning rates, above 0; 10 in the paper.
+        pretrained: A module, or a list of modules, that learns at ``lr``: the backbone.
+        new: What learns at ``multiplier * lr``: the head, and a bottleneck if there is one.
+        lr: Learning rate η of what is pretrained, above 0.
+        multiplier: Ratio of the two learning rates, above 0; 10 in the paper.
 
     Returns:
-        Two groups, extractor first, for any optimizer of :mod:`torch.optim`.
+        Two groups, pretrained first, for any optimizer of :mod:`torch.optim`.
 
     Raises:
-        ValueError: If ``lr`` or ``head_multiplier`` is not above 0.
+        TypeError: If ``pretrained`` or ``new`` is not a module or a list of modules.
+        ValueError: If one has no parameters, or ``lr`` or ``multiplier`` is not above 0.
 
     Example:
-        >>> groups = parameter_groups(nn.Linear(4, 3), nn.Linear(3, 2), lr=0.001)
+        >>> backbone, bottleneck, head = nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2)
+        >>> groups = parameter_groups(backbone, [bottleneck, head], lr=0.001)
         >>> [group["lr"] for group in groups]
         [0.001, 0.01]
         >>> optimizer = torch.optim.SGD(groups, lr=0.001, momentum=0.9)
     """
-    for name, value in (("lr", lr), ("head_multiplier", head_multiplier)):
+    for name, value in (("lr", lr), ("multiplier", multiplier)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
     return [
-        {"params": list(extractor.parameters()), "lr": lr},
-        {"params": list(head.parameters()), "lr": lr * head_multiplier},
+        {"params": list(checked_modules("pretrained", pretrained).parameters()), "lr": lr},
+        {"params": list(checked_modules("new", new).parameters()), "lr": lr * multiplier},
     ]
+
+
+_NO_GRADIENT = {
+    "extractor": (
+        "no parameter of the extractor's optimizer got a gradient: the backbone is frozen, or "
+        "the features were made under torch.no_grad() or read from a file, so nothing is adapted. "
+        "Let the backbone learn; on fixed features, let a bottleneck be the extractor."
+    ),
+    "head": (
+        "no parameter of the head's optimizer got a gradient, so the classifiers do not learn: "
+        "give it the parameters of the head that made the logits, with requires_grad=True, and "
+        "take the logits from head.route(features)."
+    ),
+}
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _check_optimizer(name: str, optimizer: object) -> None:
+    kind = type(optimizer).__name__
+    instead = (
+        "use one optimizer over symloss.parameter_groups(backbone, head, lr) and the framework's "
+        "own backward on losses.total(lam)"
+    )
+    if isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        raise TypeError(
+            f"{name} must be a plain torch.optim.Optimizer, got {kind}, which wraps one and owns "
+            f"the step; {instead}"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name} must be a torch.optim.Optimizer, got {kind}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{name} must step without a closure, got {kind}; use SGD, Adam or another optimizer "
+            "whose step() takes no arguments"
+        )
+
+
+def _leaves(loss: Tensor) -> Iterator[nn.Parameter]:
+    """Yield the parameters that the loss was computed from."""
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of AccumulateGrad
+        if isinstance(leaf, nn.Parameter):
+            yield leaf
+        nodes += [after for after, _ in node.next_functions]

@@ -312,6 +312,17 @@ def test_dense_equals_flattened(name, shape):
 
 
 @pytest.mark.parametrize("name", LABELLED + UNLABELLED)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_memory_layout_does_not_matter(name, reduction):
+    logits, labels = draw((2, 6, 3, 4))
+    other = logits.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        call(name, other, labels, reduction=reduction),
+        call(name, logits, labels, reduction=reduction),
+    )
+
+
+@pytest.mark.parametrize("name", LABELLED + UNLABELLED)
 def test_reductions_agree(name):
     logits, labels = draw((3, 6, 5))
     each = call(name, logits, labels, reduction="none")

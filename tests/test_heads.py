@@ -164,6 +164,40 @@ def test_unknown_classifier(kind):
         make().predict(torch.randn(shape), classifier="both")
 
 
+# Deploying one classifier
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_classifier_by_itself_is_a_plain_copy_of_its_half(kind, dtype, bias):
+    make, shape = HEADS[kind]
+    head, features = make(bias=bias, dtype=dtype), torch.randn(shape, dtype=dtype)
+    for name, logits in zip(("source", "target"), head(features).chunk(2, dim=1), strict=True):
+        layer = head.classifier(name)
+        assert type(layer) is (nn.Linear if kind == "linear" else nn.Conv2d)
+        assert (layer.bias is not None) == bias
+        torch.testing.assert_close(layer(features), logits)
+        assert torch.equal(layer(features).argmax(1), head.predict(features, name))
+        before = head.weight.detach().clone()
+        nn.init.zeros_(layer.weight)
+        assert torch.equal(head.weight, before)
+    with pytest.raises(ValueError, match="classifier must be 'target' or 'source', got 'both'"):
+        head.classifier("both")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of shapes
+@pytest.mark.parametrize("kind", HEADS)
+def test_export_and_trace_take_a_head(kind):
+    make, shape = HEADS[kind]
+    head, features = make(), torch.randn(shape)
+    exported = torch.export.export(head, (features,)).module()
+    traced = torch.jit.trace(head, features)
+    for deployed in (exported, traced):
+        torch.testing.assert_close(deployed(features), head(features))
+
+
 # Adopting classifiers
 
 

@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST_BLOCK = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
 
 
@@ -25,3 +27,12 @@ def test_the_wiring_example_trains_and_predicts():
     exec(FIRST_BLOCK, names)
     assert names["accuracy"] > 0.9
     assert not backbone.training
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
+)
+def test_ci_runs_the_command_that_the_readme_gives(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    commands = [line.strip().removeprefix("- run: ") for line in lines]
+    assert 'pip install -e ".[dev]" && pytest' in commands

@@ -164,21 +164,25 @@ def test_a_player_without_gradients_is_left_alone(grad_scaler):
     before = weights(extractor)
     x_s, y_s, _ = batch(0)
     loss = symloss.functional.source_task(head.route(extractor(x_s)).head, y_s)
-    assert step(loss) is True
+    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+        assert step(loss) is True
     assert_equal(weights(extractor), before)
 
 
 def test_a_loss_that_reaches_no_player_steps_nothing():
     extractor, head = modules()
     step = symloss.TwoOptimizerStep(**optimizers(extractor, head), scaler=scaler())
-    assert step(torch.ones((), requires_grad=True)) is False
+    with pytest.warns(UserWarning, match="got a gradient") as caught:
+        assert step(torch.ones((), requires_grad=True)) is False
+    assert len(caught) == 2
 
 
 def test_schedulers_follow_a_player_that_the_loss_does_not_reach():
     extractor, head = modules()
     players = optimizers(extractor, head)
     schedule = symloss.AnnealedLR(players["extractor"], total_steps=5)
-    assert symloss.TwoOptimizerStep(**players)(head.weight.sum()) is True
+    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+        assert symloss.TwoOptimizerStep(**players)(head.weight.sum()) is True
     schedule.step()  # torch warns here if the optimizer was not stepped
 
 
@@ -429,7 +433,17 @@ def test_parameter_groups_in_one_optimizer_equal_two_optimizers():
     assert_equal(weights(extractor, head), weights(*plain))
 
 
-@pytest.mark.parametrize("argument", ["lr", "head_multiplier"])
+def test_parameter_groups_take_lists_of_modules_and_count_a_shared_one_once():
+    extractor, head = modules()
+    bottleneck = nn.Linear(2, 2)
+    groups = symloss.parameter_groups(extractor, [bottleneck, head, head], lr=0.01, multiplier=4)
+    expected = [[*extractor.parameters()], [*bottleneck.parameters(), *head.parameters()]]
+    for group, parameters in zip(groups, expected, strict=True):
+        assert [id(p) for p in group["params"]] == [id(p) for p in parameters]
+    assert [group["lr"] for group in groups] == [0.01, 0.04]
+
+
+@pytest.mark.parametrize("argument", ["lr", "multiplier"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
 def test_rates_must_be_positive(argument, value):
     options = {"lr": 0.1} | {argument: value}

@@ -19,7 +19,7 @@ import losses
 import timing
 
 CPU = torch.device("cpu")
-ROWS = ["straightforward", "symloss"]
+ROWS = ["straightforward", "functional, composed", "symloss"]
 SETTINGS = Namespace(
     backbone="tiny",
     batch_size=3,

@@ -1,5 +1,5 @@
-import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,62 +7,138 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import train_digits
+from digits import pictures
+from digits.data import Digits, load_handwritten, render_digits
 from PIL import Image
+from train_digits import Recipe
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_digits.py"
+import symloss
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "train_digits.py"
 QUICK = ["--epochs", "1", "--batch-size", "64"]
 
 
 @pytest.fixture
-def digits(monkeypatch):
-    spec = importlib.util.spec_from_file_location("train_digits", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SOURCE_SIZE", 320)
-    monkeypatch.setattr(module, "TSNE_POINTS", 60)
+def main(monkeypatch):
+    """The script's main, with fewer printed digits and smaller pictures."""
+    monkeypatch.setattr(train_digits, "SOURCE_SIZE", 320)
+    monkeypatch.setattr(pictures, "TSNE_POINTS", 60)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield module
+    yield train_digits.main
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """A list that takes up every run that the script trains."""
+    runs, train = [], train_digits.train
+
+    def record(*args):
+        runs.append(train(*args))
+        return runs[-1]
+
+    monkeypatch.setattr(train_digits, "train", record)
+    return runs
+
+
 def results(folder):
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
+    """The runs in results.json by (method, seed)."""
+    saved = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
+    return {(method, seed): run for method, seeds in saved.items() for seed, run in seeds.items()}
 
 
 def epochs(folder):
-    return {
-        (method, seed): run["epochs"]
-        for method, seeds in results(folder).items()
-        for seed, run in seeds.items()
-    }
+    return {key: run["epochs"] for key, run in results(folder).items()}
 
 
-def test_all_files_and_the_table(digits, tmp_path, capsys):
-    digits.main([*QUICK, "--epochs", "2", "--seeds", "3", "4", "--out", str(tmp_path)])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "results.json",
-        "samples.png",
-        "convergence.png",
-        "tsne.png",
-    }
+def equal(first, second):
+    """Whether two modules hold the same parameters and buffers."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_all_pictures_are_drawn(main, tmp_path):
+    main([*QUICK, "--seeds", "3", "4", "--out", str(tmp_path)])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"results.json", "samples.png", "convergence.png", "tsne.png"}
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as image:
             image.load()
             assert min(image.size) > 300
             assert np.asarray(image.convert("L")).std() > 5
-    saved = epochs(tmp_path)
-    assert set(saved) == {(m, s) for m in ("source-only", "symnets") for s in ("3", "4")}
-    assert all(len(history) == 2 for history in saved.values())
-    assert all(0 <= e[k] <= 100 for h in saved.values() for e in h for k in e if k != "loss")
 
+
+def test_results_name_every_accuracy(main, tmp_path):
+    main([*QUICK, "--epochs", "2", "--seeds", "3", "4", "--no-plots", "--out", str(tmp_path)])
+    saved = results(tmp_path)
+    assert set(saved) == {(m, s) for m in ("source-only", "symnets") for s in ("3", "4")}
+    names = {
+        "source-only": ({"target_accuracy/C_t"}, {"source_accuracy/C_t"}),
+        "symnets": ({"target_accuracy/C_t", "target_accuracy/C_s"}, {"source_accuracy/C_s"}),
+    }
+    for (method, _), run in saved.items():
+        target, source = names[method]
+        assert len(run["epochs"]) == 2
+        assert all(set(epoch) == {"loss"} | target for epoch in run["epochs"])
+        assert set(run["final"]) == target | source
+        assert all(0 <= value <= 100 for value in run["final"].values())
+        assert all(run["final"][name] == run["epochs"][-1][name] for name in target)
+
+
+def test_the_table_shows_the_numbers_of_the_file(main, tmp_path, capsys):
+    main([*QUICK, "--seeds", "3", "4", "--no-plots", "--out", str(tmp_path)])
     table = capsys.readouterr().out
-    final = {key: history[-1]["target"] for key, history in saved.items()}
-    gains = [final["symnets", s] - final["source-only", s] for s in ("3", "4")]
+    final = {key: run["final"] for key, run in results(tmp_path).items()}
+    for accuracies in final.values():
+        assert all(f" {accuracy:.1f} " in table for accuracy in accuracies.values())
+    gains = [
+        final["symnets", s]["target_accuracy/C_t"] - final["source-only", s]["target_accuracy/C_t"]
+        for s in ("3", "4")
+    ]
     error = abs(gains[0] - gains[1]) / 2  # the standard error of two numbers
     assert f"{sum(gains) / 2:.1f} ± {error:.1f}" in table.splitlines()[-3]
-    for accuracy in final.values():
-        assert f" {accuracy:.1f} " in table
+
+
+def test_accuracies_are_of_the_final_network_in_evaluation_mode(main, trained, tmp_path):
+    main([*QUICK, "--seeds", "3", "--no-plots", "--out", str(tmp_path)])
+    handwritten = load_handwritten()
+    domains = {
+        "source": render_digits(320, seed=3),
+        "target": Digits(handwritten.images[1::2], handwritten.labels[1::2]),
+    }
+    for run in trained:
+        run.extractor.eval()
+        for name, accuracy in run.final.items():
+            images, labels = domains[name.split("_")[0]]
+            with torch.no_grad():
+                logits = run.head(run.extractor(images))
+            answers = logits[:, {"C_s": slice(0, 10), "C_t": slice(10, 20)}[name.split("/")[1]]]
+            right = sum(answers.argmax(1) == labels).item()
+            assert accuracy == pytest.approx(100 * right / len(labels)), (run.method, name)
+
+
+def test_c_t_and_c_s_are_not_confused():
+    head = symloss.SymmetricHead(3, 10)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.bias[[2, 10 + 7]] = 1.0  # C^s says 2, C^t says 7
+    digits = Digits(torch.zeros(10, 3), torch.tensor([2, 2, 2, 7, 7, 7, 7, 7, 0, 1]))
+    found = train_digits.accuracies(
+        torch.nn.Identity(), head, "target", digits, ("source", "target")
+    )
+    assert found == pytest.approx({"target_accuracy/C_s": 30, "target_accuracy/C_t": 50})
+
+
+def test_scoring_leaves_batch_norm_alone():
+    extractor = train_digits.build_extractor().train()
+    before = [buffer.clone() for buffer in extractor.buffers()]
+    head = symloss.SymmetricHead(train_digits.FEATURES, 10)
+    train_digits.accuracies(extractor, head, "source", render_digits(20, seed=0), ("source",))
+    assert all(torch.equal(a, b) for a, b in zip(before, extractor.buffers(), strict=True))
 
 
 def test_runs_as_a_script_from_another_folder(tmp_path):
@@ -75,93 +151,68 @@ def test_runs_as_a_script_from_another_folder(tmp_path):
     assert (tmp_path / "runs" / "digits" / "tsne.png").is_file()
 
 
-def test_same_seed_same_numbers_other_seed_other_numbers(digits, tmp_path):
+def test_same_seed_same_numbers_other_seed_other_numbers(main, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         out = str(tmp_path / folder)
-        digits.main([*QUICK, "--seeds", str(seed), "--out", out, "--no-plots"])
+        main([*QUICK, "--seeds", str(seed), "--out", out, "--no-plots"])
     assert epochs(tmp_path / "a") == epochs(tmp_path / "b")
     first, other = (epochs(tmp_path / folder) for folder in ("a", "c"))
     assert first["symnets", "0"][-1]["loss"] != other["symnets", "1"][-1]["loss"]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["results.json"]
 
 
-def test_a_seed_gives_the_same_numbers_alone_and_after_others(digits, tmp_path):
+def test_a_seed_gives_the_same_numbers_alone_and_after_others(main, tmp_path):
     for folder, options in (("a", ["--seeds", "5", "6"]), ("b", ["--seeds", "6"])):
-        digits.main([*QUICK, *options, "--out", str(tmp_path / folder), "--no-plots"])
+        main([*QUICK, *options, "--out", str(tmp_path / folder), "--no-plots"])
     together, alone = epochs(tmp_path / "a"), epochs(tmp_path / "b")
     assert all(together[key] == alone[key] for key in alone)
 
 
-def test_target_labels_do_not_reach_training(digits, tmp_path, monkeypatch):
-    trained, load, train = [], digits.load_handwritten, digits.train
-    monkeypatch.setattr(
-        digits,
-        "train",
-        lambda *args, **kwargs: trained.append(train(*args, **kwargs)) or trained[-1],
-    )
+def test_target_labels_do_not_reach_training(main, trained, tmp_path, monkeypatch):
     arguments = [*QUICK, "--epochs", "2", "--no-plots", "--out", str(tmp_path)]
-    digits.main(arguments)
-    handwritten = load()
-    shuffled = handwritten.labels[torch.randperm(len(handwritten.labels))]
-    monkeypatch.setattr(digits, "load_handwritten", lambda: handwritten._replace(labels=shuffled))
-    digits.main(arguments)
+    main(arguments)
+    images, labels = load_handwritten()
+    shuffled = Digits(images, labels[torch.randperm(len(labels))])
+    monkeypatch.setattr(train_digits, "load_handwritten", lambda: shuffled)
+    main(arguments)
 
     for honest, blind in zip(trained[:2], trained[2:], strict=True):
-        for name in ("extractor", "head"):
-            expected, got = (getattr(run, name).state_dict() for run in (honest, blind))
-            for key, tensor in expected.items():
-                assert torch.equal(tensor, got[key]), (name, key)
+        assert equal(honest.extractor, blind.extractor)
+        assert equal(honest.head, blind.head)
         assert [e["loss"] for e in honest.history] == [e["loss"] for e in blind.history]
-        assert honest.history[-1]["target"] != blind.history[-1]["target"]
+        assert honest.final["target_accuracy/C_t"] != blind.final["target_accuracy/C_t"]
 
 
-def test_source_only_uses_no_target_image(digits):
-    source = digits.render_digits(200, seed=0)
-    images = digits.load_handwritten().images
-    options = {"seed": 0, "epochs": 1, "batch_size": 50, "lr": 0.05}
+def test_source_only_uses_no_target_image():
+    source, images = render_digits(200, seed=0), load_handwritten().images
+    recipe = Recipe(epochs=1, batch_size=50)
     first, second = (
-        digits.train(
-            "source-only", source, target, lambda *_: {"target": 0.0, "source": 0.0}, **options
+        train_digits.train(
+            "source-only", source, target, lambda *_: {"target_accuracy/C_t": 0.0}, recipe, 0
         )
         for target in (images, torch.rand_like(images))
     )
-    for key, tensor in first.extractor.state_dict().items():
-        assert torch.equal(tensor, second.extractor.state_dict()[key]), key
+    assert equal(first.extractor, second.extractor)
 
 
-def test_rendered_digits(digits):
-    first, same, other = (digits.render_digits(300, seed) for seed in (7, 7, 8))
-    assert first.images.shape == (300, 1, 8, 8)
-    assert first.images.dtype == torch.float32
-    assert torch.bincount(first.labels).tolist() == [30] * 10
-    counts = first.images * 16
-    assert torch.equal(counts, counts.round())
-    assert counts.min() == 0
-    assert counts.max() == 16
-    assert (first.images.flatten(1).mean(1) > 0.08).all()  # no digit is lost
-    assert torch.equal(first.images, same.images)
-    assert torch.equal(first.labels, same.labels)
-    assert not torch.equal(first.images, other.images)
+def test_half_of_the_handwritten_digits_are_scored():
+    assert len(load_handwritten().labels[train_digits.SCORED]) == 898
 
 
-def test_rendered_digits_can_be_told_apart(digits):
-    train, test = (digits.render_digits(n, seed) for n, seed in ((2000, 0), (300, 1)))
-    nearest = torch.cdist(test.images.flatten(1), train.images.flatten(1)).argmin(1)
-    assert (train.labels[nearest] == test.labels).double().mean() > 0.9
-
-
-def test_handwritten_digits_are_the_1797_of_scikit_learn(digits):
-    handwritten = digits.load_handwritten()
-    assert handwritten.images.shape == (1797, 1, 8, 8)
-    assert handwritten.images.max() == 1
-    assert len(handwritten.labels[digits.SCORED]) == 898
-
-
-def test_batches_drop_the_incomplete_one(digits):
-    stream = digits.batches(10, 4, seed=0)
+def test_batches_drop_the_incomplete_one():
+    stream = train_digits.batches(10, 4, seed=0)
     for _ in range(3):
         epoch = torch.cat([next(stream), next(stream)])
         assert len(set(epoch.tolist())) == 8
+
+
+def test_the_tutorial_quotes_the_script():
+    page = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
+    code = [block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "head" in block]
+    assert len(code) == 2
+    script = {line.strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines()}
+    for line in "".join(code).splitlines():
+        assert line == "..." or line.strip() in script, line
 
 
 @pytest.mark.parametrize(
@@ -190,10 +241,10 @@ def test_batches_drop_the_incomplete_one(digits):
         ("--out", ["/proc/nothing"]),
     ],
 )
-def test_a_wrong_value_gets_one_line(digits, capsys, tmp_path, monkeypatch, option, values):
+def test_a_wrong_value_gets_one_line(main, capsys, tmp_path, monkeypatch, option, values):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as error:
-        digits.main([option, *values])
+        main([option, *values])
     assert error.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     message = [line for line in lines if "error:" in line]
@@ -204,14 +255,14 @@ def test_a_wrong_value_gets_one_line(digits, capsys, tmp_path, monkeypatch, opti
     assert not list(tmp_path.iterdir())
 
 
-def test_divergence_gets_one_line(digits, tmp_path):
+def test_divergence_gets_one_line(main, tmp_path):
     with pytest.raises(SystemExit, match="smaller --lr"):
-        digits.main([*QUICK, "--lr", "1e30", "--out", str(tmp_path)])
+        main([*QUICK, "--lr", "1e30", "--out", str(tmp_path)])
 
 
-def test_help_shows_every_default(digits, capsys):
+def test_help_shows_every_default(main, capsys):
     with pytest.raises(SystemExit) as error:
-        digits.main(["--help"])
+        main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
     for default in ("0.05", "64", "runs/digits", "cpu"):

@@ -1,0 +1,98 @@
+"""What a run leaves behind: the table on the screen and results.json."""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import symloss
+
+COLUMNS = (
+    "target_accuracy/C_t",
+    "target_accuracy/C_s",
+    "source_accuracy/C_t",
+    "source_accuracy/C_s",
+)
+ROW = "{:12} {:>5} {:>12} {:>12} {:>12} {:>12} {:>8}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network with its loss and accuracies (%).
+
+    An accuracy's name says on which domain and of which classifier: ``target_accuracy/C_s`` is
+    that of C^s on the target. ``history`` has an entry per epoch, with ``"loss"``; ``final`` has
+    the accuracies after the last one, those on the source's training images included.
+    """
+
+    method: str
+    seed: int
+    extractor: nn.Module
+    head: symloss.SymmetricHead
+    history: list[dict[str, float]]
+    final: dict[str, float]
+    seconds: float
+
+
+def print_table(runs: list[Run], scored: int) -> None:
+    """Print every run, then means, standard errors and the paired gain.
+
+    ``scored`` is the number of target images that the accuracy was measured on.
+    """
+    print(f"\nAccuracy (%) after the last epoch, on {scored} handwritten digits (target)")
+    print("and on the printed training digits (source)")
+    print(ROW.format("method", "seed", *map(short, COLUMNS), "seconds"))
+    for run in runs:
+        print_row(run.method, str(run.seed), [run])
+    methods = {run.method: [r for r in runs if r.method == run.method] for run in runs}
+    if len(runs) > len(methods):
+        for method, same in methods.items():
+            print_row(method, "mean", same)
+    if len(methods) == 2:
+        after, before = (
+            [run.final["target_accuracy/C_t"] for run in methods[m]]
+            for m in ("symnets", "source-only")
+        )
+        gains = [a - b for a, b in zip(after, before, strict=True)]
+        print(ROW.format("gain", "", mean_and_error(gains), *[""] * 4).rstrip())
+
+
+def short(accuracy: str) -> str:
+    """Shorten an accuracy's name for the head of a column."""
+    return accuracy.replace("_accuracy/", " ")
+
+
+def print_row(method: str, seed: str, runs: list[Run]) -> None:
+    """Print a row of the table: the mean of runs of one method."""
+    cells = [
+        mean_and_error([run.final[name] for run in runs]) if name in runs[0].final else "-"
+        for name in COLUMNS
+    ]
+    seconds = statistics.mean(run.seconds for run in runs)
+    print(ROW.format(method, seed, *cells, f"{seconds:.1f}"))
+
+
+def mean_and_error(values: list[float]) -> str:
+    """Format the mean and its standard error."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.mean(values):.1f} ± {error:.1f}"
+
+
+def write_results(runs: list[Run], settings: dict[str, object], path: Path) -> None:
+    """Write settings, versions and the accuracies of every run as JSON."""
+    results: dict[str, dict[str, object]] = {}
+    for run in runs:
+        results.setdefault(run.method, {})[str(run.seed)] = {
+            "seconds": run.seconds,
+            "final": run.final,
+            "epochs": run.history,
+        }
+    versions = {"symloss": symloss.__version__, "torch": torch.__version__}
+    text = json.dumps({"settings": settings, "versions": versions, "results": results}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")

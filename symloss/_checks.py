@@ -1,0 +1,133 @@
+"""Argument checks that all floors share. Values are looked at where that waits for no device."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether values can be checked: on the CPU, and outside ``torch.compile``."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError unless every size is at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError unless ``reduction`` is one of the three."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def check_logits(name: str, logits: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``logits`` are joint logits ``(N, 2K, ...)``."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {logits.dtype}")
+    if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
+        raise ValueError(
+            f"{name} must have shape (N, 2K, ...) with dim 1 even and positive, "
+            f"got {tuple(logits.shape)}"
+        )
+    if logits.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
+
+
+def check_same_categories(
+    source_name: str, source: Tensor, target_name: str, target: Tensor
+) -> None:
+    """Raise ValueError unless both have the same 2K."""
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(
+            f"{source_name} and {target_name} must have the same dim 1 (2K), got shapes "
+            f"{tuple(source.shape)} and {tuple(target.shape)}"
+        )
+
+
+def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Return labels ``(N, ...)`` as int64, each a category of ``logits`` or ``ignore_index``."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integer, got {labels.dtype}")
+    expected = logits.shape[:1] + logits.shape[2:]
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels must have shape {tuple(expected)} for logits of shape "
+            f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
+    labels = labels.long()
+    if readable(labels):
+        num_classes = logits.shape[1] // 2
+        least, most = (int(label) for label in labels.aminmax())
+        if least < 0 or most >= num_classes:  # seldom, unless some are ignored
+            wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
+            if wrong.numel():
+                raise ValueError(
+                    f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
+                    f"got {int(wrong[0])}"
+                )
+    return labels
+
+
+def halves(logits: Tensor) -> Tensor:
+    """Return joint logits as ``(N, 2, K, ...)``, source first; in float32, or as float64."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.view(logits.shape[0], 2, -1, *logits.shape[2:])
+
+
+def check_features(features: Tensor) -> None:
+    """Raise TypeError unless ``features`` is a floating-point tensor."""
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        got = features.dtype if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features must be a floating-point tensor, got {got}")
+
+
+def check_dtype(features: Tensor, weight: Tensor) -> None:
+    """Raise TypeError where features and weight have two dtypes and nothing casts them."""
+    if features.dtype == weight.dtype or torch.is_autocast_enabled(features.device.type):
+        return
+    raise TypeError(
+        f"features must have the head's dtype, {weight.dtype}, got {features.dtype}; run the head "
+        f"under torch.autocast, or convert one of them: features.to({weight.dtype})"
+    )
+
+
+def checked_lam(lam: float | Tensor | None) -> float | Tensor:
+    """Return λ, a finite number or 0-d tensor from 0."""
+    if lam is None:
+        raise TypeError(
+            "lam is missing: pass λ, such as lam=symloss.progressive_lambda(i / total), or "
+            "lam=1.0 for a constant weight"
+        )
+    if isinstance(lam, Tensor):
+        if lam.dim() > 0:
+            raise ValueError(f"lam must be a number or a 0-d tensor, got shape {tuple(lam.shape)}")
+        if not readable(lam):
+            return lam
+    elif torch.compiler.is_compiling():
+        return lam
+    value = float(lam)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"lam must be finite and at least 0, got {value}")
+    return lam
+
+
+def checked_modules(name: str, modules: nn.Module | list[nn.Module]) -> nn.ModuleList:
+    """Return one module or a list of them as a list that has parameters."""
+    listed = [modules] if isinstance(modules, nn.Module) else modules
+    if not isinstance(listed, list | tuple) or not all(isinstance(m, nn.Module) for m in listed):
+        raise TypeError(
+            f"{name} must be a torch.nn.Module or a list of modules, got "
+            f"{type(modules).__name__}; pass the module itself, not its parameters"
+        )
+    found = nn.ModuleList(listed)
+    if next(found.parameters(), None) is None:
+        raise ValueError(f"{name} must have parameters, got none")
+    return found

@@ -1,0 +1,121 @@
+r"""The six terms of eq. (11) with their gradients in closed form, one Function for each player.
+
+At each position the gradients need the softmax of each half, :math:`p^s` and :math:`p^t`, and
+:math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where :math:`\partial d / \partial v =
+[p^s; -p^t]`. Each softmax is kept as :math:`p = e / z`, with :math:`e` the exponentials of the
+logits less their maximum and :math:`z` the sum of :math:`e`.
+
+Inside, logits are ``(N, 2, K, ...)``, and a number of each half at each position is
+``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symloss._checks import halves
+
+
+class HeadTerms(torch.autograd.Function):
+    r"""Eqs. (5), (6) and (7), with :math:`e_y` the unit vector of the label.
+
+    .. math::
+
+        \frac{\partial (5)}{\partial v} = [p^s - e_y;\, 0], \quad
+        \frac{\partial (6)}{\partial v} = [0;\, p^t - e_y], \quad
+        \frac{\partial (7)}{\partial v} = \begin{cases}
+            -(1 - \pi)\,[p^s;\, -p^t] & \text{on source} \\
+            \pi\,[p^s;\, -p^t] & \text{on target}
+        \end{cases}
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        v_s, v_t = halves(source), halves(target)
+        e_s, z_s, d_s, top_s, log_z_s = _softmax(v_s)
+        e_t, z_t, d_t, _, _ = _softmax(v_t)
+        ctx.save_for_backward(e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count)
+        task = (top_s - v_s.gather(2, y)).add_(log_z_s).masked_fill_(ignored, 0)
+        domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
+        return *(task.flatten(2).sum((0, 2)) / count).unbind(), -domain
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        _refuse_double_backward()
+        e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count = ctx.saved_tensors
+        grad_task = torch.stack(grads[:2]).view(2, *[1] * (y.dim() - 2))
+        unit = torch.where(ignored, 0, grad_task / count)
+        not_pi_s = _signed(torch.sigmoid(-d_s) * (grads[2] / d_s.numel()))
+        pi_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
+        grad_s = (e_s * ((unit - not_pi_s) / z_s)).scatter_add_(2, y, -unit)
+        grad_t = e_t * (pi_t / z_t)
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+
+
+class ExtractorTerms(torch.autograd.Function):
+    r"""Eqs. (8), (9) and (10), with :math:`H` the entropy (10) of the position.
+
+    .. math::
+
+        \frac{\partial (8)}{\partial v} = p^{st} - \tfrac{1}{2} [e_y;\, e_y], \quad
+        \frac{\partial (9)}{\partial v} = (\pi - \tfrac{1}{2})\,[p^s;\, -p^t], \quad
+        \frac{\partial (10)}{\partial v_k} = -p^{st}_k (\log q_k + H)
+
+    where :math:`p^{st} = [\pi p^s;\, (1 - \pi) p^t]`, with the same :math:`\log q_k + H` for
+    :math:`v_{k+K}`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        log_p_s = halves(source).flatten(1, 2).log_softmax(1).view_as(halves(source))
+        pair = log_p_s.gather(2, y).masked_fill_(ignored, 0)
+        e_t, z_t, d_t, _, _ = _softmax(halves(target))
+        d_t = _signed(d_t)
+        pi_over_z_t = torch.sigmoid(d_t).div_(z_t)
+        q = torch.add(*(e_t * pi_over_z_t).chunk(2, dim=1))
+        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log_()  # q log q goes to 0 with q
+        h = q.mul_(log_q).sum(2, keepdim=True).neg_()
+        log_q_plus_h = log_q.add_(h)
+        ctx.save_for_backward(log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count)
+        return pair.sum() / (-2 * count), -F.logsigmoid(d_t).mean(), h.mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        _refuse_double_backward()
+        log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count = ctx.saved_tensors
+        unit = torch.where(ignored, 0, grads[0] / count)
+        grad_s = log_p_s.exp().mul_(unit).scatter_add_(2, y, (unit / -2).expand_as(y))
+        two_pi_minus_1 = torch.tanh(d_t / 2)  # of the half: 1 - 2 pi on the target's
+        grad_d = two_pi_minus_1 * (grads[1] / d_t.numel())
+        grad_t = pi_over_z_t * (grads[2] / (d_t.numel() / -2)) * log_q_plus_h
+        grad_t.add_(grad_d / z_t).mul_(e_t)
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+
+
+def _softmax(v: Tensor) -> tuple[Tensor, ...]:
+    """Return (e, z, d, maximum, log z), all of each half but d."""
+    top = v.amax(2, keepdim=True)
+    e = (v - top).exp_()
+    z = e.sum(2, keepdim=True)
+    log_z = z.log()
+    d = torch.sub(*top.chunk(2, dim=1)).add_(torch.sub(*log_z.chunk(2, dim=1)))
+    return e, z, d, top, log_z
+
+
+def _signed(x: Tensor) -> Tensor:
+    return torch.cat([x, -x], dim=1)
+
+
+def _refuse_double_backward() -> None:
+    # once_differentiable would drop the second-order terms without a word.
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            "symnet_losses can be differentiated once; for second derivatives take the functions "
+            "of symloss.functional on the fields of RoutedLogits"
+        )

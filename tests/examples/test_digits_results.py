@@ -1,0 +1,82 @@
+import json
+import statistics
+
+import pytest
+from digits.results import Run, print_table, write_results
+from torch import nn
+
+import symloss
+
+SOURCE_ONLY = [{"target_accuracy/C_t": x, "source_accuracy/C_t": 99.0} for x in (70.0, 72.0, 77.0)]
+SYMNETS = [
+    {"target_accuracy/C_t": x, "target_accuracy/C_s": x - 1, "source_accuracy/C_s": 98.0}
+    for x in (81.0, 85.0, 86.0)
+]
+
+
+@pytest.fixture
+def runs():
+    """Three seeds of both methods, in the order in which the script trains them."""
+    network = nn.Identity(), symloss.SymmetricHead(2, 10)
+    return [
+        Run(method, seed, *network, history=[{"loss": 1.0, **final}], final=final, seconds=seed)
+        for seed, pair in enumerate(zip(SOURCE_ONLY, SYMNETS, strict=True), start=4)
+        for method, final in zip(("source-only", "symnets"), pair, strict=True)
+    ]
+
+
+def cells(text, *first):
+    """The cells of the one row of the table that begins with these, without ±."""
+    rows = [line.replace("±", " ").split() for line in text.splitlines()]
+    (row,) = [row[len(first) :] for row in rows if row[: len(first)] == list(first)]
+    return row
+
+
+def test_a_row_says_whose_accuracy_and_where(runs, capsys):
+    print_table(runs, scored=898)
+    text = capsys.readouterr().out
+    head = ["target", "C_t", "target", "C_s", "source", "C_t", "source", "C_s", "seconds"]
+    assert cells(text, "method", "seed") == head
+    assert cells(text, "source-only", "5") == ["72.0", "-", "99.0", "-", "5.0"]
+    assert cells(text, "symnets", "6") == ["86.0", "85.0", "-", "98.0", "6.0"]
+    assert "898 handwritten" in text
+
+
+def test_means_come_with_standard_errors(runs, capsys):
+    print_table(runs, scored=898)
+    text = capsys.readouterr().out
+    values = [81.0, 85.0, 86.0]
+    expected = f"{statistics.mean(values):.1f}", f"{statistics.stdev(values) / 3**0.5:.1f}"
+    assert tuple(cells(text, "symnets", "mean")[:2]) == expected
+    assert cells(text, "source-only", "mean")[2:] == ["-", "99.0", "0.0", "-", "5.0"]
+
+
+def test_the_gain_is_paired_by_seed(runs, capsys):
+    print_table(runs, scored=898)
+    gains = [11.0, 13.0, 9.0]
+    expected = [f"{statistics.mean(gains):.1f}", f"{statistics.stdev(gains) / 3**0.5:.1f}"]
+    assert cells(capsys.readouterr().out, "gain") == expected
+
+
+def test_one_seed_has_no_mean_and_one_method_no_gain(runs, capsys):
+    print_table(runs[:2], scored=898)
+    text = capsys.readouterr().out
+    assert cells(text, "gain") == ["11.0"]
+    assert "mean" not in text
+    print_table(runs[1::2], scored=898)
+    text = capsys.readouterr().out
+    assert "mean" in text
+    assert "gain" not in text
+
+
+def test_the_file_holds_settings_versions_and_every_run(runs, tmp_path):
+    write_results(runs, {"lr": 0.05}, tmp_path / "results.json")
+    saved = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert saved["settings"] == {"lr": 0.05}
+    assert saved["versions"]["symloss"] == symloss.__version__
+    for run in runs:
+        assert saved["results"][run.method][str(run.seed)] == {
+            "seconds": run.seconds,
+            "final": run.final,
+            "epochs": run.history,
+        }

@@ -1,0 +1,229 @@
+"""Mistakes that would train silently wrong get an error or one warning, and right uses none."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import symloss
+from symloss import _checks
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def sgd(*modules):
+    return torch.optim.SGD([p for m in modules for p in m.parameters()], lr=0.1)
+
+
+def loss_of(head, features_s, features_t):
+    losses = symloss.symnet_losses(head.route(features_s), LABELS, head.route(features_t))
+    return losses.total(lam=0.5)
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    return nn.Linear(5, 4), symloss.SymmetricHead(4, 3), torch.randn(4, 5), torch.randn(4, 5)
+
+
+# The routed logits
+
+
+def test_one_tensor_in_both_fields_is_refused():
+    logits = torch.zeros(4, 6, requires_grad=True)
+    good = symloss.RoutedLogits(logits, logits.clone())
+    twice = symloss.RoutedLogits(logits, logits)
+    for arguments, name in (((twice, LABELS, good), "source"), ((good, LABELS, twice), "target")):
+        with pytest.raises(ValueError, match=rf"{name}\.head and {name}\.extractor .* got one, .*"):
+            symloss.symnet_losses(*arguments)
+
+
+# λ
+
+
+@pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+@pytest.mark.parametrize("method", ["extractor", "total"])
+def test_lam_must_be_finite_and_at_least_0(method, kind, lam):
+    losses = symloss.SymNetLosses(*torch.ones(6))
+    with pytest.raises(ValueError, match=f"lam must be finite and at least 0, got {lam}"):
+        getattr(losses, method)(kind(lam))
+
+
+@pytest.mark.parametrize("method", ["extractor", "total"])
+def test_a_missing_lam_says_what_to_pass(method):
+    losses = symloss.SymNetLosses(*torch.ones(6))
+    with pytest.raises(TypeError, match=r"lam is missing: pass λ, such as .*progressive_lambda"):
+        getattr(losses, method)()
+
+
+def test_values_are_read_on_the_cpu_alone():
+    lam = torch.tensor(-1.0, device="meta")  # reading it would raise
+    assert _checks.checked_lam(lam) is lam
+    labels = torch.zeros(4, dtype=torch.long, device="meta")
+    assert _checks.checked_labels(torch.zeros(4, 6, device="meta"), labels, -100).is_meta
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_step_with_a_tensor_lam_compiles_whole(parts):
+    extractor, head, x_s, x_t = parts
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def total(lam):
+        source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
+        return symloss.symnet_losses(source, LABELS, target).total(lam)
+
+    for lam in (torch.tensor(0.5), 0.5):
+        torch.testing.assert_close(total(lam), loss_of(head, extractor(x_s), extractor(x_t)))
+
+
+# Features
+
+
+@pytest.mark.parametrize("method", ["__call__", "route", "predict"])
+def test_logits_in_place_of_features_get_a_hint(method):
+    head = symloss.SymmetricHead(2048, 31)
+    with pytest.raises(ValueError, match=r"\(N, 2048\), got \(4, 1000\).*backbone\.fc = "):
+        getattr(head, method)(torch.zeros(4, 1000))
+    with pytest.raises(ValueError, match=r"\(N, 2048\), got \(4, 2048, 1, 1\)$"):
+        getattr(head, method)(torch.zeros(4, 2048, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", ["__call__", "route", "predict"])
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [(symloss.SymmetricHead(4, 3), (2, 4)), (symloss.SymmetricHead2d(4, 3), (2, 4, 3, 3))],
+    ids=["linear", "2d"],
+)
+def test_features_of_another_dtype_need_autocast(head, shape, method, dtype):
+    features = torch.zeros(shape, dtype=dtype)
+    message = f"the head's dtype, torch.float32, got {dtype}; run the head under torch.autocast"
+    with pytest.raises(TypeError, match=message):
+        getattr(head, method)(features)
+    if dtype == torch.bfloat16:
+        with torch.autocast("cpu", torch.bfloat16):
+            getattr(head, method)(features)
+
+
+# Optimizers
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused(parts):
+    extractor, head, *_ = parts
+    lbfgs = torch.optim.LBFGS(head.parameters())
+    with pytest.raises(TypeError, match="head must step without a closure, got LBFGS; use SGD"):
+        symloss.TwoOptimizerStep(extractor=sgd(extractor), head=lbfgs)
+
+
+class Wrapped(torch.optim.Optimizer):
+    """As Accelerate's: an Optimizer that holds another."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+
+def test_a_wrapped_optimizer_is_refused_by_name(parts):
+    extractor, head, *_ = parts
+    message = r"extractor must be a plain .*, got Wrapped, .* use one optimizer over symloss\.param"
+    with pytest.raises(TypeError, match=message):
+        symloss.TwoOptimizerStep(extractor=Wrapped(sgd(extractor)), head=sgd(head))
+
+
+def test_accelerate_and_lightning_are_wrappers(parts):
+    accelerate = pytest.importorskip("accelerate", reason="needs Accelerate")
+    lightning = pytest.importorskip("lightning.pytorch.core.optimizer", reason="needs Lightning")
+    extractor, head, *_ = parts
+    prepared = accelerate.Accelerator(cpu=True).prepare(sgd(head))
+    for wrapped in (prepared, lightning.LightningOptimizer(sgd(head))):
+        with pytest.raises(TypeError, match=f"head must be a plain .*{type(wrapped).__name__}"):
+            symloss.TwoOptimizerStep(extractor=sgd(extractor), head=wrapped)
+
+
+@pytest.mark.parametrize("argument", ["pretrained", "new"])
+def test_parameter_groups_take_modules_not_parameters(parts, argument):
+    extractor, head, *_ = parts
+    modules = {"pretrained": extractor, "new": head}
+    got = modules | {argument: extractor.parameters()}
+    with pytest.raises(TypeError, match=rf"{argument} must be .*, got generator; pass the module"):
+        symloss.parameter_groups(**got, lr=0.1)
+    with pytest.raises(TypeError, match=f"{argument} must be .*, got list"):
+        symloss.parameter_groups(**modules | {argument: [*extractor.parameters()]}, lr=0.1)
+    for empty in (nn.ReLU(), []):
+        with pytest.raises(ValueError, match=f"{argument} must have parameters, got none"):
+            symloss.parameter_groups(**modules | {argument: empty}, lr=0.1)
+
+
+# Gradients that did not come, and gradients that nobody takes
+
+
+def test_a_frozen_backbone_gets_one_warning(parts):
+    extractor, head, x_s, x_t = parts
+    step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head))
+    extractor.requires_grad_(False)
+    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer got a grad"):
+        step(loss_of(head, extractor(x_s), extractor(x_t)))
+    step(loss_of(head, extractor(x_s), extractor(x_t)))  # a second one would be an error here
+
+
+def test_features_made_under_no_grad_get_a_warning_at_the_end_of_the_first_cycle(parts):
+    extractor, head, x_s, x_t = parts
+    step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head), accumulate=2)
+    with torch.no_grad():
+        features = extractor(x_s), extractor(x_t)
+    step(loss_of(head, *features))
+    with pytest.warns(UserWarning, match=r"torch\.no_grad\(\) or read from a file.*bottleneck"):
+        step(loss_of(head, *features))
+
+
+def test_a_head_that_does_not_learn_gets_a_warning(parts):
+    extractor, head, x_s, x_t = parts
+    other = symloss.SymmetricHead(4, 3)
+    step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(other))
+    with pytest.warns(UserWarning, match="optimizer") as caught:
+        step(loss_of(head, extractor(x_s), extractor(x_t)))
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 2
+    assert "no parameter of the head's optimizer got a gradient" in messages[0]
+    assert "2 parameters of the loss are in neither optimizer" in messages[1]
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_forgotten_bottleneck_is_named_by_its_shapes(parts):
+    backbone, head, x_s, x_t = parts
+    bottleneck = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    step = symloss.TwoOptimizerStep(extractor=sgd(backbone), head=sgd(head))
+    with pytest.warns(UserWarning, match=r"2 parameters .* \(4, 4\), \(4,\)\. Perhaps a bot"):
+        step(loss_of(head, bottleneck(backbone(x_s)), bottleneck(backbone(x_t))))
+
+
+# Warnings are errors in this suite, so what follows is silent.
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch 2.4 about itself
+def test_partly_frozen_checkpointed_and_learnt_inputs_are_silent(parts):
+    extractor, head, x_s, x_t = parts
+    deep = nn.Sequential(extractor, nn.Linear(4, 4), nn.Linear(4, 4))
+    deep[0].requires_grad_(False)
+    step = symloss.TwoOptimizerStep(extractor=sgd(deep), head=sgd(head))
+    x_s.requires_grad_()
+    step(loss_of(head, deep(x_s), deep(x_t)))
+    for reentrant in (False, True):
+        step = symloss.TwoOptimizerStep(extractor=sgd(deep), head=sgd(head))
+        features = [checkpoint(deep, x, use_reentrant=reentrant) for x in (x_s, x_s + 1)]
+        step(loss_of(head, *features))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_extractor_is_silent(parts):
+    extractor, head, x_s, x_t = parts
+    compiled = torch.compile(extractor, backend="aot_eager")
+    step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head))
+    step(loss_of(head, compiled(x_s), compiled(x_t)))
+    forgotten = nn.Linear(4, 4)
+    both = torch.compile(nn.Sequential(extractor, forgotten), backend="aot_eager")
+    step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head))
+    with pytest.warns(UserWarning, match=r"2 parameters .* shapes \(4,\), \(4, 4\)\."):
+        step(loss_of(head, both(x_s), both(x_t)))
