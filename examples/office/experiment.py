@@ -143,12 +143,14 @@ class Experiment:
 
     def _write_model(self) -> None:
         recipe, network = self.run.recipe, self.trainer.network
-        answers = METHODS[self.run.method].classifier
+        head, names = network.heads["task"], {"C_t": "target", "C_s": "source"}
+        if isinstance(head, symloss.SymmetricHead):
+            head = head.classifier(names[METHODS[self.run.method].classifier])
         model = outputs.Model(
             recipe.backbone,
             recipe.bottleneck,
             network.extractor,
-            outputs.plain_classifier(network.heads["task"], answers),
+            head,
             self.task.categories,
             recipe.preprocessing,
         )

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 import numpy as np
 from torch import nn
 
-import symloss
 from office import files, models
 from office.errors import UserError
 from office.images import Preprocessing
@@ -200,16 +199,6 @@ def read_model(path: Path) -> Model:
         categories,
         preprocessing,
     )
-
-
-def plain_classifier(head: nn.Module, classifier: str) -> nn.Linear:
-    """Return the classifier ``"C_t"`` or ``"C_s"`` of a head as a layer of its own, F to K."""
-    if not isinstance(head, symloss.SymmetricHead):
-        return head
-    half = slice(head.num_classes) if classifier == "C_s" else slice(head.num_classes, None)
-    layer = nn.Linear(head.in_features, head.num_classes)
-    layer.load_state_dict({name: value[half] for name, value in head.state_dict().items()})
-    return layer
 
 
 class Prediction(NamedTuple):
