@@ -1,11 +1,13 @@
-"""Puts examples/ on the import path and writes tiny image trees in the layouts people have."""
+"""Puts examples/ on the import path, writes tiny image trees, and runs train_office.py on them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -59,3 +61,38 @@ def tree(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def root(tree: Callable[..., Path]) -> Path:
+    """amazon and webcam, nine images each."""
+    return tree(images=3)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two threads add in another order, so runs that are compared have one each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def office(root: Path, tmp_path: Path, one_thread: None) -> Callable[..., Path]:
+    """A function that does small runs in this process and returns the first one's folder.
+
+    Its arguments are fields of Recipe, Machine and Wanted; ``method`` and ``out``, a folder of
+    ``tmp_path``, are short for the usual ones.
+    """
+    from small_runs import changed
+    from train_office import carry_out
+
+    def call(out: str = "runs", method: str = "symnets", **changes: Any) -> Path:
+        given = {"root": root, "methods": (method,), **changes, "out": tmp_path / out}
+        recipe, machine, wanted = changed(**given)
+        carry_out(recipe, machine, wanted)
+        run = f"{wanted.tasks[0]}/{wanted.methods[0]}/seed{wanted.seeds[0]}"
+        return tmp_path / out / recipe.dataset / run
+
+    return call

@@ -1,0 +1,76 @@
+"""Small runs of train_office.py, and what they left, for the tests of examples/office/."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from office import files, outputs
+from office.datasets import Domain, Task
+from office.images import Preprocessing
+from office.options import Machine, Recipe, Wanted
+from office.runs import Run
+
+PREPROCESSING = Preprocessing(resize=36, crop=32)
+RECIPE = Recipe(
+    "office31",
+    backbone="shufflenet_v2_x0_5",
+    weights="none",
+    batch_size=4,
+    epochs=2,
+    preprocessing=PREPROCESSING,
+)
+MACHINE = Machine(torch.device("cpu"), workers=0)
+WANTED = Wanted(tasks=("A2W",), seeds=(0,))
+
+
+def changed(**changes: Any) -> tuple[Recipe, Machine, Wanted]:
+    """Change fields by name, each in the one of the three that has it."""
+    three = (RECIPE, MACHINE, WANTED)
+    names = [{field.name for field in dataclasses.fields(part)} for part in three]
+    assert set().union(*names) >= changes.keys()
+    return tuple(
+        dataclasses.replace(part, **{name: changes[name] for name in own & changes.keys()})
+        for part, own in zip(three, names, strict=True)
+    )
+
+
+def made_task(images: int = 9) -> Task:
+    """amazon -> webcam with images that are nowhere."""
+    labels = [i % 3 for i in range(images)]
+    domains = (
+        Domain(name, [Path(name) / f"{i}.jpg" for i in range(images)], labels)
+        for name in ("amazon", "webcam")
+    )
+    return Task("A2W", *domains, ["bike", "mouse", "mug"])
+
+
+def made_run(task: Task | None = None, method: str = "symnets", **changes: Any) -> Run:
+    """A run with the seed 0; ``changes`` are fields of its recipe."""
+    return Run(dataclasses.replace(RECIPE, **changes), task or made_task(), method, 0)
+
+
+def network(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights and buffers of a run, as its last checkpoint has them."""
+    return files.load(folder / "checkpoint.pt")["trainer"]["network"]
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    left, right = network(folder), network(other)
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Bit for bit, but for the time it took and where."""
+    assert_same_weights(folder, other)
+    assert result(folder).epochs == result(other).epochs
+    assert (folder / "features.npz").read_bytes() == (other / "features.npz").read_bytes()
+
+
+def result(folder: Path) -> outputs.Result:
+    return outputs.read_result(folder / "result.json")
+
+
+def features(folder: Path) -> outputs.Features:
+    return outputs.read_features(folder / "features.npz")

@@ -1,0 +1,138 @@
+"""The command line of train_office.py, as far as it is read before any file is looked at."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from office import options
+from office.methods import METHODS
+from office.options import Machine, Recipe, Wanted
+
+
+def test_without_options_all_is_as_in_the_dataclasses():
+    recipe, machine, wanted = options.read(["--dataset", "office31", "--device", "cpu"])
+    assert recipe == Recipe("office31")
+    assert machine == Machine(torch.device("cpu"))
+    assert wanted == Wanted()
+    assert (recipe.preprocessing.resize, recipe.preprocessing.crop) == (256, 224)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("--dataset office-home", "dataset", "office-home"),
+        ("--backbone resnet18", "backbone", "resnet18"),
+        ("--weights none", "weights", "none"),
+        ("--bottleneck 256", "bottleneck", 256),
+        ("--epochs 3", "epochs", 3),
+        ("--max-steps 3", "max_steps", 3),
+        ("--batch-size 36", "batch_size", 36),
+        ("--lr 0.02", "lr", 0.02),
+        ("--weight-decay 0", "weight_decay", 0.0),
+        ("--precision bf16", "precision", "bf16"),
+        ("--compile", "compile", True),
+        ("--no-channels-last", "channels_last", False),
+        ("--device cpu", "device", torch.device("cpu")),
+        ("--workers 2", "workers", 2),
+        ("--cache off", "cache", "off"),
+        ("--out here", "out", Path("here")),
+        ("--resume", "resume", True),
+        ("--root here", "root", Path("here")),
+        ("--task A2W D2W A2W", "tasks", ("A2W", "D2W")),
+        ("--task A2W all", "tasks", ("all",)),
+        ("--method symnets source-only symnets", "methods", ("symnets", "source-only")),
+        ("--method source-only all", "methods", tuple(METHODS)),
+        ("--seeds 5 3 5", "seeds", (5, 3)),
+        ("--check", "check", True),
+    ],
+)
+def test_an_option_fills_its_field_and_no_other(option, name, value):
+    before, after = (
+        {key: value for part in options.read(argv) for key, value in vars(part).items()}
+        for argv in (["--dataset", "office31"], ["--dataset", "office31", *option.split()])
+    )
+    assert after == before | {name: value}
+
+
+def test_every_setting_is_an_option_but_the_preprocessing():
+    fields = {f.name for kind in (Recipe, Machine, Wanted) for f in dataclasses.fields(kind)}
+    actions = {action.dest for action in options.build_parser()._actions}
+    assert fields - actions == {"preprocessing"}
+    assert actions - fields == {"help"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("--precision fp16", "--precision fp16 needs a CUDA GPU"),
+        ("--device nonsense", "argument --device: must be a device"),
+        ("--device meta", "argument --device: must be a device"),
+        ("--epochs abc", "--epochs: must be a whole number from 1, got 'abc'"),
+        ("--batch-size 0", "--batch-size: must be a whole number from 1, got '0'"),
+        ("--epochs 2 --max-steps 2", "not allowed with"),
+        ("--source here", "--source and --target belong to --dataset folders, not office31"),
+        ("--dataset folders", "--dataset folders needs --source DIR and --target DIR"),
+        ("--dataset folders --source a", "--dataset folders needs --source DIR and --target DIR"),
+        (
+            "--dataset folders --source a --target b --task A2W",
+            "--root and --task belong to the benchmarks, not to --dataset folders",
+        ),
+        (
+            "--dataset folders --source a --target b --root c",
+            "--root and --task belong to the benchmarks, not to --dataset folders",
+        ),
+        ("--lr 0", "--lr: must be a number above 0, got '0'"),
+        ("--lr inf", "--lr: must be a number above 0, got 'inf'"),
+        ("--weight-decay -1", "--weight-decay: must be a number of at least 0, got '-1'"),
+        ("--workers -1", "--workers: must be a whole number from 0, got '-1'"),
+        ("--seeds 0 -1", "--seeds: must be a whole number from 0, got '-1'"),
+        ("--dataset visda", "invalid choice: 'visda'"),
+        ("--method dann", "invalid choice: 'dann'"),
+        ("--cache disk", "invalid choice: 'disk'"),
+    ],
+)
+def test_bad_arguments_get_one_line(text, why, capsys):
+    with pytest.raises(SystemExit) as stop:
+        options.read(["--dataset", "office31", "--device", "cpu", *text.split()])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]  # the usage comes first
+    assert line.startswith("train_office.py: error: ")
+    assert why in line
+
+
+def test_the_batch_must_be_divisible_by_the_number_of_processes(monkeypatch, capsys):
+    monkeypatch.setattr(options.distributed, "launched", lambda: 3)
+    with pytest.raises(SystemExit):
+        options.read(["--dataset", "office31", "--device", "cpu"])
+    assert "--batch-size 128 must be divisible by the number of processes, 3" in (
+        capsys.readouterr().err
+    )
+
+
+def test_help_tells_where_each_default_is_from(capsys):
+    with pytest.raises(SystemExit):
+        options.read(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for default in ("128 [paper]", "0.01 [paper]", "200 [script]", "0.0001 [script]"):
+        assert default in out
+    assert set(re.findall(r"\[(\w+)\]\)", out)) == {"paper", "script", "ours"}
+
+
+def test_help_tells_the_defaults_that_hold():
+    parser = options.build_parser()
+    words = {True: "on", False: "off"}
+    told = {
+        action.dest: re.search(r"default: ([^\[;]+)(;| \[)", action.help)
+        for action in parser._actions
+        if isinstance(parser.get_default(action.dest), (str, int, float, Path, tuple))
+    }
+    told = {name: found[1] for name, found in told.items() if found}
+    assert {"backbone", "lr", "seeds", "tasks", "compile", "out"} < told.keys()
+    for name in told.keys() - {"device", "workers"}:
+        value = parser.get_default(name)
+        values = value if isinstance(value, tuple) else (value,)
+        assert [str(words.get(v, v) if isinstance(v, bool) else v) for v in values] == (
+            told[name].split()
+        )
