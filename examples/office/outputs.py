@@ -8,11 +8,12 @@ import csv
 import dataclasses
 import io
 import json
+import reprlib
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import nn
@@ -49,9 +50,9 @@ class Result:
     classifier: str
     accuracy: float | None
     final: dict[str, float | None]
-    epochs: list[dict[str, Any]]
+    epochs: list[dict[str, float | None]]
     per_category: dict[str, float | None]
-    confusion: list | None
+    confusion: list[list[int]] | None
     categories: list[str]
     recipe: dict[str, Any]
     images: list[int] = field(default_factory=list)
@@ -61,13 +62,6 @@ class Result:
     processes: int = 1
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
-
-
-# What isinstance takes: dict for dict[str, float], but float | None as it is.
-KINDS = {
-    name: kind if isinstance(kind, UnionType) else get_origin(kind) or kind
-    for name, kind in get_type_hints(Result).items()
-}
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -88,14 +82,34 @@ def read_result(path: Path) -> Result:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} was not written by train_office.py")
-    for name, kind in KINDS.items():
+    kinds = get_type_hints(Result)
+    for name, kind in kinds.items():
         if name not in found:
             raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
-        if not isinstance(found[name], kind):
-            raise UserError(
-                f"{path}: {name} must be {getattr(kind, '__name__', kind)}, got {found[name]!r}"
-            )
-    return Result(**{name: found[name] for name in KINDS})
+        if not _fits(found[name], kind):
+            told = kind.__name__ if type(kind) is type else kind
+            raise UserError(f"{path}: {name} must be {told}, got {reprlib.repr(found[name])}")
+    result = Result(**{name: found[name] for name in kinds})
+    if any("epoch" not in epoch for epoch in result.epochs):
+        raise UserError(f"{path}: each of epochs must have its number, epoch")
+    k, rows = len(result.categories), result.confusion
+    if rows is not None and [*map(len, rows)] != [k] * k:
+        raise UserError(f"{path}: confusion must be {k} x {k}, as there are {k} categories")
+    return result
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of a type such as ``dict[str, float | None]``."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is float:  # JSON's numbers are one kind
+        return isinstance(value, (int, float))
+    if not isinstance(value, get_origin(kind) or kind):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return all(_fits(part, get_args(kind)[-1]) for part in parts) if get_args(kind) else True
 
 
 @dataclass(frozen=True)
@@ -127,9 +141,9 @@ def write_features(folder: Path, features: Features) -> None:
 def read_features(path: Path) -> Features:
     """Read a features.npz; :class:`UserError` names path and fault."""
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     names = [f.name for f in dataclasses.fields(Features)]
     missing = [name for name in names[:3] if name not in arrays]
@@ -138,6 +152,8 @@ def read_features(path: Path) -> Features:
     features = Features(**{name: arrays.get(name) for name in names})
     if not len(features.features) == len(features.domain) == len(features.label):
         raise UserError(f"{path}: features, domain and label must be equally long")
+    if features.logits is not None and len(features.logits) != (features.domain == 1).sum():
+        raise UserError(f"{path}: logits must be as many as target images")
     return features
 
 
@@ -189,7 +205,7 @@ def read_model(path: Path) -> Model:
         extractor.load_state_dict(content["extractor"])
         classifier.load_state_dict(content["classifier"])
         preprocessing = Preprocessing(**content["preprocessing"])
-    except (KeyError, RuntimeError, TypeError, AttributeError):
+    except (LookupError, RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path} is not a model.pt of this train_office.py") from None
     return Model(
         content["backbone"],

@@ -1,0 +1,224 @@
+"""The files of a finished run: what was written is read again, and broken files are named."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_results import made_features, made_result
+from office import models, outputs
+from office.errors import UserError
+from office.images import Preprocessing
+from torch import nn
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        made_result(),
+        made_result(accuracy=None, confusion=None, per_category={"bike": None}, commit="85de387"),
+        made_result(classifier="C_s", images=[9, 9, 123], machine={"device": "cpu", "workers": 0}),
+    ],
+)
+def test_a_result_is_read_as_it_was_written(tmp_path, result):
+    outputs.write_result(tmp_path, result)
+    assert outputs.read_result(tmp_path / "result.json") == result
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(outputs.Result)])
+def test_a_result_without_one_of_its_keys_is_refused(tmp_path, name):
+    outputs.write_result(tmp_path, made_result())
+    path = tmp_path / "result.json"
+    content = json.loads(path.read_text())
+    del content[name]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"{path}.*it has no {name}$"):
+        outputs.read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataset", 31),
+        ("task", None),
+        ("seed", "0"),
+        ("seed", None),
+        ("accuracy", "high"),
+        ("accuracy", [90.0]),
+        ("final", [90.0]),
+        ("final", {"target_accuracy/C_t": "high"}),
+        ("epochs", {"epoch": 1}),
+        ("epochs", [1]),
+        ("epochs", [{"epoch": 1}, None]),
+        ("epochs", [{"target_accuracy/C_t": 50.0}]),
+        ("epochs", [{"epoch": "first"}]),
+        ("epochs", [{"epoch": 1, "source_task": [0.1]}]),
+        ("per_category", {"bike": "none"}),
+        ("confusion", [[1, 2]]),
+        ("confusion", [[1, 0, 0], [0, 1, 0], [0, 0]]),
+        ("confusion", [[1, 0, 0], [0, 1, 0], [0, 0, "1"]]),
+        ("confusion", [1, 0, 0]),
+        ("confusion", 3),
+        ("categories", ["bike", "mouse", 3]),
+        ("categories", ["bike", "mouse"]),
+        ("recipe", []),
+        ("images", [9, None]),
+        ("seconds", "long"),
+    ],
+)
+def test_a_result_with_a_broken_value_is_refused(tmp_path, name, value):
+    outputs.write_result(tmp_path, dataclasses.replace(made_result(), **{name: value}))
+    named = "confusion must be 2 x 2" if value == ["bike", "mouse"] else f"result.json: .*{name}"
+    with pytest.raises(UserError, match=named) as error:
+        outputs.read_result(tmp_path / "result.json")
+    assert str(tmp_path / "result.json") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"dataset": "off', b"[]", b"3", b"{}", b"\xff\xfe"])
+def test_a_file_that_is_no_result_is_refused(tmp_path, content):
+    path = tmp_path / "result.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)):
+        outputs.read_result(path)
+    path.unlink()
+    with pytest.raises(UserError, match=str(path)):
+        outputs.read_result(path)
+
+
+def test_a_message_about_a_broken_result_stays_short(tmp_path):
+    epochs = [{"epoch": number} for number in range(200)] + [None]
+    outputs.write_result(tmp_path, made_result(epochs=epochs))
+    with pytest.raises(UserError) as error:
+        outputs.read_result(tmp_path / "result.json")
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("logits", [None, np.float32([[0.5] * 6] * 12)])
+def test_features_are_read_as_they_were_written(tmp_path, logits):
+    written = dataclasses.replace(made_features(), logits=logits)
+    outputs.write_features(tmp_path, written)
+    read = outputs.read_features(tmp_path / "features.npz")
+    for field in dataclasses.fields(outputs.Features):
+        left, right = getattr(written, field.name), getattr(read, field.name)
+        assert (left is None) == (right is None)
+        if left is not None:
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"features": GONE}, "it has no features"),
+        ({"domain": GONE}, "it has no domain"),
+        ({"label": GONE}, "it has no label"),
+        ({"label": np.zeros(29, np.int16)}, "must be equally long"),
+        ({"domain": np.zeros(31, np.uint8)}, "must be equally long"),
+        ({"logits": np.zeros((30, 6), np.float32)}, "logits must be as many as target images"),
+        ({"label": np.array([None] * 30)}, "cannot read"),  # pickled
+    ],
+)
+def test_broken_features_are_refused(tmp_path, changes, why):
+    path = tmp_path / "features.npz"
+    arrays = {**vars(made_features()), "logits": np.zeros((12, 6), np.float32), **changes}
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not GONE})
+    with pytest.raises(UserError, match=why) as error:
+        outputs.read_features(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path):
+    path = tmp_path / "features.npz"
+    outputs.write_features(tmp_path, made_features())
+    whole = path.read_bytes()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    flipped = bytearray(whole)
+    flipped[200] ^= 255
+    one = (tmp_path / "one.npy").read_bytes()
+    for content in (b"", b"PK", whole[: len(whole) // 2], b"features", one, bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"cannot read {path}"):
+            outputs.read_features(path)
+    path.unlink()
+    with pytest.raises(UserError, match=f"cannot read {path}"):
+        outputs.read_features(path)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    extractor = models.build_extractor("shufflenet_v2_x0_5", "none", 8)
+    sizes = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    names = ["bike", "mouse", "mug"]
+    return outputs.Model("shufflenet_v2_x0_5", 8, extractor, nn.Linear(8, 3), names, sizes)
+
+
+def test_a_model_is_read_as_it_was_written_and_ready_to_predict(tmp_path, model):
+    model.extractor(torch.randn(4, 3, 32, 32))  # moves the running statistics
+    outputs.write_model(tmp_path, model)
+    read = outputs.read_model(tmp_path / "model.pt")
+    names = ("backbone", "bottleneck", "categories")
+    assert [getattr(read, name) for name in names] == [getattr(model, name) for name in names]
+    assert dataclasses.astuple(read.preprocessing) == (36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    assert not any(m.training for part in (read.extractor, read.classifier) for m in part.modules())
+    x = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        expected = model.classifier(model.extractor.eval()(x))
+        assert torch.equal(read.classifier(read.extractor(x)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, GONE) for name in ("backbone", "bottleneck", "extractor", "classifier")),
+        *((name, GONE) for name in ("categories", "preprocessing")),
+        ("bottleneck", 9),
+        ("extractor", {}),
+        ("classifier", {"weight": torch.zeros(3, 9), "bias": torch.zeros(3)}),
+        ("classifier", torch.zeros(3, 8)),
+        ("categories", ["bike", "mouse"]),
+        ("categories", None),
+        ("preprocessing", {"side": 3}),
+    ],
+)
+def test_a_broken_model_is_refused(tmp_path, model, name, value):
+    outputs.write_model(tmp_path, model)
+    path = tmp_path / "model.pt"
+    content = torch.load(path, weights_only=True) | {name: value}
+    torch.save({key: value for key, value in content.items() if value is not GONE}, path)
+    with pytest.raises(UserError, match=f"{path} is not a model.pt of this train_office.py"):
+        outputs.read_model(path)
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    rows = [
+        outputs.Prediction(Path('a "b", c.jpg'), "a, mug", 0.5),
+        outputs.Prediction(Path("d\n.jpg"), "bike", 0.12345),
+    ]
+    outputs.write_predictions(tmp_path, rows)
+    expected = [rows[0], rows[1]._replace(confidence=pytest.approx(0.12345, abs=1e-4))]
+    assert outputs.read_predictions(tmp_path / "predictions.csv") == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"path,category\na.jpg,mug\n",
+        b"path,category,confidence\na.jpg,mug,high\n",
+        b"path,category,confidence\na.jpg\n",
+        b'path,category,confidence\n"a.jpg,mug,0.5\n',
+        b"path,category,confidence\n\xff,mug,0.5\n",
+        None,
+    ],
+)
+def test_broken_predictions_are_refused(tmp_path, content):
+    path = tmp_path / "predictions.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"cannot read {path}"):
+        outputs.read_predictions(path)
