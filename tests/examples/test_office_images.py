@@ -17,6 +17,7 @@ from scipy.stats import chisquare
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 CPU = torch.device("cpu")
 PAPER = Preprocessing()
 
