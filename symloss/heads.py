@@ -6,6 +6,7 @@ numbers, so the sum of the two players' losses needs one backward, without gradi
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -53,10 +54,10 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     The head's losses are taken on the first, the extractor's on the second. Use it for a head of
     your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
-    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes update
-    buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
-    to the extractor. A head with dropout draws two masks. ``DataParallel`` is not supported.
-    ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
+    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes start from the same
+    buffers and the second one's changes are dropped, so batch norm counts each batch once and
+    spectral norm gives both passes the same weight. A head with dropout draws two masks.
+    ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
         head: A module that maps features to joint logits ``(N, 2K, ...)``.
@@ -76,11 +77,13 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
     check_features(features)
-    for_head = head(features.detach())
     # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
-    detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
-    return RoutedLogits(for_head, functional_call(local, detached, (features,)))
+    before = {name: buffer.clone() for name, buffer in local.named_buffers()}
+    with _uncached_autocast(features):
+        for_head = head(features.detach())
+        detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
+        return RoutedLogits(for_head, functional_call(local, detached | before, (features,)))
 
 
 class SymmetricHead(nn.Linear):
@@ -171,12 +174,12 @@ class SymmetricHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return joint logits ``(N, 2K)`` of features ``(N, F)``."""
-        return F.linear(features, self._weight_for(features), self.bias)
+        weight = self._weight_for(features)
+        with _uncached_autocast(features):
+            return F.linear(features, weight, self.bias)
 
     def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K)`` twice, routed as :func:`route` does.
-
-        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
 
         Args:
             features: Features ``(N, F)``.
@@ -186,6 +189,8 @@ class SymmetricHead(nn.Linear):
                 autocast any floating dtype will do.
             ValueError: If it does not have shape ``(N, F)``.
         """
+        if self._forward_pre_hooks or self._forward_hooks:  # one may compute the weight
+            return route(self, features)
         return _route(F.linear, features, self._weight_for(features), self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
@@ -226,7 +231,7 @@ class SymmetricHead(nn.Linear):
         return _copy_of_half(self, layer, name)
 
     def _weight_for(self, features: Tensor) -> Tensor:
-        """Return the weight, once: a parametrization computes it at every look."""
+        """Return the weight, looked at once: a parametrization computes it at every look."""
         check_features(features)
         if features.dim() != 2 or features.shape[1] != self.in_features:
             raise ValueError(
@@ -281,12 +286,12 @@ class SymmetricHead2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return joint logits ``(N, 2K, H, W)`` of features ``(N, C, H, W)``."""
-        return F.conv2d(features, self._weight_for(features), self.bias)
+        weight = self._weight_for(features)
+        with _uncached_autocast(features):
+            return F.conv2d(features, weight, self.bias)
 
     def route(self, features: Tensor) -> RoutedLogits:
         """Return the joint logits ``(N, 2K, H, W)`` twice, routed as :func:`route` does.
-
-        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
 
         Args:
             features: Features ``(N, C, H, W)``.
@@ -296,6 +301,8 @@ class SymmetricHead2d(nn.Conv2d):
                 autocast any floating dtype will do.
             ValueError: If it does not have shape ``(N, C, H, W)``.
         """
+        if self._forward_pre_hooks or self._forward_hooks:  # one may compute the weight
+            return route(self, features)
         return _route(F.conv2d, features, self._weight_for(features), self.bias)
 
     def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
@@ -334,7 +341,7 @@ class SymmetricHead2d(nn.Conv2d):
         return _copy_of_half(self, layer, name)
 
     def _weight_for(self, features: Tensor) -> Tensor:
-        """Return the weight, once: a parametrization computes it at every look."""
+        """Return the weight, looked at once: a parametrization computes it at every look."""
         check_features(features)
         if features.dim() != 4 or features.shape[1] != self.in_channels:
             raise ValueError(
@@ -346,13 +353,23 @@ class SymmetricHead2d(nn.Conv2d):
         return weight
 
 
+def _uncached_autocast(features: Tensor) -> AbstractContextManager[None]:
+    """Autocast as it is, but without casts that a pass under no_grad made before (torch 2.4)."""
+    device_type = features.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    dtype = torch.get_autocast_dtype(device_type)
+    return torch.autocast(device_type, dtype, cache_enabled=False)
+
+
 def _route(
     layer: Callable[..., Tensor], features: Tensor, weight: Tensor, bias: Tensor | None
 ) -> RoutedLogits:
-    return RoutedLogits(
-        head=layer(features.detach(), weight, bias),
-        extractor=layer(features, weight.detach(), None if bias is None else bias.detach()),
-    )
+    with _uncached_autocast(features):
+        return RoutedLogits(
+            head=layer(features.detach(), weight, bias),
+            extractor=layer(features, weight.detach(), None if bias is None else bias.detach()),
+        )
 
 
 @torch.no_grad()

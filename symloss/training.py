@@ -23,11 +23,14 @@ class TwoOptimizerStep:
         \theta_G \leftarrow \mathrm{step}(\theta_G, g_G), \qquad
         \theta_C \leftarrow \mathrm{step}(\theta_C, g_C)
 
-    where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. Every
-    call adds to the gradients; each :math:`m`-th call unscales and clips them, steps both
-    optimizers and updates the scaler once. The scalar is usually ``losses.total(lam)``, to which
-    terms of your own may be added. Schedules such as :class:`AnnealedLR` count optimizer steps,
-    not calls: their total is the number of batches divided by :math:`m`.
+    where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. The
+    first call of a cycle clears the gradients, every call adds to them, and each :math:`m`-th call
+    unscales and clips them, steps both optimizers and updates the scaler once; :meth:`finish` ends
+    a cycle early. The scalar is usually ``losses.total(lam)``. Add terms of your own to it: what
+    ``aux.backward()`` left before the first call of a cycle is cleared.
+
+    Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
+    number of batches divided by :math:`m`.
 
     After the first cycle's backward it looks once at the gradients and warns (UserWarning) of a
     player that got none, and of parameters that got one but are in neither optimizer.
@@ -118,6 +121,23 @@ class TwoOptimizerStep:
         if not self._looked:
             self._looked = True
             self._look(loss)
+        return self._step()
+
+    def finish(self) -> bool:
+        r"""Step with the calls of a cycle that is not complete, at the end of an epoch.
+
+        .. math:: g = \nabla \tfrac{1}{j} \sum_{i=1}^{j} \mathcal{L}_i
+
+        Returns:
+            As a call that completes a cycle; False if there was nothing to step with.
+        """
+        calls, self._calls = self._calls, 0
+        if not calls:
+            return False
+        for optimizer in self.players.values():
+            for parameter in _parameters(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.accumulate / calls)
         return self._step()
 
     def _look(self, loss: Tensor) -> None:
@@ -237,6 +257,10 @@ class AnnealedLR(LRScheduler):
     scheduler is stepped when the call returned True. With the number of batches in its place, the
     rate would end 2.4 times too high for m = 4.
 
+    A group that joins later (``optimizer.add_param_group``) is annealed from its own rate, at the
+    same p. To train on for longer, load the state into a schedule of the new length: it keeps its
+    own ``total_steps``, ``alpha`` and ``beta``, and warns that they differ.
+
     Args:
         optimizer: Optimizer whose groups are annealed.
         total_steps: Steps of the optimizer over which p goes from 0 to 1, at least 1.
@@ -270,8 +294,34 @@ class AnnealedLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each group at the current step."""
+        late = self.optimizer.param_groups[len(self.base_lrs) :]
+        self.base_lrs += [group.setdefault("initial_lr", group["lr"]) for group in late]
         progress = min(self.last_epoch / self.total_steps, 1.0)
         return [lr / (1 + self.alpha * progress) ** self.beta for lr in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the step and the initial rates of ``state_dict()``, at this schedule's length.
+
+        Args:
+            state_dict: The state of a schedule of an optimizer with at most as many groups.
+
+        Raises:
+            ValueError: If the state is of an optimizer with more groups.
+        """
+        groups, saved = len(self.optimizer.param_groups), len(state_dict["base_lrs"])
+        if saved > groups:
+            raise ValueError(f"state_dict must be of at most {groups} groups, got {saved}")
+        own = {name: getattr(self, name) for name in ("total_steps", "alpha", "beta")}
+        differ = {name: state_dict[name] for name in own if state_dict[name] != own[name]}
+        if differ:
+            there = ", ".join(f"{name}={value}" for name, value in differ.items())
+            here = ", ".join(f"{name}={own[name]}" for name in differ)
+            warnings.warn(
+                f"the state is of a schedule with {there}; this one keeps {here} and goes on from "
+                f"step {state_dict['last_epoch']}",
+                stacklevel=2,
+            )
+        super().load_state_dict(state_dict | own)
 
 
 def parameter_groups(
