@@ -28,9 +28,16 @@ from torch._subclasses.fake_tensor import (  # noqa: E402  (after the check of t
 N, M, K = 6, 5, 3
 
 
+class Backend(backends._DummyBackendModule):
+    """What torch asks of the module of a device, also in tests that come later."""
+
+    def get_amp_supported_dtype(self):
+        return [torch.float16, torch.bfloat16]
+
+
 @pytest.fixture(scope="module")
 def name():
-    SETUP("npu")
+    SETUP("npu", backend_module=Backend())
     return "npu"
 
 

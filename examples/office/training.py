@@ -176,6 +176,8 @@ class Trainer:
                 features = network.extractor(batch)
                 logits = network.heads["task"](features)
                 parts.append((index, features.half(), logits.float()))
+        with distributed.uninterrupted():  # Python drops what is raised while workers are ended
+            del loader
         network.train(was_training)
         mine = [torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)] if parts else None
         shares = [share for share in distributed.gather(mine) if share is not None]
