@@ -160,8 +160,8 @@ def test_killed_while_either_file_is_written_the_state_is_the_checkpoints(
             raise KeyboardInterrupt
         write(path, content)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files, "write", killed)
+    monkeypatch.setattr(files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
         run.save_checkpoint(resuming.out, TWO_EPOCHS)
     assert len(run.load_checkpoint(resuming.out)["history"]) == epoch
     assert f"holds epoch {epoch};" in run.left(resuming.out)
@@ -256,9 +256,9 @@ def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(machine
     task = made_task()
     small = dataclasses.replace(task.target, paths=task.target.paths[:3])
     task = dataclasses.replace(task, target=small)
-    with pytest.raises(UserError, match="webcam has 3 images, fewer than one batch of .* 4"):
+    with pytest.raises(UserError, match=r"webcam has 3 images, fewer than one batch of .* 4"):
         open_runs([made_run(task)], machine)
     runs = [made_run(task, method="source-only")]
     assert open_runs(runs, machine) == runs
-    with pytest.raises(UserError, match="amazon has 9 images, fewer than one batch of .* 10"):
+    with pytest.raises(UserError, match=r"amazon has 9 images, fewer than one batch of .* 10"):
         open_runs([made_run(task, batch_size=10)], machine)
