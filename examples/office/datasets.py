@@ -53,7 +53,6 @@ class Benchmark:
 
 
 _GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
-_AMAZON_WEBCAM_DSLR = ("amazon", "webcam", "dslr")
 
 DATASETS = {
     "office31": Benchmark(

@@ -1,0 +1,264 @@
+"""What a run is, and what of it is on the disk: nothing, a checkpoint, or a result."""
+
+import dataclasses
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from made_results import made_result
+from office import files, outputs
+from office.errors import UserError
+from office.images import Preprocessing
+from office.options import Machine, Recipe
+from office.runs import State, open_runs
+from small_runs import MACHINE, made_run, made_task
+
+CONTENT = {"trainer": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}
+TWO_EPOCHS = CONTENT | {"history": [{"epoch": 1}, {"epoch": 2}]}
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return dataclasses.replace(MACHINE, out=tmp_path)
+
+
+@pytest.fixture
+def resuming(machine):
+    return dataclasses.replace(machine, resume=True)
+
+
+@pytest.fixture
+def run(machine):
+    """A run whose folder is there."""
+    run = made_run()
+    run.folder(machine.out).mkdir(parents=True)
+    return run
+
+
+def finish(run, out):
+    """Write the result of a run as the run itself does."""
+    result = made_result(
+        run.task.name,
+        run.method,
+        run.seed,
+        recipe=run.recipe.settings(),
+        images=run.identity["images"],
+    )
+    outputs.write_result(run.folder(out), result)
+
+
+def other(value):
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, Preprocessing):
+        return dataclasses.replace(value, crop=value.crop - 1)
+    if isinstance(value, str):
+        return f"{value}-2"
+    return 2 * value if value else 7
+
+
+def test_a_run_is_called_by_benchmark_task_method_and_seed(tmp_path):
+    run = made_run()
+    assert run.title == "office31 A2W symnets seed 0"
+    assert run.folder(tmp_path) == tmp_path / "office31" / "A2W" / "symnets" / "seed0"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
+def test_the_identity_changes_with_each_field_of_the_recipe(name):
+    run = made_run()
+    changed = made_run(**{name: other(getattr(run.recipe, name))})
+    assert run.identity == made_run().identity
+    assert run.identity != changed.identity
+
+
+@pytest.mark.parametrize("name", ["task", "method", "seed", "categories", "images"])
+def test_the_identity_changes_with_task_method_seed_and_images(name):
+    run = made_run()
+    changes = {
+        "task": {"task": dataclasses.replace(run.task, name="W2A")},
+        "method": {"method": "source-only"},
+        "seed": {"seed": 1},
+        "categories": {"task": dataclasses.replace(run.task, categories=["bike", "mug", "pen"])},
+        "images": {"task": made_task(10)},
+    }
+    changed = dataclasses.replace(run, **changes[name])
+    differ = [key for key, value in run.identity.items() if changed.identity[key] != value]
+    assert differ == [name]
+
+
+def test_other_images_are_told_by_name_but_not_by_order_or_folder():
+    task = made_task()
+    images = made_run(task).identity["images"]
+    names = [path.name for _ in range(2) for path in sorted(task.source.paths)]
+    assert images == [9, 9, zlib.crc32("/".join(names).encode())]
+
+    def with_paths(paths):
+        target = dataclasses.replace(task.target, paths=paths)
+        return made_run(dataclasses.replace(task, target=target)).identity["images"]
+
+    assert with_paths(task.target.paths[::-1]) == images
+    assert with_paths([Path("/elsewhere") / path for path in task.target.paths]) == images
+    assert with_paths([Path("new.jpg"), *task.target.paths[1:]]) != images
+
+
+def test_a_file_of_weights_may_lie_elsewhere_and_unused_epochs_do_not_count():
+    moved = [made_run(weights=f"{folder}/net.pt").identity for folder in ("a", "b")]
+    assert moved[0] == moved[1]
+    steps = [made_run(max_steps=3, epochs=epochs).identity for epochs in (1, 2)]
+    assert steps[0] == steps[1]
+
+
+def test_new_resumable_and_finished_are_three_states(run, machine, resuming):
+    assert run.state(machine) is run.state(resuming) is State.NEW
+    run.save_checkpoint(machine.out, CONTENT)
+    assert run.state(resuming) is State.RESUMABLE
+    with pytest.raises(UserError, match=r"checkpoint\.pt holds epoch 1 .*--resume"):
+        run.state(machine)
+    finish(run, machine.out)
+    assert run.state(machine) is run.state(resuming) is State.FINISHED
+    assert {state.name for state in State} == {"NEW", "RESUMABLE", "FINISHED"}
+
+
+MACHINES = {"device": torch.device("meta"), "workers": 3, "cache": "off"}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_run_goes_on_and_is_finished_on_any_machine(run, resuming, name):
+    assert {field.name for field in dataclasses.fields(Machine)} == {*MACHINES, "out", "resume"}
+    elsewhere = dataclasses.replace(resuming, **{name: MACHINES[name]})
+    run.save_checkpoint(resuming.out, CONTENT)
+    assert run.state(elsewhere) is State.RESUMABLE
+    finish(run, resuming.out)
+    assert run.state(elsewhere) is State.FINISHED
+
+
+def test_the_state_needs_no_whole_checkpoint(run, resuming, monkeypatch):
+    run.save_checkpoint(resuming.out, CONTENT)
+    monkeypatch.setattr(files, "load", lambda path: pytest.fail(f"{path} was read"))
+    assert run.state(resuming) is State.RESUMABLE
+    assert "holds epoch 1; go on with --resume" in run.left(resuming.out)
+
+
+def test_a_checkpoint_is_read_as_it_was_written(run, machine):
+    run.save_checkpoint(machine.out, TWO_EPOCHS)
+    read = run.load_checkpoint(machine.out)
+    assert torch.equal(read["trainer"]["weight"], torch.zeros(2))
+    assert (read["history"], read["seconds"]) == (TWO_EPOCHS["history"], 1.0)
+
+
+@pytest.mark.parametrize(("file", "epoch"), [("checkpoint.pt", 1), ("checkpoint.json", 2)])
+def test_killed_while_either_file_is_written_the_state_is_the_checkpoints(
+    run, resuming, monkeypatch, file, epoch
+):
+    run.save_checkpoint(resuming.out, CONTENT)
+    write = files.write
+
+    def killed(path, content):
+        if path.name == file:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint(resuming.out, TWO_EPOCHS)
+    assert len(run.load_checkpoint(resuming.out)["history"]) == epoch
+    assert f"holds epoch {epoch};" in run.left(resuming.out)
+    assert run.state(resuming) is State.RESUMABLE
+
+
+def test_a_note_does_not_vouch_for_the_checkpoint_of_another_run(run, resuming):
+    run.save_checkpoint(resuming.out, CONTENT)
+    checkpoint = run.folder(resuming.out) / "checkpoint.pt"
+    note = checkpoint.with_suffix(".json").read_bytes()
+    made_run(lr=0.02).save_checkpoint(resuming.out, CONTENT)
+    checkpoint.with_suffix(".json").write_bytes(note)
+    with pytest.raises(UserError, match=r"of another run: lr 0\.02 there, 0\.01 here"):
+        run.load_checkpoint(resuming.out)
+    checkpoint.unlink()
+    assert run.state(resuming) is State.NEW
+    assert run.left(resuming.out) == "no epoch was finished, so there is no checkpoint"
+
+
+@pytest.mark.parametrize("note", [None, b"", b"[]", b'{"epoch": 1}', b"\xff"])
+def test_without_a_whole_note_the_checkpoint_itself_is_read(run, resuming, note):
+    run.save_checkpoint(resuming.out, CONTENT)
+    path = run.folder(resuming.out) / "checkpoint.json"
+    path.unlink() if note is None else path.write_bytes(note)
+    assert run.state(resuming) is State.RESUMABLE
+    assert "holds epoch 1;" in run.left(resuming.out)
+    with pytest.raises(UserError, match=r"lr 0\.01 there, 0\.02 here"):
+        made_run(lr=0.02).state(resuming)
+
+
+def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
+    changed = made_run(lr=0.02)
+    folder = run.folder(resuming.out)
+    run.save_checkpoint(resuming.out, CONTENT)
+    for refused in (changed.state, lambda machine: changed.load_checkpoint(machine.out)):
+        with pytest.raises(UserError) as error:
+            refused(resuming)
+        assert f"{folder / 'checkpoint.pt'} is of another run: lr 0.01 there, 0.02 here" in (
+            str(error.value)
+        )
+    finish(run, resuming.out)
+    with pytest.raises(UserError, match=r"result\.json is of another run: lr 0\.01 there, 0\.02"):
+        changed.state(resuming)
+
+
+def test_a_checkpoint_in_the_folder_of_another_method_is_refused(run, resuming):
+    run.save_checkpoint(resuming.out, CONTENT)
+    changed = made_run(method="domain-confusion")
+    run.folder(resuming.out).parent.rename(changed.folder(resuming.out).parent)
+    with pytest.raises(UserError, match="method symnets there, domain-confusion here"):
+        changed.state(resuming)
+
+
+def test_files_that_are_no_checkpoints_are_refused(run, resuming):
+    run.save_checkpoint(resuming.out, CONTENT)
+    path = run.folder(resuming.out) / "checkpoint.pt"
+    whole = path.read_bytes()
+    path.with_suffix(".json").unlink()
+    for content in (whole[: len(whole) // 2], b"", b"something else"):
+        path.write_bytes(content)
+        for refused in (run.state, lambda machine: run.load_checkpoint(machine.out)):
+            with pytest.raises(UserError, match=f"cannot read {path}"):
+                refused(resuming)
+    files.save(path, {"weight": torch.zeros(1)})
+    for refused in (run.state, lambda machine: run.load_checkpoint(machine.out)):
+        with pytest.raises(UserError, match=f"{path} was not written by train_office.py"):
+            refused(resuming)
+
+
+def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
+    result = made_result(
+        recipe={key: v for key, v in run.recipe.settings().items() if key != "compile"},
+        images=run.identity["images"],
+    )
+    outputs.write_result(run.folder(resuming.out), result)
+    assert run.state(resuming) is State.FINISHED
+    with pytest.raises(UserError, match="compile False there, True here"):
+        made_run(compile=True).state(resuming)
+
+
+def test_runs_that_are_finished_are_left_out_and_all_are_looked_at_first(run, resuming, machine):
+    finish(run, resuming.out)
+    runs = [run, made_run(method="source-only"), dataclasses.replace(run, seed=1)]
+    assert open_runs(runs, resuming) == runs[1:]
+    runs[2].folder(machine.out).mkdir()
+    runs[2].save_checkpoint(machine.out, CONTENT)
+    with pytest.raises(UserError, match="--resume"):
+        open_runs(runs, machine)
+
+
+def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(machine):
+    task = made_task()
+    small = dataclasses.replace(task.target, paths=task.target.paths[:3])
+    task = dataclasses.replace(task, target=small)
+    with pytest.raises(UserError, match=r"webcam has 3 images, fewer than one batch of .* 4"):
+        open_runs([made_run(task)], machine)
+    runs = [made_run(task, method="source-only")]
+    assert open_runs(runs, machine) == runs
+    with pytest.raises(UserError, match=r"amazon has 9 images, fewer than one batch of .* 10"):
+        open_runs([made_run(task, batch_size=10)], machine)
