@@ -180,10 +180,11 @@ class Images(Dataset):
         side = self.preprocessing.crop
         if seed is None:
             return v2.functional.center_crop(image, [side]), False, index
-        # A seed is uniform in [0, 2^62), so its remainders are, to within 2^-40, and independent.
-        seed, flip = divmod(seed, 2)
-        seed, top = divmod(seed, image.shape[1] - side + 1)
-        left = seed % (image.shape[2] - side + 1)
+        generator = torch.Generator().manual_seed(seed)
+        flip, top, left = (
+            int(torch.randint(choices, (), generator=generator))
+            for choices in (2, image.shape[1] - side + 1, image.shape[2] - side + 1)
+        )
         return image[:, top : top + side, left : left + side], flip == 1, index
 
 

@@ -314,21 +314,21 @@ def test_cached_batches_are_the_read_ones_bit_for_bit(odd_images: list[Path]) ->
 
 
 def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]) -> None:
-    batch, crops = batch_of(odd_images, {}, SEEDS[:28]), Images(odd_images, PAPER, {})
+    batch, crops = batch_of(odd_images, {}, SEEDS[:7]), Images(odd_images, PAPER, {})
     for i, image in enumerate(batch):
         whole = v2.functional.pil_to_tensor(v2.Resize(256)(images.load_image(odd_images[i % 7])))
         crop, flip, _ = crops[i % 7, SEEDS[i]]
-        assert any(torch.equal(crop, window) for window in windows(whole))
+        assert any(torch.equal(crop, window) for window in windows(whole, crop))
         steps = [v2.RandomHorizontalFlip(float(flip)), v2.ToDtype(torch.float32, scale=True)]
         expected = v2.Compose([*steps, v2.Normalize(PAPER.mean, PAPER.std)])(crop)
         torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
 
 
-def windows(image: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Every crop of an image."""
-    for top in range(image.shape[1] - 223):
-        for left in range(image.shape[2] - 223):
-            yield image[:, top : top + 224, left : left + 224]
+def windows(image: torch.Tensor, crop: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Every part of an image that has a crop's size and begins with its first pixel."""
+    first = (image[:, :-223, :-223] == crop[:, :1, :1]).all(0)
+    for top, left in first.nonzero().tolist():
+        yield image[:, top : top + 224, left : left + 224]
 
 
 def test_the_cache_says_what_it_takes(
