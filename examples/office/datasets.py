@@ -3,15 +3,14 @@
 A task is a labelled source domain and a target domain whose labels only the evaluation may use.
 """
 
-import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from office import images, layouts
+from office import folders, images, layouts
+from office.benchmarks import DATASETS, GUIDE, Benchmark, Part
 from office.errors import UserError
 
 
@@ -22,6 +21,7 @@ class Domain:
     name: str
     paths: list[Path]
     labels: list[int] | None
+    left_out: dict[str, list[Path]] = field(default_factory=dict)  # by category, "" beside them
 
 
 @dataclass(frozen=True)
@@ -34,74 +34,6 @@ class Task:
     categories: list[str]
 
 
-class Part(NamedTuple):
-    """One domain of a benchmark: its name, published number of images, and folder names in use."""
-
-    name: str
-    images: int
-    folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations."""
-
-    domains: dict[str, Part]
-    tasks: list[str]
-    categories: int
-    reference: str
-
-
-_GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
-
-DATASETS = {
-    "office31": Benchmark(
-        domains={
-            "A": Part("amazon", 2817, ("amazon",)),
-            "W": Part("webcam", 795, ("webcam",)),
-            "D": Part("dslr", 498, ("dslr",)),
-        },
-        tasks=["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"],
-        categories=31,
-        reference="Saenko et al., ECCV 2010, https://faculty.cc.gatech.edu/~judy/domainadapt/",
-    ),
-    "imageclef-da": Benchmark(
-        domains={
-            "I": Part("i", 600, ("i", "imagenet", "ilsvrc2012")),
-            "P": Part("p", 600, ("p", "pascal", "voc2012", "pascalvoc2012")),
-            "C": Part("c", 600, ("c", "caltech", "caltech256")),
-        },
-        tasks=["I2P", "P2I", "I2C", "C2I", "C2P", "P2C"],
-        categories=12,
-        reference="ImageCLEF 2014, https://www.imageclef.org/2014/adaptation",
-    ),
-    "office-home": Benchmark(
-        domains={
-            "Ar": Part("Art", 2427, ("art",)),
-            "Cl": Part("Clipart", 4365, ("clipart",)),
-            "Pr": Part("Product", 4439, ("product",)),
-            "Rw": Part("Real World", 4357, ("realworld",)),
-        },
-        tasks=[f"{s}2{t}" for s, t in itertools.permutations(("Ar", "Cl", "Pr", "Rw"), 2)],
-        categories=65,
-        reference=(
-            "Venkateswara et al., CVPR 2017, https://www.hemanthdv.org/officeHomeDataset.html"
-        ),
-    ),
-    "office-caltech10": Benchmark(
-        domains={
-            "A": Part("amazon", 958, ("amazon",)),
-            "C": Part("caltech10", 1123, ("caltech10", "caltech", "caltech256")),
-            "D": Part("dslr", 157, ("dslr",)),
-            "W": Part("webcam", 295, ("webcam",)),
-        },
-        tasks=[f"{s}2{t}" for s, t in itertools.permutations("ACDW", 2)],
-        categories=10,
-        reference="Gong et al., CVPR 2012",
-    ),
-}
-
-
 def task_names(dataset: str) -> list[str]:
     """Return the tasks of a benchmark by the field's abbreviations, in the paper's order."""
     return list(DATASETS[dataset].tasks)
@@ -111,9 +43,7 @@ def available_tasks(dataset: str, root: Path) -> list[str]:
     """Return the tasks whose two domains are under ``root``."""
     benchmark = DATASETS[dataset]
     here = {
-        name
-        for name, part in benchmark.domains.items()
-        if layouts.find_folder(root, part.folders) or layouts.find_list(root, part.folders)
+        name for name, part in benchmark.domains.items() if layouts.find_domain(root, part.folders)
     }
     return [task for task in benchmark.tasks if here.issuperset(task.split("2"))]
 
@@ -134,21 +64,10 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
     if name not in benchmark.tasks:
         raise UserError(f"{dataset} has no task {name}: {_why_no_task(benchmark, name)}")
     parts = [benchmark.domains[side] for side in name.split("2")]
-    lists = [root and layouts.find_list(root, part.folders) for part in parts]
-    sides: list[dict]
-    if root and all(lists):
-        sides = [layouts.read_list(path, root) for path in lists]
-        names = _names_of_numbers(sides, parts)
-    else:
-        folders = [root and layouts.find_folder(root, part.folders) for part in parts]
-        missing = [part.name for part, folder in zip(parts, folders, strict=True) if not folder]
-        if missing:
-            raise UserError(f"{dataset}: {layouts.explain(root, missing)}\n{_about(benchmark)}")
-        sides = [
-            layouts.read_folder(folder, part.name)
-            for folder, part in zip(folders, parts, strict=True)
-        ]
-        names = None
+    sides = _find(dataset, root, parts)
+    names = None
+    if all(isinstance(key, int) for side in sides for key in side.categories):
+        names = _names_of_numbers([side.categories for side in sides], parts)
     task = _match(name, [part.name for part in parts], sides, names)
     for part, domain in zip(parts, (task.source, task.target), strict=True):
         if len(domain.paths) != part.images:
@@ -163,6 +82,40 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
             stacklevel=2,
         )
     return task
+
+
+def _find(dataset: str, root: Path | None, parts: list[Part]) -> list[layouts.Found]:
+    """Return the domains from the place whose numbers are nearest to the published ones."""
+    benchmark = DATASETS[dataset]
+
+    def distance(sides: list[layouts.Found]) -> tuple[int, int]:
+        categories = sum(abs(len(side.categories) - benchmark.categories) for side in sides)
+        images = [sum(map(len, side.categories.values())) for side in sides]
+        published = (part.images for part in parts)
+        return categories, sum(abs(n - p) for n, p in zip(images, published, strict=True))
+
+    places = [] if root is None else [*layouts.find(root, [part.folders for part in parts])]
+    if not places:
+        there = [root and layouts.find_domain(root, part.folders) for part in parts]
+        missing = [part.name for part, place in zip(parts, there, strict=True) if not place]
+        raise UserError(f"{dataset}: {layouts.explain(root, missing)}\n{_about(benchmark)}")
+    found, faults = [], []
+    for place in places:
+        try:
+            read = (layouts.read(p, root, part.name) for p, part in zip(place, parts, strict=True))
+            found.append([*read])
+        except UserError as fault:
+            faults.append(fault)
+    nearest = min(found, key=distance, default=None)
+    if faults and (nearest is None or distance(nearest)[0]):  # it may be what was meant
+        raise faults[0]
+    for name, other in DATASETS.items():
+        if all(len(s.categories) == other.categories > benchmark.categories for s in nearest):
+            raise UserError(
+                f"{dataset} has {benchmark.categories} categories, but {places[0][0]} has those of "
+                f"{name}, {other.categories}; give --root the folder of {dataset}"
+            )
+    return nearest
 
 
 def load_folders(source: Path, target: Path) -> Task:
@@ -189,12 +142,14 @@ def load_folders(source: Path, target: Path) -> Task:
     labelled = layouts.read_folder(source, names[0])
     if layouts.subfolders(target):
         return _match(task, names, [labelled, layouts.read_folder(target, names[1])])
-    paths = layouts.image_files(target)
+    paths = folders.image_files(target)
     if not paths:
         raise UserError(
             f"domain {names[1]} is empty: {target} has neither images nor category folders"
         )
-    return Task(task, _domain(names[0], labelled), Domain(names[1], paths, None), sorted(labelled))
+    unlabelled = Domain(names[1], paths, None, {"": folders.left_out(target)})
+    categories = sorted(labelled.categories)
+    return _checked(Task(task, _domain(names[0], labelled), unlabelled, categories))
 
 
 def check(tasks: Iterable[Task]) -> bool:
@@ -213,17 +168,7 @@ def check(tasks: Iterable[Task]) -> bool:
     paths = [path for domain in domains.values() for path in domain.paths]
     looks = images.read_all(paths, images.mode, "reading")
 
-    categories = dict.fromkeys(name for task in tasks for name in task.categories)
-    table = [
-        ["category", *domains],
-        *([name, *(str(count[name] or "-") for count in counts.values())] for name in categories),
-        ["all", *(str(len(domain.paths)) for domain in domains.values())],
-    ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *cells in table:
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print(name.ljust(widths[0]), *numbers, sep="  ")
-
+    _print_counts(tasks, domains, counts)
     faults = [look for look in looks if isinstance(look, UserError)]
     modes = Counter(look for look in looks if look != "RGB" and look not in faults)
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
@@ -231,7 +176,41 @@ def check(tasks: Iterable[Task]) -> bool:
     print(f"; converted to RGB: {converted}" if converted else "")
     for fault in faults:
         print(fault)
+    left_out = [p for d in domains.values() for paths in d.left_out.values() for p in paths]
+    for path in left_out:
+        print(f"left out: {path}{folders.why(path)}")
     return not faults
+
+
+def _print_counts(
+    tasks: list[Task], domains: dict[str, Domain], counts: dict[str, Counter]
+) -> None:
+    """Print the images of each category by domain, and the files that are left out."""
+
+    def left_out(*names: str) -> str:
+        return str(sum(len(d.left_out.get(n, ())) for d in domains.values() for n in names) or "-")
+
+    categories = dict.fromkeys(name for task in tasks for name in task.categories)
+    beside = {name for d in domains.values() for name, paths in d.left_out.items() if paths}
+    beside -= categories.keys()
+    table = [
+        ["category", *domains, "left out"],
+        *(
+            [name, *(str(count[name] or "-") for count in counts.values()), left_out(name)]
+            for name in categories
+        ),
+        *([["beside them", *("-" for _ in domains), left_out(*beside)]] if beside else []),
+        ["all", *(str(len(d.paths)) for d in domains.values()), left_out(*categories, *beside)],
+    ]
+    table = [[_printable(cell) for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for name, *cells in table:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        print(name.ljust(widths[0]), *numbers, sep="  ")
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _names_of_numbers(sides: list[dict[int, list[Path]]], parts: list[Part]) -> dict[int, str]:
@@ -255,29 +234,79 @@ def _names_of_numbers(sides: list[dict[int, list[Path]]], parts: list[Part]) -> 
 
 
 def _match(
-    task: str, names: list[str], sides: list[dict], labels: dict[int, str] | None = None
+    task: str, names: list[str], sides: list[layouts.Found], labels: dict[int, str] | None = None
 ) -> Task:
     """Give both sides the same labels; ``labels`` names the categories known by number."""
     labels = labels or {}
+    keys = [side.categories.keys() for side in sides]
     lines = [
-        f"missing in {name}: {', '.join(str(labels.get(key, key)) for key in sorted(lacks))}"
-        for name, lacks in zip(
-            names,
-            (sides[1].keys() - sides[0].keys(), sides[0].keys() - sides[1].keys()),
-            strict=True,
-        )
+        f"missing in {name}: {', '.join(_visible(str(labels.get(k, k))) for k in sorted(lacks))}"
+        for name, lacks in zip(names, (keys[1] - keys[0], keys[0] - keys[1]), strict=True)
         if lacks
     ]
     if lines:
-        raise UserError(f"{names[0]} and {names[1]} differ in categories; {'; '.join(lines)}")
+        raise UserError(
+            f"{names[0]} and {names[1]} differ in categories; {'; '.join(lines)}. "
+            "Both need the same: take a folder that one side lacks out of the other, or rename it"
+        )
     source, target = (_domain(name, side) for name, side in zip(names, sides, strict=True))
-    return Task(task, source, target, [labels.get(key, str(key)) for key in sorted(sides[0])])
+    categories = [labels.get(key, str(key)) for key in sorted(keys[0])]
+    return _checked(Task(task, source, target, categories))
 
 
-def _domain(name: str, side: dict) -> Domain:
-    keys = sorted(side)
-    paths = [path for key in keys for path in side[key]]
-    return Domain(name, paths, [label for label, key in enumerate(keys) for _ in side[key]])
+def _visible(name: str) -> str:
+    """Return a name, escaped where it could look like another one."""
+    plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
+    return name if plain else ascii(name)
+
+
+def _domain(name: str, side: layouts.Found) -> Domain:
+    keys = sorted(side.categories)
+    paths = [path for key in keys for path in side.categories[key]]
+    labels = [label for label, key in enumerate(keys) for _ in side.categories[key]]
+    return Domain(name, paths, labels, side.left_out)
+
+
+def _checked(task: Task) -> Task:
+    """Return a task that can be right; warn of what is doubtful in it, and of what is left out.
+
+    Raises:
+        UserError: If it has one category, or one domain is a part of the other.
+    """
+    if len(task.categories) < 2:
+        raise UserError(
+            f"{task.name} has a single category, {task.categories[0]}: any model is right on it. "
+            "Each category needs a folder of its own in the source"
+        )
+    domains = (task.source, task.target)
+    source, target = ({_file(path) for path in domain.paths} for domain in domains)
+    shared = len(source & target)
+    if shared and shared in (len(source), len(target)):
+        raise UserError(
+            f"{task.source.name} and {task.target.name} are the same images: {shared:,} of "
+            f"{len(source):,} and {len(target):,} files are the same, or links to the same"
+        )
+    if shared:
+        warnings.warn(
+            f"{shared:,} images are in both {task.source.name} and {task.target.name}",
+            stacklevel=4,
+        )
+    for domain in domains:
+        paths = [path for paths in domain.left_out.values() for path in paths]
+        if paths:
+            told = ", ".join(path.name + folders.why(path) for path in paths[:5])
+            more = f" and {len(paths) - 5:,} more, see --check" if len(paths) > 5 else ""
+            warnings.warn(f"{domain.name}: left out {told}{more}", stacklevel=4)
+    return task
+
+
+def _file(path: Path) -> tuple:
+    """Return what is the same for all links to a file, hard or soft."""
+    try:
+        status = path.stat()
+    except OSError:  # a broken link, which reading names
+        return (path,)
+    return status.st_dev, status.st_ino
 
 
 def _why_no_task(benchmark: Benchmark, name: str) -> str:
@@ -296,7 +325,7 @@ def _about(benchmark: Benchmark) -> str:
             f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
             f"with {benchmark.categories} categories.",
             f"Published by {benchmark.reference}",
-            f"Download links: {_GUIDE}",
+            f"Download links: {GUIDE}",
             "Without data, this shows the method in a minute: python examples/train_digits.py",
         )
     )

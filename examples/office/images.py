@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,25 +43,37 @@ class Preprocessing:
 def load_image(path: Path) -> Image.Image:
     """Read an image as upright RGB, 8 bits, whatever its file holds.
 
-    EXIF rotation is applied, transparency is put on white, 16-bit grey is scaled to 8 bits.
+    EXIF rotation is applied, transparency is put on white. Grey of more than 8 bits becomes 8:
+    floats in [0, 1] times 255; integers divided by the largest of the 8, 10, 12, 14 or 16 bits that
+    just hold the image's maximum, times 255, so that 0 to 255 stays as it is.
 
     Raises:
         UserError: If the file cannot be decoded to its end; names the path.
     """
     try:
         with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                grey = np.asarray(image, np.float32)
-                if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-                    raise ValueError(f"pixels of mode {image.mode}: save it with 8 or 16 bits")
-                return Image.fromarray((grey / 257).round().astype(np.uint8)).convert("RGB")
+                image = Image.fromarray(_grey_in_8_bits(np.asarray(image), image.mode))
+            with suppress(Exception):  # a broken EXIF block; what else is wrong comes up below
+                ImageOps.exif_transpose(image, in_place=True)
             if image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
             return image.convert("RGB")
     except Exception as error:  # a broken file makes decoders raise nearly anything
         raise UserError(f"cannot read the image {path}: {error}") from None
+
+
+def _grey_in_8_bits(grey: np.ndarray, mode: str) -> np.ndarray:
+    least, most = float(grey.min()), float(grey.max())
+    if mode == "F":
+        if not 0 <= least <= most <= 1:
+            raise ValueError(f"floats from {least:g} to {most:g}: save it with values in [0, 1]")
+        return (grey * 255).round().astype(np.uint8)
+    if least < 0 or most > 65535:
+        raise ValueError(f"values from {least:g} to {most:g}: save it with 8 or 16 bits")
+    largest = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if most < 2**bits)
+    return (grey.astype(np.float64) * 255 / largest).round().astype(np.uint8)
 
 
 def mode(path: Path) -> str:

@@ -96,7 +96,7 @@ def test_archives_that_unpack_into_a_folder_of_their_own(tree: Callable[..., Pat
 
 def test_other_files_are_passed_over(tree: Callable[..., Path]) -> None:
     root = tree()
-    for stray in ("Thumbs.db", ".DS_Store", "._0.jpg", "notes.txt"):
+    for stray in ("Thumbs.db", ".DS_Store", "._0.jpg", "desktop.ini"):
         (root / "amazon/bike" / stray).write_text("stray")
     (root / "amazon/.cache").mkdir()
     shutil.move(root / "amazon/mug/0.jpg", root / "amazon/mug/0.JPEG")
@@ -213,7 +213,8 @@ def test_categories_on_one_side_alone_are_named(tree: Callable[..., Path]) -> No
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
         "amazon and webcam differ in categories; missing in amazon: mug; "
-        "missing in webcam: bike, cup"
+        "missing in webcam: bike, cup. Both need the same: take a folder that one side lacks out "
+        "of the other, or rename it"
     )
 
 
@@ -268,11 +269,11 @@ def test_check_prints_how_many_images_each_category_has(
     assert names == ["A2W", "W2A"]
     assert datasets.check([datasets.load_task("office31", root, name) for name in names])
     assert capsys.readouterr().out.splitlines() == [
-        "category  amazon  webcam",
-        "bike           2       2",
-        "mouse          2       2",
-        "mug            1       2",
-        "all            5       6",
+        "category  amazon  webcam  left out",
+        "bike           2       2         -",
+        "mouse          2       2         -",
+        "mug            1       2         -",
+        "all            5       6         -",
         "11 of 11 images can be read",
     ]
 
