@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import symloss
 from office import distributed, evaluation, outputs
+from office.errors import UserError
 from office.methods import METHODS
 from office.options import Machine
 from office.progress import Progress
@@ -60,6 +61,8 @@ class Experiment:
         self.folder = run.folder(machine.out)
         self.first = distributed.rank() == 0
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.first:
+            run.save_listing(machine.out)
         if machine.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(machine.device)
         self.trainer = Trainer(run, machine, images)
@@ -85,7 +88,12 @@ class Experiment:
         try:
             for epoch in range(len(self.history), trainer.epochs):
                 self._epoch(epoch, progress)
-            self._finish(progress)
+            try:
+                self._finish(progress)
+            except (UserError, OSError) as error:
+                if not self.first:
+                    raise
+                raise UserError(f"{error}; {run.left(self.machine.out)}") from None
         finally:
             progress.close()
 
