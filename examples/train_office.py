@@ -40,8 +40,7 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
             if wanted.check:
                 sys.exit(0 if datasets.check(tasks) else 1)
             # The first process alone looks at what is there, and says what is wrong.
-            plan = None if distributed.rank() else make_plan(tasks, recipe, machine, wanted)
-            runs, todo = distributed.from_first(plan)
+            runs, todo = distributed.in_first(lambda: make_plan(tasks, recipe, machine, wanted))
             domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
             paths = [path for domain in domains for path in domain.paths]
             cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)

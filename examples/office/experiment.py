@@ -36,7 +36,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
         KeyboardInterrupt: After telling which checkpoint is left.
     """
     first = distributed.rank() == 0
-    state = distributed.from_first(run.state(machine) if first else None)
+    state = distributed.in_first(lambda: run.state(machine))
     if state is State.FINISHED:
         if first:
             print(f"{run.title}: finished before, see {run.folder(machine.out)}")
@@ -44,8 +44,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
     try:
         experiment = Experiment(run, machine, images)
         if state is State.RESUMABLE:
-            checkpoint = run.load_checkpoint(machine.out) if first else None
-            experiment.resume(distributed.from_first(checkpoint))
+            experiment.resume(distributed.in_first(lambda: run.load_checkpoint(machine.out)))
         experiment.train()
     except KeyboardInterrupt:
         if first:

@@ -20,7 +20,7 @@ from office.options import Machine
 from office.runs import Run
 
 LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at each step
-ABSURD = 1e4  # the terms of a run that learns stay below 100, whatever the data and the network
+ABSURD = 1e4  # at first a term is about log K, in a run that recovers some hundreds at most
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Called after each step with its number, from 1, and, where they are read, with scalars by name.
