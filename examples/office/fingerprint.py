@@ -105,7 +105,7 @@ def differences(before: str, now: str) -> str:
         for listing in (before, now)
     )
     parts = []
-    for role, noun in (("source", "source image"), ("target", "target image"), ("weights",) * 2):
+    for role in ("source", "target"):
         ours = [key for key in new if key[0] == role]
         both = [key for key in ours if key in old]
         of = f" of {len(ours):,}" if len(ours) > 1 else ""
@@ -118,9 +118,12 @@ def differences(before: str, now: str) -> str:
             ([key for key in old if key[0] == role and key not in new], "", "is gone", "are gone"),
         ):
             if keys:
-                things = noun if len(keys) == 1 and not among else f"{noun.removesuffix('s')}s"
+                things = "image" if len(keys) == 1 and not among else "images"
                 said = one if len(keys) == 1 else many
-                parts.append(f"{len(keys):,}{among} {things} {said}, the first {keys[0][1]}")
+                parts.append(f"{len(keys):,}{among} {role} {things} {said}, the first {keys[0][1]}")
+    for key in old.keys() & new.keys():
+        if key[0] == "weights" and old[key]["hash"] != new[key]["hash"]:
+            parts.append(f"the weights {key[1]} have another content")
     return "; ".join(parts) or "the same images come in another order"
 
 
