@@ -41,8 +41,9 @@ def test_names_of_another_system_from_training_to_report(tmp_path):
     for i in range(8):
         write_image(source / ("Möbel→" if i % 2 else BYTES) / f"{i}{BYTES}.jpg", i % 2, i)
         write_image(target / f"{i}{BYTES}.jpg", i % 2, i + 10)
-    options = "--dataset folders --backbone shufflenet_v2_x0_5 --weights none --batch-size 4 --max-steps 2"
+    options = "--dataset folders --backbone shufflenet_v2_x0_5 --weights none --max-steps 2"
     given = [*options.split(), "--source", source, "--target", target, "--out", runs, "--seeds", 0]
+    given += ["--batch-size", 4]
     driver = Path(__file__).with_name("driver.py")
     assert "done in" in script(driver, *given, "--device", "cpu", encoding="ascii")
     (folder,) = (path.parent for path in runs.rglob("result.json"))

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from office import files, images
+from office import files, images, training
 from office.images import Preprocessing
-from office.training import ABSURD, Trainer
-from small_runs import assert_same_run
+from office.training import Trainer
+from small_runs import assert_same_run, result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 DRIVER = Path(__file__).with_name("driver.py")
@@ -162,14 +162,18 @@ def test_a_failure_at_the_end_loses_nothing(office, monkeypatch, name):
         assert_same_run(office(max_steps=3, resume=True), whole)
 
 
-def test_absurd_losses_are_warned_of_once(office):
-    with pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr") as caught:
+def test_absurd_losses_are_warned_of_once(office, monkeypatch):
+    with pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"):
         office(method="source-only", lr=100.0, max_steps=4)
+    monkeypatch.setattr(training, "ABSURD", 0.01)
+    with pytest.warns(UserWarning, match="losses above") as caught:
+        folder = office(method="source-only", max_steps=8, out="low bound")
+    assert len(result(folder).epochs) == 4
     assert len([w for w in caught if "losses above" in str(w.message)]) == 1
 
 
-def test_high_but_sane_losses_are_not(office):
-    values = {"task": 0.9 * ABSURD, "entropy": -0.9 * ABSURD}
+def test_high_but_sane_losses_are_not():
+    values = {"task": 0.9 * training.ABSURD, "entropy": -0.9 * training.ABSURD}
     trainer = SimpleNamespace(warned=False)
     Trainer._warn_once(trainer, 10, values)
     assert not trainer.warned

@@ -64,3 +64,12 @@ def test_the_rest_is_predicted_and_the_end_is_1(model, photos, capsys):
     assert str(photos / "none.jpg") in none
     assert f"no images in the folder {photos / 'empty'}" in empty
     assert f"cannot read the image {photos / 'b.png'}" in broken
+
+
+@pytest.mark.parametrize("fault", ["broken.jpg", "none.jpg", "empty"])
+def test_one_fault_is_enough_for_1(model, photos, fault):
+    (photos / "broken.jpg").write_bytes(b"broken")
+    (photos / "empty").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(model), str(photos / "a.jpg"), str(photos / fault)])
+    assert stop.value.code == 1
