@@ -194,11 +194,12 @@ class Images(Dataset):
         if seed is None:
             return v2.functional.center_crop(image, [side]), False, index
         generator = torch.Generator().manual_seed(seed)
-        flip, top, left = (
-            int(torch.randint(choices, (), generator=generator))
-            for choices in (2, image.shape[1] - side + 1, image.shape[2] - side + 1)
+        top, left = (
+            torch.randint(length - side + 1, (), generator=generator).item()
+            for length in image.shape[1:]
         )
-        return image[:, top : top + side, left : left + side], flip == 1, index
+        flip = torch.rand((), generator=generator).item() < 0.5
+        return image[:, top : top + side, left : left + side], flip, index
 
 
 class _Loader(DataLoader):
