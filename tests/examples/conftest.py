@@ -22,43 +22,47 @@ def write_image(path: Path, category: int, seed: int, size: tuple[int, int] = (4
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a benchmark's tree and returns its root.
+def write_tree(
+    root: Path,
+    layout: str = "folders",
+    domains: Sequence[str] = ("amazon", "webcam"),
+    categories: Sequence[str] = ("bike", "mouse", "mug"),
+    images: int = 4,
+    size: tuple[int, int] = (40, 32),
+) -> Path:
+    """Write a benchmark's tree and return its root.
 
     Layouts: "folders" <domain>/<category>/, "archive" <domain>/images/<category>/, "image_list"
     (the archive, with image_list/<domain>.txt), "list" (<domain>/<file> without category folders,
     with list/<domain>List.txt). Such a tree is smaller than the published one, which load_task
     warns of: mark tests with ``pytest.mark.filterwarnings("ignore:.*published")``.
     """
+    for seed, domain in enumerate(domains):
+        lines = []
+        for number, category in enumerate(categories):
+            for i in range(images):
+                relative = {
+                    "folders": f"{domain}/{category}/{i}.jpg",
+                    "archive": f"{domain}/images/{category}/{i}.jpg",
+                    "image_list": f"{domain}/images/{category}/{i}.jpg",
+                    "list": f"{domain}/{number}_{i}.jpg",
+                }[layout]
+                write_image(root / relative, number, 1000 * seed + i, size)
+                lines.append(f"{relative} {number}\n")
+        lists = {"image_list": f"image_list/{domain}.txt", "list": f"list/{domain}List.txt"}
+        if layout in lists:
+            path = root / lists[layout]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(lines))
+    return root
 
-    def write(
-        layout: str = "folders",
-        domains: Sequence[str] = ("amazon", "webcam"),
-        categories: Sequence[str] = ("bike", "mouse", "mug"),
-        images: int = 4,
-        name: str = "data",
-        size: tuple[int, int] = (40, 32),
-    ) -> Path:
-        root = tmp_path / name
-        for seed, domain in enumerate(domains):
-            lines = []
-            for number, category in enumerate(categories):
-                for i in range(images):
-                    relative = {
-                        "folders": f"{domain}/{category}/{i}.jpg",
-                        "archive": f"{domain}/images/{category}/{i}.jpg",
-                        "image_list": f"{domain}/images/{category}/{i}.jpg",
-                        "list": f"{domain}/{number}_{i}.jpg",
-                    }[layout]
-                    write_image(root / relative, number, 1000 * seed + i, size)
-                    lines.append(f"{relative} {number}\n")
-            lists = {"image_list": f"image_list/{domain}.txt", "list": f"list/{domain}List.txt"}
-            if layout in lists:
-                path = root / lists[layout]
-                path.parent.mkdir(exist_ok=True)
-                path.write_text("".join(lines))
-        return root
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    """:func:`write_tree` to a folder of ``tmp_path`` that is called ``name``."""
+
+    def write(layout: str = "folders", *, name: str = "data", **tree: Any) -> Path:
+        return write_tree(tmp_path / name, layout, **tree)
 
     return write
 
@@ -80,19 +84,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def office(root: Path, tmp_path: Path, one_thread: None) -> Callable[..., Path]:
-    """A function that does small runs in this process and returns the first one's folder.
+    """:func:`small_runs.carry_out` in this process, on ``root``, to a folder of ``tmp_path``."""
+    from small_runs import carry_out
 
-    Its arguments are fields of Recipe, Machine and Wanted; ``method`` and ``out``, a folder of
-    ``tmp_path``, are short for the usual ones.
-    """
-    from small_runs import changed
-    from train_office import carry_out
-
-    def call(out: str = "runs", method: str = "symnets", **changes: Any) -> Path:
-        given = {"root": root, "methods": (method,), **changes, "out": tmp_path / out}
-        recipe, machine, wanted = changed(**given)
-        carry_out(recipe, machine, wanted)
-        run = f"{wanted.tasks[0]}/{wanted.methods[0]}/seed{wanted.seeds[0]}"
-        return tmp_path / out / recipe.dataset / run
+    def call(out: str = "runs", **changes: Any) -> Path:
+        return carry_out(**{"root": root, **changes, "out": tmp_path / out})
 
     return call

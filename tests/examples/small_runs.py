@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import train_office
 from office import files, outputs
 from office.datasets import Domain, Task
 from office.images import Preprocessing
@@ -33,6 +34,14 @@ def changed(**changes: Any) -> tuple[Recipe, Machine, Wanted]:
         dataclasses.replace(part, **{name: changes[name] for name in own & changes.keys()})
         for part, own in zip(three, names, strict=True)
     )
+
+
+def carry_out(method: str = "symnets", **changes: Any) -> Path:
+    """Do small runs and return the first one's folder; ``method`` is short for one method."""
+    recipe, machine, wanted = changed(**{"methods": (method,), **changes})
+    train_office.carry_out(recipe, machine, wanted)
+    run = f"{wanted.tasks[0]}/{wanted.methods[0]}/seed{wanted.seeds[0]}"
+    return machine.out / recipe.dataset / run
 
 
 def made_task(images: int = 9) -> Task:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_results import made_features, made_result
-from office import models, outputs
+from office import files, models, outputs
 from office.errors import UserError
 from office.images import Preprocessing
 from torch import nn
@@ -147,6 +147,18 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=f"cannot read {path}"):
         outputs.read_features(path)
+
+
+def test_a_file_is_replaced_at_once(tmp_path):
+    path = tmp_path / "log.jsonl"
+    files.write(path, b"old")
+    with open(path, "rb") as old:  # as if it were read while the new one is written
+        files.write(path, b"new")
+        assert old.read() == b"old"
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*; nothing was written"):
+        files.write(tmp_path / "no" / "a", b"new")
 
 
 @pytest.fixture

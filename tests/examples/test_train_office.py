@@ -1,7 +1,6 @@
 """Whole runs in this process: the files they leave, and what a user is told."""
 
 import csv
-import dataclasses
 import json
 import random
 
@@ -9,12 +8,21 @@ import numpy as np
 import pytest
 import torch
 import train_office
+from conftest import write_tree
 from office import files, images, outputs
 from office.datasets import load_task
 from office.images import Images
 from office.methods import METHODS
+from office.runs import Run
 from office.training import Trainer
-from small_runs import assert_same_run, assert_same_weights, features, network, result
+from small_runs import (
+    assert_same_run,
+    assert_same_weights,
+    carry_out,
+    features,
+    network,
+    result,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 
@@ -68,27 +76,69 @@ def test_a_run_leaves_its_files(office, name):
     assert log == found.epochs
 
 
-@pytest.mark.parametrize("name", ["symnets", "symnets-wo-target-task", "source-only"])
-def test_a_result_counts_what_the_saved_logits_say(office, name):
-    folder = office(method=name)
+@pytest.fixture(scope="module", params=["symnets", "symnets-wo-target-task", "source-only"])
+def trained(request, tmp_path_factory):
+    """Method, task and folder of a run long enough for accuracies that differ."""
+    root = write_tree(tmp_path_factory.mktemp("data"), images=3)
+    for name in ("bike/2.jpg", "mug/0.jpg"):  # so that the domains differ in length
+        (root / "webcam" / name).unlink()
+    settings = {"max_steps": 40, "lr": 0.1, "bottleneck": 8}
+    out = tmp_path_factory.mktemp("runs")
+    folder = carry_out(request.param, root=root, out=out, **settings)
+    return request.param, load_task("office31", root, "A2W"), folder
+
+
+def share(right):
+    """In %, of a vector of booleans."""
+    return pytest.approx(100 * right.sum().item() / len(right))
+
+
+def test_a_result_counts_what_the_saved_logits_say(trained):
+    name, task, folder = trained
     found, saved = result(folder), features(folder)
-    assert saved.features.shape == (18, 1024)
-    assert saved.features.dtype == np.float16
-    assert saved.domain.tolist() == [0] * 9 + [1] * 9
-    assert saved.label.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 2
     assert saved.logits.dtype == np.float32
-    assert saved.logits.shape == ((9, 6) if name.startswith("symnets") else (9, 3))
+    assert saved.logits.shape == ((7, 6) if name.startswith("symnets") else (7, 3))
     logits = {"C_t": saved.logits[:, -3:]}
     if name.startswith("symnets"):
         logits["C_s"] = saved.logits[:, :3]
     for classifier, part in logits.items():
-        accuracy = found.final[f"target_accuracy/{classifier}"]
-        assert accuracy == pytest.approx(100 * (part.argmax(1) == saved.label[9:]).mean())
+        right = part.argmax(1) == task.target.labels
+        assert found.final[f"target_accuracy/{classifier}"] == share(right)
     confusion = np.zeros((3, 3), int)
-    np.add.at(confusion, (saved.label[9:], logits[found.classifier].argmax(1)), 1)
+    np.add.at(confusion, (task.target.labels, logits[found.classifier].argmax(1)), 1)
     assert found.confusion == confusion.tolist()
-    shares = 100 * np.diag(confusion) / 3
-    assert found.per_category == pytest.approx(dict(zip(found.categories, shares, strict=True)))
+    recalls = 100 * np.diag(confusion) / [2, 3, 2]
+    assert found.per_category == pytest.approx(dict(zip(found.categories, recalls, strict=True)))
+    assert found.images[:2] == [9, 7]
+
+
+def test_saved_features_are_of_both_domains_in_the_tasks_order(trained):
+    _, task, folder = trained
+    saved = features(folder)
+    assert saved.features.shape == (16, 8)
+    assert saved.features.dtype == np.float16
+    assert saved.domain.tolist() == [0] * 9 + [1] * 7
+    assert saved.label.tolist() == task.source.labels + task.target.labels
+
+
+def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
+    name, task, folder = trained
+    model, found, saved = outputs.read_model(folder / "model.pt"), result(folder), features(folder)
+    transform = images.eval_transform(model.preprocessing)
+    paths = task.source.paths + task.target.paths
+    with torch.inference_mode():
+        made = model.extractor(torch.stack([transform(images.load_image(p)) for p in paths]))
+        answers = model.classifier(made[9:])
+        weights = network(folder)
+        logits = made @ weights["heads.task.weight"].T + weights["heads.task.bias"]
+    torch.testing.assert_close(made, torch.tensor(saved.features).float(), atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(logits[9:], torch.tensor(saved.logits), atol=1e-5, rtol=1e-5)
+    assert found.accuracy == share(answers.argmax(1) == torch.tensor(task.target.labels))
+    first = "C_s" if name.startswith("symnets") else "C_t"  # the only one
+    right = logits[:9, :3].argmax(1) == torch.tensor(task.source.labels)
+    assert found.final[f"source_accuracy/{first}"] == share(right)
+    assert (model.preprocessing.resize, model.preprocessing.crop) == (36, 32)
+    assert model.categories == task.categories
 
 
 def test_a_result_tells_how_it_was_made(office):
@@ -103,32 +153,6 @@ def test_a_result_tells_how_it_was_made(office):
     assert found.processes == 1
     assert found.seconds > 0
     assert found.peak_memory_bytes > 10_000_000
-
-
-@pytest.mark.parametrize("name", ["symnets", "symnets-wo-target-task", "source-only"])
-def test_a_saved_model_gives_the_saved_features_and_accuracies(office, root, name):
-    folder = office(method=name, bottleneck=8)
-    model, found = outputs.read_model(folder / "model.pt"), result(folder)
-    task = load_task("office31", root, "A2W")
-    transform = images.eval_transform(model.preprocessing)
-    assert dataclasses.astuple(model.preprocessing)[:2] == (36, 32)
-    assert model.categories == task.categories
-    paths = task.source.paths + task.target.paths
-    with torch.inference_mode():
-        made = model.extractor(torch.stack([transform(images.load_image(p)) for p in paths]))
-        logits = model.classifier(made)
-        weights = network(folder)
-        joint = made @ weights["heads.task.weight"].T + weights["heads.task.bias"]
-    saved = features(folder)
-    torch.testing.assert_close(made, torch.tensor(saved.features).float(), atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(joint[9:], torch.tensor(saved.logits))
-    right = logits[9:].argmax(1) == torch.tensor(task.target.labels)
-    assert 100 * right.double().mean().item() == pytest.approx(found.accuracy)
-    # C_s, the first half, or the only classifier, on the source.
-    right = joint[:9, :3].argmax(1) == torch.tensor(task.source.labels)
-    only = "C_s" if name.startswith("symnets") else "C_t"
-    expected = found.final[f"source_accuracy/{only}"]
-    assert 100 * right.double().mean().item() == pytest.approx(expected)
 
 
 def test_tensorboard_has_every_scalar_of_every_epoch(office):
@@ -311,6 +335,25 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
     assert "8 steps, 4 done" in capsys.readouterr().out
     assert_same_run(folder, other)
     assert result(other).seconds > 0
+
+
+def test_scalars_after_the_checkpoint_are_written_once(office, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    save = Run.save_checkpoint
+
+    def killed(run, out, content):
+        if len(content["history"]) == 3:
+            raise KeyboardInterrupt
+        save(run, out, content)
+
+    monkeypatch.setattr(Run, "save_checkpoint", killed)
+    with pytest.raises(SystemExit):
+        office(epochs=4)  # of two steps
+    monkeypatch.undo()
+    events = EventAccumulator(str(office(epochs=4, resume=True))).Reload()
+    for name in ("lambda", "target_accuracy/C_t"):
+        assert [event.step for event in events.Scalars(name)] == [2, 4, 6, 8]
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_no_checkpoint(office, stopped_at, capsys):

@@ -12,7 +12,7 @@ import driver
 import numpy as np
 import pytest
 import torch
-from office import files
+from office import files, images, outputs
 from small_runs import assert_same_run, features, network, result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
@@ -129,3 +129,16 @@ def test_two_processes_take_the_single_processs_steps(one_and_two):
     assert left.confusion == right.confusion
     assert np.sum(right.confusion) == 7
     assert left.epochs[-1] == pytest.approx(right.epochs[-1], rel=1e-4)
+
+
+def test_of_two_processes_the_first_ones_batch_norm_predicts(root, tmp_path, start, command):
+    command += ["--max-steps", 3, "--out", tmp_path]
+    finish(start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command))
+    folder = tmp_path / "office31" / "A2W" / "symnets" / "seed0"
+    model = outputs.read_model(folder / "model.pt")
+    transform = images.eval_transform(model.preprocessing)
+    paths = [path for side in ("amazon", "webcam") for path in sorted((root / side).rglob("*.jpg"))]
+    with torch.inference_mode():
+        made = model.extractor(torch.stack([transform(images.load_image(p)) for p in paths]))
+    expected = torch.tensor(features(folder).features).float()
+    torch.testing.assert_close(made, expected, atol=2e-3, rtol=2e-3)
