@@ -1,4 +1,4 @@
-"""A device that torch takes for an accelerator; whoever imports this before torch 2.9 is skipped."""
+"""A device that torch takes for an accelerator; before torch 2.9 whoever imports it is skipped."""
 
 import functools
 
