@@ -1,105 +1,19 @@
-"""The benchmarks' facts, their tasks, and the matching of the two domains' categories.
+"""The benchmarks' tasks and those of any two folders; a look at all their images.
 
 A task is a labelled source domain and a target domain whose labels only the evaluation may use.
 """
 
-import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from office import images, layouts
+from office import benchmarks, images, layouts, listing, lists, tasks
+from office.benchmarks import DATASETS, Benchmark, Part
 from office.errors import UserError
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder."""
-
-    name: str
-    paths: list[Path]
-    labels: list[int] | None
-
-
-@dataclass(frozen=True)
-class Task:
-    """Two domains and the K category names that their labels index."""
-
-    name: str
-    source: Domain
-    target: Domain
-    categories: list[str]
-
-
-class Part(NamedTuple):
-    """One domain of a benchmark: its name, published number of images, and folder names in use."""
-
-    name: str
-    images: int
-    folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations."""
-
-    domains: dict[str, Part]
-    tasks: list[str]
-    categories: int
-    reference: str
-
-
-_GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
-
-DATASETS = {
-    "office31": Benchmark(
-        domains={
-            "A": Part("amazon", 2817, ("amazon",)),
-            "W": Part("webcam", 795, ("webcam",)),
-            "D": Part("dslr", 498, ("dslr",)),
-        },
-        tasks=["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"],
-        categories=31,
-        reference="Saenko et al., ECCV 2010, https://faculty.cc.gatech.edu/~judy/domainadapt/",
-    ),
-    "imageclef-da": Benchmark(
-        domains={
-            "I": Part("i", 600, ("i", "imagenet", "ilsvrc2012")),
-            "P": Part("p", 600, ("p", "pascal", "voc2012", "pascalvoc2012")),
-            "C": Part("c", 600, ("c", "caltech", "caltech256")),
-        },
-        tasks=["I2P", "P2I", "I2C", "C2I", "C2P", "P2C"],
-        categories=12,
-        reference="ImageCLEF 2014, https://www.imageclef.org/2014/adaptation",
-    ),
-    "office-home": Benchmark(
-        domains={
-            "Ar": Part("Art", 2427, ("art",)),
-            "Cl": Part("Clipart", 4365, ("clipart",)),
-            "Pr": Part("Product", 4439, ("product",)),
-            "Rw": Part("Real World", 4357, ("realworld",)),
-        },
-        tasks=[f"{s}2{t}" for s, t in itertools.permutations(("Ar", "Cl", "Pr", "Rw"), 2)],
-        categories=65,
-        reference=(
-            "Venkateswara et al., CVPR 2017, https://www.hemanthdv.org/officeHomeDataset.html"
-        ),
-    ),
-    "office-caltech10": Benchmark(
-        domains={
-            "A": Part("amazon", 958, ("amazon",)),
-            "C": Part("caltech10", 1123, ("caltech10", "caltech", "caltech256")),
-            "D": Part("dslr", 157, ("dslr",)),
-            "W": Part("webcam", 295, ("webcam",)),
-        },
-        tasks=[f"{s}2{t}" for s, t in itertools.permutations("ACDW", 2)],
-        categories=10,
-        reference="Gong et al., CVPR 2012",
-    ),
-}
+from office.layouts import Place
+from office.names import printable, visible
+from office.tasks import Domain, Task
 
 
 def task_names(dataset: str) -> list[str]:
@@ -110,16 +24,14 @@ def task_names(dataset: str) -> list[str]:
 def available_tasks(dataset: str, root: Path) -> list[str]:
     """Return the tasks whose two domains are under ``root``."""
     benchmark = DATASETS[dataset]
-    here = {
-        name
-        for name, part in benchmark.domains.items()
-        if layouts.find_folder(root, part.folders) or layouts.find_list(root, part.folders)
-    }
+    here = {name for place in _places(benchmark, root) for name in place.domains}
     return [task for task in benchmark.tasks if here.issuperset(task.split("2"))]
 
 
 def load_task(dataset: str, root: Path | None, name: str) -> Task:
     """Find the two domains of a task under ``root``, in whichever layout they are.
+
+    Where ``root`` holds several benchmarks, it takes the folder whose domains and counts fit.
 
     Args:
         dataset: A key of :data:`DATASETS`.
@@ -127,41 +39,31 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
         name: A task such as ``"A2W"``.
 
     Raises:
-        UserError: If the task is unknown, a domain is not found or empty, a category has no
-            images or is missing on one side, or a list names a file that is not there.
+        UserError: If the task is unknown, a domain is not found, empty or another benchmark's, a
+            category has no images or is missing on one side, a list names a file that is not
+            there, or both domains have the same images.
     """
     benchmark = DATASETS[dataset]
     if name not in benchmark.tasks:
-        raise UserError(f"{dataset} has no task {name}: {_why_no_task(benchmark, name)}")
-    parts = [benchmark.domains[side] for side in name.split("2")]
-    lists = [root and layouts.find_list(root, part.folders) for part in parts]
-    sides: list[dict]
-    if root and all(lists):
-        sides = [layouts.read_list(path, root) for path in lists]
-        names = _names_of_numbers(sides, parts)
+        raise UserError(f"{dataset} has no task {name}: {benchmarks.why_no_task(benchmark, name)}")
+    sides = name.split("2")
+    parts = [benchmark.domains[side] for side in sides]
+    names = [part.name for part in parts]
+    place = _choose(benchmark, root, sides)
+    if not place:
+        here = {side for place in _places(benchmark, root) for side in place.domains}
+        missing = [benchmark.domains[side].name for side in sides if side not in here]
+        explained = layouts.explain(root, missing or names)
+        raise UserError(f"{dataset}: {explained}\n{benchmarks.about(benchmark)}")
+    paths = [place.domains[side][0] for side in sides]
+    if place.listed:
+        found = [lists.read_list(path, root) for path in paths]
+        task = tasks.match(name, names, found, tasks.names_of_numbers(found, names))
     else:
-        folders = [root and layouts.find_folder(root, part.folders) for part in parts]
-        missing = [part.name for part, folder in zip(parts, folders, strict=True) if not folder]
-        if missing:
-            raise UserError(f"{dataset}: {layouts.explain(root, missing)}\n{_about(benchmark)}")
-        sides = [
-            layouts.read_folder(folder, part.name)
-            for folder, part in zip(folders, parts, strict=True)
-        ]
-        names = None
-    task = _match(name, [part.name for part in parts], sides, names)
-    for part, domain in zip(parts, (task.source, task.target), strict=True):
-        if len(domain.paths) != part.images:
-            warnings.warn(
-                f"{dataset} {part.name}: {len(domain.paths):,} images found, "
-                f"{part.images:,} published",
-                stacklevel=2,
-            )
-    if len(task.categories) != benchmark.categories:
-        warnings.warn(
-            f"{dataset}: {len(task.categories)} categories found, {benchmark.categories} published",
-            stacklevel=2,
-        )
+        found = [layouts.read_folder(path, n) for path, n in zip(paths, names, strict=True)]
+        task = tasks.match(name, names, found)
+    _refuse_another_benchmark(dataset, task, parts)
+    _compare_with_published(dataset, task, parts)
     return task
 
 
@@ -177,126 +79,171 @@ def load_folders(source: Path, target: Path) -> Task:
     """
     for folder in (source, target):
         if not folder.is_dir():
-            raise UserError(f"no such folder: {folder}")
+            raise UserError(f"no such folder: {visible(folder)}")
     if source.resolve() == target.resolve():
-        raise UserError(f"source and target are the same folder: {source}")
+        raise UserError(f"source and target are the same folder: {visible(source)}")
     names = [source.resolve().name, target.resolve().name]
     if names[0] == names[1]:
         names = [
             f"{folder.resolve().parent.name}-{folder.resolve().name}" for folder in (source, target)
         ]
     task = "2".join(names)
-    labelled = layouts.read_folder(source, names[0])
-    if layouts.subfolders(target):
-        return _match(task, names, [labelled, layouts.read_folder(target, names[1])])
-    paths = layouts.image_files(target)
-    if not paths:
+    side = layouts.read_folder(source, names[0])
+    found = listing.look(target)
+    if found.folders:
+        return tasks.match(task, names, [side, layouts.read_folder(target, names[1])])
+    if not found.images:
+        rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
         raise UserError(
-            f"domain {names[1]} is empty: {target} has neither images nor category folders"
+            f"domain {visible(names[1])} is empty: {visible(target)} has neither images nor "
+            f"category folders{rest}"
         )
-    return Task(task, _domain(names[0], labelled), Domain(names[1], paths, None), sorted(labelled))
+    unlabelled = Domain(names[1], found.images, None, found.left_out)
+    return tasks.checked(Task(task, tasks.labelled(names[0], *side), unlabelled, sorted(side[0])))
 
 
-def check(tasks: Iterable[Task]) -> bool:
-    """Decode every image of the tasks' domains and print how many each category holds.
+def check(wanted: Iterable[Task]) -> bool:
+    """Decode every image of the tasks' domains; print how many each category has and leaves out.
 
     Returns:
-        Whether all images could be read; the others are printed by path.
+        Whether all images could be read; the others, and what is left out, are printed by path.
     """
-    tasks = list(tasks)
-    sides = [(task, domain) for task in tasks for domain in (task.source, task.target)]
+    sides = [(task, domain) for task in wanted for domain in (task.source, task.target)]
     domains = {domain.name: domain for _, domain in sides}
+    paths = [path for domain in domains.values() for path in domain.paths]
+    looks = images.read_all(paths, images.look, "reading")
+    for line in _table(sides, domains):
+        print(printable(line))
+
+    faults = [look for look in looks if isinstance(look, UserError)]
+    seen = [look for look in looks if not isinstance(look, UserError)]
+    modes = Counter(look.mode for look in seen if look.mode != "RGB")
+    converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
+    left_out = [item for domain in domains.values() for item in domain.left_out]
+    files = len(paths) + sum(item.files for item in left_out)
+    kind = "files" if left_out else "images"
+    print(f"{len(seen):,} of {files:,} {kind} can be read", end="")
+    print(f", {files - len(paths):,} left out" if left_out else "", end="")
+    print(f"; converted to RGB: {converted}" if converted else "")
+    several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]
+    if several:
+        print(f"of {len(several):,} with more pictures than one, the first is read:", end=" ")
+        print(printable(visible(several[0])), *["..."] * (len(several) > 1))
+    for item in left_out:
+        count = f" ({item.files:,} files)" if item.path.is_dir() else ""
+        print(printable(f"left out: {visible(item.path)}{count}: {item.why}"))
+    for fault in faults:
+        print(printable(str(fault)))
+    return not faults
+
+
+def _table(sides: list[tuple[Task, Domain]], domains: dict[str, Domain]) -> list[str]:
+    """Lines of the numbers of images by category and domain, and of files left out if any are."""
     counts = {
         domain.name: Counter(task.categories[label] for label in domain.labels or [])
         for task, domain in sides
     }
-    paths = [path for domain in domains.values() for path in domain.paths]
-    looks = images.read_all(paths, images.mode, "reading")
-
-    categories = dict.fromkeys(name for task in tasks for name in task.categories)
+    left_out: Counter[str | None] = Counter()
+    for domain in domains.values():
+        for item in domain.left_out:
+            left_out[item.category] += item.files
+    columns = [*counts.values(), *([left_out] if left_out else [])]
+    names = [*map(visible, domains), *(["left out"] if left_out else [])]
+    totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]
+    categories = dict.fromkeys(name for task, _ in sides for name in task.categories)
+    rows = {visible(name): [column[name] for column in columns] for name in categories}
+    if left_out[None]:
+        rows["(no category)"] = [column[None] for column in columns]
     table = [
-        ["category", *domains],
-        *([name, *(str(count[name] or "-") for count in counts.values())] for name in categories),
-        ["all", *(str(len(domain.paths)) for domain in domains.values())],
+        ["category", *names],
+        *([name, *(str(count or "-") for count in row)] for name, row in rows.items()),
+        ["all", *map(str, totals[: len(names)])],
     ]
+    table = [[printable(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *cells in table:
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print(name.ljust(widths[0]), *numbers, sep="  ")
-
-    faults = [look for look in looks if isinstance(look, UserError)]
-    modes = Counter(look for look in looks if look != "RGB" and look not in faults)
-    converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
-    print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
-    print(f"; converted to RGB: {converted}" if converted else "")
-    for fault in faults:
-        print(fault)
-    return not faults
+    return [
+        "  ".join(
+            [name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]
+        )
+        for name, *cells in table
+    ]
 
 
-def _names_of_numbers(sides: list[dict[int, list[Path]]], parts: list[Part]) -> dict[int, str]:
-    """Category names of numbers: the images' folder where it tells, else the number."""
-    named = []
-    for side in sides:
-        folders = {number: {path.parent.name for path in paths} for number, paths in side.items()}
-        names = {number: min(folder) for number, folder in folders.items()}
-        single = all(len(folder) == 1 for folder in folders.values())
-        if not single or len(set(names.values())) < len(names):
-            return {number: str(number) for side in sides for number in side}
-        named.append(names)
-    for number in sorted(named[0].keys() & named[1].keys()):
-        if named[0][number] != named[1][number]:
+def _places(benchmark: Benchmark, root: Path | None) -> list[Place]:
+    names = {name: part.folders for name, part in benchmark.domains.items()}
+    return layouts.find(root, names) if root else []
+
+
+def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Place | None:
+    """Return the place whose counts fit best and where most domains are, with one path for each.
+
+    Both domains should be in one folder; if no folder has both, they may be in two.
+    """
+    places = _places(benchmark, root)
+    joined = []
+    for listed in (True, False):
+        domains: dict[str, list[Path]] = {}
+        for place in places:
+            if place.listed == listed:
+                domains = place.domains | domains  # the first one's, where two have a domain
+        joined.append(Place(listed, domains))
+    for candidates in (places, joined):
+        fits = [_fit(p, benchmark) for p in candidates if p.domains.keys() >= {*sides}]
+        if fits:
+            return min(fits, key=lambda fit: fit[0])[1]
+    return None
+
+
+def _fit(place: Place, benchmark: Benchmark) -> tuple[tuple[int, int, int], Place]:
+    """How badly a place fits the published counts, and the place with each domain's best path."""
+
+    def misfit(path: Path, part: Part) -> tuple[int, int]:
+        categories, found = layouts.size(path)
+        # Fewer categories may be a part of the benchmark; more are another one's.
+        kind = 2 if categories > benchmark.categories else int(categories < benchmark.categories)
+        return kind, abs(found - part.images)
+
+    best, misfits = {}, []
+    for name, paths in place.domains.items():
+        misfits.append(min(misfit(path, benchmark.domains[name]) for path in paths))
+        best[name] = [min(paths, key=lambda path: misfit(path, benchmark.domains[name]))]
+    kinds, differences = zip(*misfits, strict=True)
+    rank = (max(kinds), -len(best), sum(differences))
+    return rank, Place(place.listed, best)
+
+
+def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> None:
+    """Raise :class:`UserError` if the domains are another benchmark's of the same names."""
+    k, counts = len(task.categories), [len(task.source.paths), len(task.target.paths)]
+
+    def has_these(other: Benchmark) -> bool:
+        found = [
+            [p.images for p in other.domains.values() if {*p.folders} & {*part.folders}]
+            for part in parts
+        ]
+        pairs = zip(counts, found, strict=True)
+        return other.categories == k and all(count in images for count, images in pairs)
+
+    names = [name for name, other in DATASETS.items() if has_these(other)]
+    if k > DATASETS[dataset].categories or (names and dataset not in names):
+        likely = names or [name for name, other in DATASETS.items() if other.categories == k]
+        as_in = f", as in {' or '.join(likely)}" if likely else ""
+        raise UserError(
+            f"this is not {dataset}, which has {DATASETS[dataset].categories} categories: "
+            f"{visible(task.source.paths[0].parent.parent)} has {k}{as_in}; "
+            "give the benchmark's own folder by --root"
+        )
+
+
+def _compare_with_published(dataset: str, task: Task, parts: list[Part]) -> None:
+    """Warn where numbers of images or categories are not the published ones."""
+    for part, domain in zip(parts, (task.source, task.target), strict=True):
+        if len(domain.paths) != part.images:
             warnings.warn(
-                f"category {number} is {named[0][number]} in {parts[0].name} and "
-                f"{named[1][number]} in {parts[1].name}; matched by number",
+                f"{dataset} {part.name}: {len(domain.paths):,} images found, "
+                f"{part.images:,} published",
                 stacklevel=3,
             )
-    return {**named[1], **named[0]}
-
-
-def _match(
-    task: str, names: list[str], sides: list[dict], labels: dict[int, str] | None = None
-) -> Task:
-    """Give both sides the same labels; ``labels`` names the categories known by number."""
-    labels = labels or {}
-    lines = [
-        f"missing in {name}: {', '.join(str(labels.get(key, key)) for key in sorted(lacks))}"
-        for name, lacks in zip(
-            names,
-            (sides[1].keys() - sides[0].keys(), sides[0].keys() - sides[1].keys()),
-            strict=True,
-        )
-        if lacks
-    ]
-    if lines:
-        raise UserError(f"{names[0]} and {names[1]} differ in categories; {'; '.join(lines)}")
-    source, target = (_domain(name, side) for name, side in zip(names, sides, strict=True))
-    return Task(task, source, target, [labels.get(key, str(key)) for key in sorted(sides[0])])
-
-
-def _domain(name: str, side: dict) -> Domain:
-    keys = sorted(side)
-    paths = [path for key in keys for path in side[key]]
-    return Domain(name, paths, [label for label, key in enumerate(keys) for _ in side[key]])
-
-
-def _why_no_task(benchmark: Benchmark, name: str) -> str:
-    source, _, target = name.partition("2")
-    why = (
-        "its source and target are the same domain"
-        if source == target and source in benchmark.domains
-        else f"the domains are {', '.join(benchmark.domains)}"
-    )
-    return f"{why}; choose {', '.join(benchmark.tasks)}"
-
-
-def _about(benchmark: Benchmark) -> str:
-    return "\n".join(
-        (
-            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
-            f"with {benchmark.categories} categories.",
-            f"Published by {benchmark.reference}",
-            f"Download links: {_GUIDE}",
-            "Without data, this shows the method in a minute: python examples/train_digits.py",
-        )
-    )
+    found, published = len(task.categories), DATASETS[dataset].categories
+    if found != published:
+        warnings.warn(f"{dataset}: {found} categories found, {published} published", stacklevel=3)

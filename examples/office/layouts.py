@@ -1,112 +1,115 @@
-"""What a benchmark's tree may look like on disk: from a folder or a list to paths by category."""
+"""What a benchmark's tree may look like on disk: where its domains are, and their categories."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from office import listing, lists
 from office.errors import UserError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+from office.listing import Contents, LeftOut, subfolders
+from office.names import same, visible
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the images in a folder itself, by their names' endings."""
-    # A broken link counts as an image, so that reading it names it.
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in EXTENSIONS and p.name[0] != "." and not p.is_dir()
-    )
+class Place(NamedTuple):
+    """A folder that holds domains: the lists, or the folders, that may be each of them."""
+
+    listed: bool
+    domains: dict[str, list[Path]]
 
 
-def find_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the folder of a domain, in ``root`` or in a folder of it, or ``None``.
+def find(root: Path, names: Mapping[str, Sequence[str]]) -> list[Place]:
+    """Return where domains are: in the benchmark's folder, or in a folder of it; lists first.
 
     Args:
         root: The benchmark's folder.
-        names: Folder names of the domain in use, in lower case and without other characters.
+        names: For each domain the names in use for its folder, in lower case and without other
+            characters. A list is called ``NAME.txt`` or ``NAMEList.txt`` and may lie in a folder
+            ``list``, ``lists`` or ``image_list``.
     """
-    for base in _bases(root):
-        for folder in subfolders(base):
-            if _key(folder.name) in names:
-                return folder
-    return None
+    places = []
+    for listed, find_all in ((True, _find_lists), (False, _find_folders)):
+        for base in _bases(root):
+            found = {domain: find_all(base, wanted) for domain, wanted in names.items()}
+            places.append(Place(listed, {name: paths for name, paths in found.items() if paths}))
+    return [place for place in places if place.domains]
 
 
-def find_list(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the list of a domain's images, ``NAME.txt`` or ``NAMEList.txt``, or ``None``.
+def size(path: Path) -> tuple[int, int]:
+    """Return about how many categories and images a list or a domain's folder has, quickly."""
+    if path.is_file():
+        return lists.size(path)
+    categories = subfolders(_inner(path) or path)
+    return len(categories), sum(len(os.listdir(category)) for category in categories)
 
-    Args:
-        root: The benchmark's folder; the list is in it, in a folder of it, or in a folder
-            ``list``, ``lists`` or ``image_list`` of one of these.
-        names: As for :func:`find_folder`.
-    """
+
+def _find_folders(base: Path, names: Sequence[str]) -> list[Path]:
+    return [p for p in subfolders(base) if _key(p.name) in names]
+
+
+def _find_lists(base: Path, names: Sequence[str]) -> list[Path]:
     wanted = {*names, *(f"{name}list" for name in names)}
-    for base in _bases(root):
-        holders = [p for p in subfolders(base) if _key(p.name) in ("list", "lists", "imagelist")]
-        for holder in [*holders, base]:
-            for path in sorted(holder.glob("*.txt")):
-                if _key(path.stem) in wanted:
-                    return path
-    return None
+    holders = [p for p in subfolders(base) if _key(p.name) in ("list", "lists", "imagelist")]
+    files = [path for holder in [*holders, base] for path in sorted(holder.iterdir())]
+    return [
+        path
+        for path in files
+        if path.suffix.lower() == ".txt"
+        and path.name[0] != "."
+        and _key(path.stem) in wanted
+        and path.is_file()
+    ]
 
 
-def read_folder(folder: Path, domain: str) -> dict[str, list[Path]]:
-    """Return paths by category name from ``<category>/`` or ``images/<category>/``.
+def _inner(folder: Path) -> Path | None:
+    """The folder ``images`` that holds a domain's categories in some archives."""
+    found = [p for p in subfolders(folder) if p.name.lower() == "images" and subfolders(p)]
+    return found[0] if found else None
+
+
+def read_folder(folder: Path, domain: str) -> tuple[dict[str, list[Path]], list[LeftOut]]:
+    """Return paths by category name from ``<category>/`` or ``images/<category>/``, and the rest.
+
+    Two folders whose names differ in Unicode normalisation alone are one category.
 
     Raises:
         UserError: If there is no category, or one without images.
     """
-    inner = [p for p in subfolders(folder) if p.name.lower() == "images" and subfolders(p)]
-    categories = subfolders(inner[0] if inner else folder)
-    if not categories:
-        has = "images outside category folders" if image_files(folder) else "no category folders"
-        raise UserError(f"domain {domain} is empty: {folder} has {has}")
-    paths = {category.name: image_files(category) for category in categories}
-    for category in categories:
-        if not paths[category.name]:
+    inner = _inner(folder)
+    top = listing.look(inner or folder)
+    left_out = _outside(top)
+    if inner:
+        beside = listing.look(folder)
+        left_out += _outside(beside)
+        for other in beside.folders:
+            if other != inner:
+                left_out += listing.whole_folder(other, f"a folder beside {inner.name}")
+    if not top.folders:
+        has = "images outside category folders" if top.images else "no category folders"
+        raise UserError(f"domain {visible(domain)} is empty: {visible(folder)} has {has}")
+    paths: dict[str, list[Path]] = {}
+    for category in top.folders:
+        name = same(category.name)
+        found = listing.look(category)
+        rest = [item._replace(category=name) for item in found.left_out]
+        for inside in found.folders:
+            rest += listing.whole_folder(inside, "a folder in a category's", name)
+        if not found.images:
+            there = f"; {listing.summary(name, rest)}" if rest else ""
             raise UserError(
-                f"category {category.name} of domain {domain} has no images: {category}"
+                f"category {visible(name)} of domain {visible(domain)} has no images: "
+                f"{visible(category)}{there}"
             )
-    return paths
+        paths.setdefault(name, []).extend(found.images)
+        left_out += rest
+    return paths, left_out
 
 
-def read_list(path: Path, root: Path) -> dict[int, list[Path]]:
-    """Return paths by category number from lines "path label".
-
-    Args:
-        path: The list.
-        root: The benchmark's folder. Images are looked for from there, from the list's folder and
-            from the folder above that.
-
-    Raises:
-        UserError: If a line is not one, names no image that is there, or the list is empty.
-    """
-    numbered: dict[int, list[Path]] = {}
-    place: tuple[Path, int] | None = None
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for i, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            listed, label = line.rsplit(maxsplit=1)
-            number = int(label)
-        except ValueError:
-            raise UserError(f"{path}, line {i}: expected 'path label', got {line!r}") from None
-        parts = Path(listed.strip()).parts
-        place = place or _place(parts, (root, path.parent, path.parent.parent))
-        image = place[0].joinpath(*parts[place[1] :]) if place else root.joinpath(*parts)
-        if not image.is_file():
-            raise UserError(f"{path}, line {i}: no such image {image}")
-        numbered.setdefault(number, []).append(image)
-    if not numbered:
-        raise UserError(f"the list is empty: {path}")
-    return numbered
+def _outside(found: Contents) -> list[LeftOut]:
+    """What a folder of categories holds beside these."""
+    images = [LeftOut(image, "an image outside category folders") for image in found.images]
+    return images + found.left_out
 
 
 def explain(root: Path | None, missing: list[str]) -> str:
@@ -114,16 +117,16 @@ def explain(root: Path | None, missing: list[str]) -> str:
     if root is None:
         found = "--root is not given"
     elif not root.is_dir():
-        found = f"{root} is not a folder"
+        found = f"{visible(root)} is not a folder"
     else:
-        held = [p.name for p in subfolders(root)]
+        held = [visible(p.name) for p in subfolders(root)]
         more = ", ..." if len(held) > 8 else ""
-        found = f"{root} holds {', '.join(held[:8]) + more if held else 'no folders'}"
-    name = missing[0].replace(" ", "_")
+        found = f"{visible(root)} holds {', '.join(held[:8]) + more if held else 'no folders'}"
+    name, shown = missing[0].replace(" ", "_"), visible(root or "--root")
     return "\n".join(
         (
             f"{' and '.join(missing)} not found: {found}.",
-            f"Each domain must be one of these in {root or '--root'} or in a folder of it:",
+            f"Each domain must be one of these in {shown} or in a folder of it:",
             f"  {name}/images/<category>/*.jpg     as in the original archive of Office-31",
             f"  {name}/<category>/*.jpg            one folder per category",
             f"  image_list/{name}.txt, list/{name}List.txt     lines of 'path label'",
@@ -139,15 +142,3 @@ def _key(name: str) -> str:
 def _bases(root: Path) -> list[Path]:
     """The root and its folders: archives often unpack into one folder more."""
     return [root, *subfolders(root)] if root.is_dir() else []
-
-
-def _place(parts: tuple[str, ...], bases: Sequence[Path]) -> tuple[Path, int] | None:
-    """From which folder, and without how many of its first parts, a listed path is a file.
-
-    Lists often keep the folders of the machine that they were made on.
-    """
-    for drop in range(len(parts)):
-        for base in bases:
-            if base.joinpath(*parts[drop:]).is_file():
-                return base, drop
-    return None

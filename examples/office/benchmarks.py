@@ -1,0 +1,97 @@
+"""The benchmarks' published facts."""
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """One domain of a benchmark: its name, published number of images, and folder names in use."""
+
+    name: str
+    images: int
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations."""
+
+    domains: dict[str, Part]
+    tasks: list[str]
+    categories: int
+    reference: str
+
+
+_GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
+
+DATASETS = {
+    "office31": Benchmark(
+        domains={
+            "A": Part("amazon", 2817, ("amazon",)),
+            "W": Part("webcam", 795, ("webcam",)),
+            "D": Part("dslr", 498, ("dslr",)),
+        },
+        tasks=["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"],
+        categories=31,
+        reference="Saenko et al., ECCV 2010, https://faculty.cc.gatech.edu/~judy/domainadapt/",
+    ),
+    "imageclef-da": Benchmark(
+        domains={
+            "I": Part("i", 600, ("i", "imagenet", "ilsvrc2012")),
+            "P": Part("p", 600, ("p", "pascal", "voc2012", "pascalvoc2012")),
+            "C": Part("c", 600, ("c", "caltech", "caltech256")),
+        },
+        tasks=["I2P", "P2I", "I2C", "C2I", "C2P", "P2C"],
+        categories=12,
+        reference="ImageCLEF 2014, https://www.imageclef.org/2014/adaptation",
+    ),
+    "office-home": Benchmark(
+        domains={
+            "Ar": Part("Art", 2427, ("art",)),
+            "Cl": Part("Clipart", 4365, ("clipart",)),
+            "Pr": Part("Product", 4439, ("product",)),
+            "Rw": Part("Real World", 4357, ("realworld",)),
+        },
+        tasks=[f"{s}2{t}" for s, t in itertools.permutations(("Ar", "Cl", "Pr", "Rw"), 2)],
+        categories=65,
+        reference=(
+            "Venkateswara et al., CVPR 2017, https://www.hemanthdv.org/officeHomeDataset.html"
+        ),
+    ),
+    "office-caltech10": Benchmark(
+        domains={
+            "A": Part("amazon", 958, ("amazon",)),
+            "C": Part("caltech10", 1123, ("caltech10", "caltech", "caltech256")),
+            "D": Part("dslr", 157, ("dslr",)),
+            "W": Part("webcam", 295, ("webcam",)),
+        },
+        tasks=[f"{s}2{t}" for s, t in itertools.permutations("ACDW", 2)],
+        categories=10,
+        reference="Gong et al., CVPR 2012",
+    ),
+}
+
+
+def why_no_task(benchmark: Benchmark, name: str) -> str:
+    """Say what is wrong with a task's name and which there are."""
+    source, _, target = name.partition("2")
+    why = (
+        "its source and target are the same domain"
+        if source == target and source in benchmark.domains
+        else f"the domains are {', '.join(benchmark.domains)}"
+    )
+    return f"{why}; choose {', '.join(benchmark.tasks)}"
+
+
+def about(benchmark: Benchmark) -> str:
+    """Say what a benchmark consists of and where it comes from."""
+    return "\n".join(
+        (
+            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
+            f"with {benchmark.categories} categories.",
+            f"Published by {benchmark.reference}",
+            f"Download links: {_GUIDE}",
+            "Without data, this shows the method in a minute: python examples/train_digits.py",
+        )
+    )
