@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         "Six losses and their gradients, float32; median (quartiles) of "
         f"{args.repeat} interleaved rounds"
     )
-    timing.report(args, title, rows, notes)
+    timing.report(title, rows, notes, args.device, args.out)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import losses
 import timing
 import torch
 from matplotlib.figure import Figure
+from timing import arguments
 
 import symloss
 
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure all sizes, print the table and draw the plot."""
     parser = timing.parser(__doc__, repeat=10)
     help_ = "draw both curves here (PNG, PDF or SVG)"
-    parser.add_argument("--plot", type=timing.new_file, metavar="FILE", help=help_)
+    parser.add_argument("--plot", type=arguments.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     sizes_n, sizes_k = ([10, 20, 50], [5, 10, 20]) if args.quick else (SIZES_N, SIZES_K)
     args.repeat = 2 if args.quick else args.repeat
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         "symnet_losses, forward and backward, float32; median (quartiles) of "
         f"{args.repeat} interleaved rounds"
     )
-    timing.report(args, title, rows, notes)
+    timing.report(title, rows, notes, args.device, args.out)
     if args.plot:
         plot(curves, args.plot)
 

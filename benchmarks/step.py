@@ -35,6 +35,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from losses import straightforward
+from timing import arguments
 from torch import Tensor, nn
 
 import symloss
@@ -219,7 +220,7 @@ def in_a_fresh_process(call: Callable[..., int], *args: object) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Measure all variants and print the table."""
     parser = timing.parser(__doc__, repeat=10)
-    add, number = parser.add_argument, partial(parser.add_argument, type=timing.positive)
+    add, number = parser.add_argument, partial(parser.add_argument, type=arguments.positive)
     add("--backbone", default="resnet50", metavar="NAME", help="of torchvision (default: resnet50)")
     number("--batch-size", default=32, metavar="N", help="images of each domain (default: 32)")
     number("--num-classes", default=31, metavar="K", help="categories (default: 31)")
@@ -263,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
         f"(quartiles) of {args.repeat} interleaved rounds"
     )
     note = f"Peak memory is relative to {timing.three_digits(base / 2**20)} MiB." if base else ""
-    timing.report(args, title, rows, [note] if base else [])
+    timing.report(title, rows, [note] if base else [], args.device, args.out)
 
 
 if __name__ == "__main__":

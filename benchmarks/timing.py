@@ -4,6 +4,7 @@ import argparse
 import math
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -11,42 +12,22 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+import arguments
+
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
     """Return a parser whose help is the script's docstring, with the arguments all scripts take."""
     form = argparse.RawDescriptionHelpFormatter
     result = argparse.ArgumentParser(description=doc, formatter_class=form)
     add = result.add_argument
-    add("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    add("--device", type=arguments.device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     help_ = f"measured rounds, after unmeasured ones (default: {repeat})"
-    add("--repeat", type=positive, default=repeat, metavar="N", help=help_)
+    add("--repeat", type=arguments.positive, default=repeat, metavar="N", help=help_)
     add("--quick", action="store_true", help="tiny sizes, to prove that the script runs")
-    add("--out", type=new_file, metavar="FILE", help="write the table here too")
+    add("--out", type=arguments.new_file, metavar="FILE", help="write the table here too")
     return result
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
-
-
-def new_file(text: str) -> Path:
-    """Read the path of a file to write, in a folder that is there."""
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
-    return path
-
-
-def _device(text: str) -> torch.device:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
-    device = torch.device(text)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"torch sees no such device here: {text!r}")
-    return device
 
 
 def interleave(
@@ -110,15 +91,17 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def report(args: argparse.Namespace, title: str, rows: list[list[str]], notes: list[str]) -> None:
-    """Print title, Markdown table (first row: header), notes and machine; write them to --out."""
+def report(
+    title: str, rows: list[list[str]], notes: list[str], device: torch.device, out: Path | None
+) -> None:
+    """Print title, Markdown table (first row: header), notes and machine; write them to ``out``."""
     header, *body = rows
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    text = "\n\n".join([title, table, *notes, machine(args.device)]) + "\n"
+    text = "\n\n".join([title, table, *notes, machine(device)]) + "\n"
     print(text, end="")
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    if out:
+        out.write_text(text, encoding="utf-8")
 
 
 def machine(device: torch.device) -> str:

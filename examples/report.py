@@ -9,6 +9,7 @@ CSV, with the figures (confusion matrix, convergence, t-SNE).
 import argparse
 from pathlib import Path
 
+import console
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from office.errors import UserError
 
 def main(argv: list[str] | None = None) -> None:
     """Write and print the report."""
+    console.take_any_character()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

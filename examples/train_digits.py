@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import console
 import torch
 from arguments import device, positive, real, whole
 from digits.data import Digits, load_handwritten, render_digits
@@ -191,6 +192,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Train every method with every seed, print the table and write the results."""
+    console.take_any_character()
     args = parse_arguments(argv)
     recipe = Recipe(args.epochs, args.batch_size, args.lr)
     # The network is too small to gain from threads; one gives the same numbers on any count.

@@ -7,13 +7,15 @@ Each run (task, method, seed) leaves OUT/DATASET/TASK/METHOD/seedN/ with result.
 checkpoint.pt, features.npz, model.pt and TensorBoard's event files; report.py makes the tables.
 """
 
+import dataclasses
 import itertools
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
-from office import datasets, distributed, images, options
+import console
+from office import datasets, distributed, fingerprint, images, options, preflight
 from office.errors import UserError
 from office.experiment import perform
 from office.options import Machine, Recipe, Wanted
@@ -22,6 +24,7 @@ from office.runs import Run, open_runs
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for; it ends as :func:`carry_out` does."""
+    console.take_any_character()
     carry_out(*options.read(argv))
 
 
@@ -36,10 +39,8 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
             tasks = load_tasks(recipe.dataset, wanted)
             if wanted.check:
                 sys.exit(0 if datasets.check(tasks) else 1)
-            # Seeds outermost, so that a stopped sweep has whole tables.
-            wanted_runs = itertools.product(wanted.seeds, tasks, wanted.methods)
-            runs = [Run(recipe, task, method, seed) for seed, task, method in wanted_runs]
-            todo = distributed.from_first(None if distributed.rank() else open_runs(runs, machine))
+            # The first process alone looks at what is there, and says what is wrong.
+            runs, todo = distributed.in_first(lambda: make_plan(tasks, recipe, machine, wanted))
             domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
             paths = [path for domain in domains for path in domain.paths]
             cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
@@ -51,19 +52,49 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
         sys.exit(130)
 
 
+def make_plan(
+    tasks: list[datasets.Task], recipe: Recipe, machine: Machine, wanted: Wanted
+) -> tuple[list[Run], list[Run]]:
+    """Return the runs that are wanted and those of them that are not finished.
+
+    Raises:
+        UserError: If something would stop one of them.
+    """
+    listings = fingerprint.listings(tasks, recipe.weights_file, machine.out)
+    # Seeds outermost, so that a stopped sweep has whole tables.
+    runs = [
+        Run(recipe, task, method, seed, listings[task.name])
+        for seed, task, method in itertools.product(wanted.seeds, tasks, wanted.methods)
+    ]
+    todo = open_runs(runs, machine)
+    preflight.check(todo, machine)
+    return runs, todo
+
+
 def load_tasks(dataset: str, wanted: Wanted) -> list[datasets.Task]:
     """Return the tasks, all before the first is trained; warn in the first process alone."""
     with warnings.catch_warnings():
         if distributed.rank():
             warnings.simplefilter("ignore")
         if dataset == "folders":
-            return [datasets.load_folders(wanted.source, wanted.target)]
+            return [readable(datasets.load_folders(wanted.source, wanted.target))]
         names = list(wanted.tasks)
         if "all" in names:
             names = datasets.task_names(dataset)
             if wanted.check and wanted.root:  # look at the domains that are there
                 names = datasets.available_tasks(dataset, wanted.root) or names
-        return [datasets.load_task(dataset, wanted.root, name) for name in names]
+        return [readable(datasets.load_task(dataset, wanted.root, name)) for name in names]
+
+
+def readable(task: datasets.Task) -> datasets.Task:
+    """Escape what is not UTF-8 in names that came from folders: files and figures will hold them.
+
+    The images' paths stay as they are.
+    """
+    name, *categories = (
+        name.encode("utf-8", "backslashreplace").decode() for name in (task.name, *task.categories)
+    )
+    return dataclasses.replace(task, name=name, categories=categories)
 
 
 if __name__ == "__main__":

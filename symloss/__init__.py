@@ -3,7 +3,8 @@
 from symloss import functional
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, symnet_losses
-from symloss.training import AnnealedLR, TwoOptimizerStep, parameter_groups, progressive_lambda
+from symloss.schedules import AnnealedLR, progressive_lambda
+from symloss.training import TwoOptimizerStep, parameter_groups
 
 __version__ = "0.1.0"
 

@@ -1,9 +1,16 @@
 """Argument checks that all floors share. Values are looked at where that waits for no device."""
 
+import inspect
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_LAST_LAYER = (
+    "; if these are a network's logits, take its last layer off, such as "
+    "backbone.fc = torch.nn.Identity()"
+)
 
 
 def readable(tensor: Tensor) -> bool:
@@ -82,21 +89,26 @@ def halves(logits: Tensor) -> Tensor:
     return wide.view(logits.shape[0], 2, -1, *logits.shape[2:])
 
 
-def check_features(features: Tensor) -> None:
+def check_floating(features: Tensor) -> None:
     """Raise TypeError unless ``features`` is a floating-point tensor."""
     if not isinstance(features, Tensor) or not features.is_floating_point():
         got = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(f"features must be a floating-point tensor, got {got}")
 
 
-def check_dtype(features: Tensor, weight: Tensor) -> None:
-    """Raise TypeError where features and weight have two dtypes and nothing casts them."""
-    if features.dtype == weight.dtype or torch.is_autocast_enabled(features.device.type):
-        return
-    raise TypeError(
-        f"features must have the head's dtype, {weight.dtype}, got {features.dtype}; run the head "
-        f"under torch.autocast, or convert one of them: features.to({weight.dtype})"
-    )
+def check_features(features: Tensor, weight: Tensor) -> None:
+    """Raise TypeError or ValueError unless a head's weight, ``(2K, F, ...)``, takes them."""
+    check_floating(features)
+    dims, width = weight.dim(), weight.shape[1]
+    if features.dim() != dims or features.shape[1] != width:
+        expected = f"(N, {width})" if dims == 2 else f"(N, {width}, H, W)"
+        hint = "" if features.dim() != dims else _LAST_LAYER
+        raise ValueError(f"features must have shape {expected}, got {tuple(features.shape)}{hint}")
+    if features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise TypeError(
+            f"features must have the head's dtype, {weight.dtype}, got {features.dtype}; run the "
+            f"head under torch.autocast, or convert one of them: features.to({weight.dtype})"
+        )
 
 
 def checked_lam(lam: float | Tensor | None) -> float | Tensor:
@@ -131,3 +143,25 @@ def checked_modules(name: str, modules: nn.Module | list[nn.Module]) -> nn.Modul
     if next(found.parameters(), None) is None:
         raise ValueError(f"{name} must have parameters, got none")
     return found
+
+
+def check_optimizer(name: str, optimizer: object) -> None:
+    """Raise TypeError unless it is a plain optimizer that steps without a closure."""
+    kind = type(optimizer).__name__
+    instead = (
+        "use one optimizer over symloss.parameter_groups(backbone, head, lr) and the framework's "
+        "own backward on losses.total(lam)"
+    )
+    if isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        raise TypeError(
+            f"{name} must be a plain torch.optim.Optimizer, got {kind}, which wraps one and owns "
+            f"the step; {instead}"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name} must be a torch.optim.Optimizer, got {kind}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{name} must step without a closure, got {kind}; use SGD, Adam or another optimizer "
+            "whose step() takes no arguments"
+        )

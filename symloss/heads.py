@@ -5,8 +5,8 @@ detached, the extractor from joint logits whose parameters are detached; both ho
 numbers, so the sum of the two players' losses needs one backward, without gradient reversal.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
-from symloss._checks import check_dtype, check_features, check_positive
+from symloss._checks import check_features, check_floating, check_positive
 from symloss.functional import split_logits
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -53,10 +53,10 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     The head's losses are taken on the first, the extractor's on the second. Use it for a head of
     your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
-    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes update
-    buffers, so batch norm in a head counts each batch twice: a bottleneck with batch norm belongs
-    to the extractor. A head with dropout draws two masks. ``DataParallel`` is not supported.
-    ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
+    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes start from the same
+    buffers and the second one's changes are dropped, so batch norm counts each batch once and
+    spectral norm gives both passes the same weight. A head with dropout draws two masks.
+    ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
         head: A module that maps features to joint logits ``(N, 2K, ...)``.
@@ -75,15 +75,85 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     """
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
-    check_features(features)
-    for_head = head(features.detach())
+    check_floating(features)
     # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
-    detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
-    return RoutedLogits(for_head, functional_call(local, detached, (features,)))
+    before = {name: buffer.clone() for name, buffer in local.named_buffers()}
+    with _uncached_autocast(features):
+        for_head = head(features.detach())
+        detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
+        return RoutedLogits(for_head, functional_call(local, detached | before, (features,)))
 
 
-class SymmetricHead(nn.Linear):
+class _Head(nn.Module):
+    """What both heads share; a subclass has the layer, as a function, and the dimensions."""
+
+    num_classes: int
+    weight: Tensor
+    bias: Any  # a parameter or None, as the layer declares it
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the joint logits of features, ``(N, F)`` to ``(N, 2K)`` or with ``(H, W)``."""
+        weight = self._weight_for(features)
+        with _uncached_autocast(features):
+            return self._layer(features, weight, self.bias)
+
+    def route(self, features: Tensor) -> RoutedLogits:
+        """Return the joint logits twice, routed as :func:`route` does.
+
+        Args:
+            features: Features ``(N, F)``, or ``(N, C, H, W)`` for the 2d head.
+
+        Raises:
+            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
+                autocast any floating dtype will do.
+            ValueError: If it has another shape.
+        """
+        if self._forward_pre_hooks or self._forward_hooks:  # one may compute the weight
+            return route(self, features)
+        weight, bias = self._weight_for(features), self.bias
+        with _uncached_autocast(features):
+            return RoutedLogits(
+                head=self._layer(features.detach(), weight, bias),
+                extractor=self._layer(
+                    features, weight.detach(), None if bias is None else bias.detach()
+                ),
+            )
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
+        """Return the category indices, int64, ``(N,)`` or ``(N, H, W)``, of one classifier.
+
+        Args:
+            features: Features ``(N, F)``, or ``(N, C, H, W)`` for the 2d head.
+            classifier: ``"target"`` or ``"source"``.
+
+        Raises:
+            TypeError: As :meth:`route`.
+            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
+        """
+        half = _half(classifier)
+        logits: Tensor = self(features)
+        return split_logits(logits)[half].argmax(1)
+
+    def _layer(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _weight_for(self, features: Tensor) -> Tensor:
+        """Return the weight, looked at once: a parametrization computes it at every look."""
+        weight = self.weight
+        check_features(features, weight)
+        return weight
+
+    def _fill_with_half(self, layer: Layer, classifier: str) -> Layer:
+        half = _half(classifier)
+        layer.weight = nn.Parameter(self.weight.detach().chunk(2)[half].clone())
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.detach().chunk(2)[half].clone())
+        return layer
+
+
+class SymmetricHead(_Head, nn.Linear):
     r"""Source and target classifier as one linear layer with 2K outputs (section 3.1).
 
     .. math:: v = W f + c, \qquad v = [v^s; v^t] \in \mathbb{R}^{2K}
@@ -169,38 +239,6 @@ class SymmetricHead(nn.Linear):
             head.bias = nn.Parameter(torch.cat([source.bias, target.bias]).detach())
         return head
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return joint logits ``(N, 2K)`` of features ``(N, F)``."""
-        return F.linear(features, self._weight_for(features), self.bias)
-
-    def route(self, features: Tensor) -> RoutedLogits:
-        """Return the joint logits ``(N, 2K)`` twice, routed as :func:`route` does.
-
-        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
-
-        Args:
-            features: Features ``(N, F)``.
-
-        Raises:
-            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
-                autocast any floating dtype will do.
-            ValueError: If it does not have shape ``(N, F)``.
-        """
-        return _route(F.linear, features, self._weight_for(features), self.bias)
-
-    def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
-        """Return the category indices ``(N,)``, int64, that one classifier predicts.
-
-        Args:
-            features: Features ``(N, F)``.
-            classifier: ``"target"`` or ``"source"``.
-
-        Raises:
-            TypeError: If ``features`` is not a floating-point tensor.
-            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
-        """
-        return _predict(self, features, classifier)
-
     def classifier(self, name: str = "target") -> nn.Linear:
         r"""Return one classifier by itself, to deploy without symloss.
 
@@ -210,7 +248,7 @@ class SymmetricHead(nn.Linear):
             name: ``"target"`` or ``"source"``.
 
         Returns:
-            An :class:`torch.nn.Linear`, F to K, with a copy of that classifier's parameters.
+            A :class:`torch.nn.Linear`, F to K, with a copy of that classifier's parameters.
 
         Raises:
             ValueError: If ``name`` is neither.
@@ -223,22 +261,13 @@ class SymmetricHead(nn.Linear):
         """
         bias = self.bias is not None
         layer = nn.Linear(self.in_features, self.num_classes, bias, device="meta")
-        return _copy_of_half(self, layer, name)
+        return self._fill_with_half(layer, name)
 
-    def _weight_for(self, features: Tensor) -> Tensor:
-        """Return the weight, once: a parametrization computes it at every look."""
-        check_features(features)
-        if features.dim() != 2 or features.shape[1] != self.in_features:
-            raise ValueError(
-                f"features must have shape (N, {self.in_features}), got {tuple(features.shape)}"
-                f"{_hint(features, 2)}"
-            )
-        weight: Tensor = self.weight
-        check_dtype(features, weight)
-        return weight
+    def _layer(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(features, weight, bias)
 
 
-class SymmetricHead2d(nn.Conv2d):
+class SymmetricHead2d(_Head, nn.Conv2d):
     r"""Source and target classifier as one 1x1 convolution with 2K outputs, for dense prediction.
 
     .. math:: v_{hw} = W f_{hw} + c, \qquad v_{hw} = [v^s_{hw}; v^t_{hw}] \in \mathbb{R}^{2K}
@@ -279,38 +308,6 @@ class SymmetricHead2d(nn.Conv2d):
         super().__init__(in_channels, 2 * num_classes, 1, bias=bias, device=device, dtype=dtype)
         self.num_classes = num_classes
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return joint logits ``(N, 2K, H, W)`` of features ``(N, C, H, W)``."""
-        return F.conv2d(features, self._weight_for(features), self.bias)
-
-    def route(self, features: Tensor) -> RoutedLogits:
-        """Return the joint logits ``(N, 2K, H, W)`` twice, routed as :func:`route` does.
-
-        It runs no hooks: with hook-based pruning, weight or spectral norm, use :func:`route`.
-
-        Args:
-            features: Features ``(N, C, H, W)``.
-
-        Raises:
-            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
-                autocast any floating dtype will do.
-            ValueError: If it does not have shape ``(N, C, H, W)``.
-        """
-        return _route(F.conv2d, features, self._weight_for(features), self.bias)
-
-    def predict(self, features: Tensor, classifier: str = "target") -> Tensor:
-        """Return the category indices ``(N, H, W)``, int64, that one classifier predicts.
-
-        Args:
-            features: Features ``(N, C, H, W)``.
-            classifier: ``"target"`` or ``"source"``.
-
-        Raises:
-            TypeError: If ``features`` is not a floating-point tensor.
-            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
-        """
-        return _predict(self, features, classifier)
-
     def classifier(self, name: str = "target") -> nn.Conv2d:
         r"""Return one classifier by itself, to deploy without symloss.
 
@@ -331,35 +328,10 @@ class SymmetricHead2d(nn.Conv2d):
         """
         bias = self.bias is not None
         layer = nn.Conv2d(self.in_channels, self.num_classes, 1, bias=bias, device="meta")
-        return _copy_of_half(self, layer, name)
+        return self._fill_with_half(layer, name)
 
-    def _weight_for(self, features: Tensor) -> Tensor:
-        """Return the weight, once: a parametrization computes it at every look."""
-        check_features(features)
-        if features.dim() != 4 or features.shape[1] != self.in_channels:
-            raise ValueError(
-                f"features must have shape (N, {self.in_channels}, H, W), "
-                f"got {tuple(features.shape)}{_hint(features, 4)}"
-            )
-        weight: Tensor = self.weight
-        check_dtype(features, weight)
-        return weight
-
-
-def _route(
-    layer: Callable[..., Tensor], features: Tensor, weight: Tensor, bias: Tensor | None
-) -> RoutedLogits:
-    return RoutedLogits(
-        head=layer(features.detach(), weight, bias),
-        extractor=layer(features, weight.detach(), None if bias is None else bias.detach()),
-    )
-
-
-@torch.no_grad()
-def _predict(head: SymmetricHead | SymmetricHead2d, features: Tensor, classifier: str) -> Tensor:
-    half = _half(classifier)
-    logits: Tensor = head(features)
-    return split_logits(logits)[half].argmax(1)
+    def _layer(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(features, weight, bias)
 
 
 def _half(classifier: str) -> int:
@@ -368,18 +340,10 @@ def _half(classifier: str) -> int:
     return ("source", "target").index(classifier)
 
 
-def _copy_of_half(head: SymmetricHead | SymmetricHead2d, layer: Layer, classifier: str) -> Layer:
-    half = _half(classifier)
-    layer.weight = nn.Parameter(head.weight.detach().chunk(2)[half].clone())
-    if head.bias is not None:
-        layer.bias = nn.Parameter(head.bias.detach().chunk(2)[half].clone())
-    return layer
-
-
-def _hint(features: Tensor, dims: int) -> str:
-    if features.dim() != dims or features.shape[1] == 0:
-        return ""
-    return (
-        "; if these are a network's logits, take its last layer off, such as "
-        "backbone.fc = torch.nn.Identity()"
-    )
+def _uncached_autocast(features: Tensor) -> AbstractContextManager[None]:
+    """Autocast as it is, but without casts that a pass under no_grad made before (torch 2.4)."""
+    device_type = features.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    dtype = torch.get_autocast_dtype(device_type)
+    return torch.autocast(device_type, dtype, cache_enabled=False)

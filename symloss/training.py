@@ -1,7 +1,5 @@
-r"""One step for two optimizers, and the paper's schedules (its section 4.1)."""
+r"""One step for two optimizers, and how fast each part learns (the paper's section 4.1)."""
 
-import inspect
-import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from symloss._checks import checked_modules
+from symloss._checks import check_optimizer, checked_modules
 
 
 class TwoOptimizerStep:
@@ -23,11 +20,14 @@ class TwoOptimizerStep:
         \theta_G \leftarrow \mathrm{step}(\theta_G, g_G), \qquad
         \theta_C \leftarrow \mathrm{step}(\theta_C, g_C)
 
-    where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. Every
-    call adds to the gradients; each :math:`m`-th call unscales and clips them, steps both
-    optimizers and updates the scaler once. The scalar is usually ``losses.total(lam)``, to which
-    terms of your own may be added. Schedules such as :class:`AnnealedLR` count optimizer steps,
-    not calls: their total is the number of batches divided by :math:`m`.
+    where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. The
+    first call of a cycle clears the gradients, every call adds to them, and each :math:`m`-th call
+    unscales and clips them, steps both optimizers and updates the scaler once; :meth:`finish` ends
+    a cycle early. The scalar is usually ``losses.total(lam)``. Add terms of your own to it: what
+    ``aux.backward()`` left before the first call of a cycle is cleared.
+
+    Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
+    number of batches divided by :math:`m`.
 
     After the first cycle's backward it looks once at the gradients and warns (UserWarning) of a
     player that got none, and of parameters that got one but are in neither optimizer.
@@ -68,7 +68,7 @@ class TwoOptimizerStep:
     ) -> None:
         players = {"extractor": extractor, "head": head}
         for name, optimizer in players.items():
-            _check_optimizer(name, optimizer)
+            check_optimizer(name, optimizer)
             if not _parameters(optimizer):
                 raise ValueError(f"{name} must have parameters, got an optimizer without any")
         shared = len(set(_parameters(extractor)) & set(_parameters(head)))
@@ -118,6 +118,23 @@ class TwoOptimizerStep:
         if not self._looked:
             self._looked = True
             self._look(loss)
+        return self._step()
+
+    def finish(self) -> bool:
+        r"""Step with the calls of a cycle that is not complete, at the end of an epoch.
+
+        .. math:: g = \nabla \tfrac{1}{j} \sum_{i=1}^{j} \mathcal{L}_i
+
+        Returns:
+            As a call that completes a cycle; False if there was nothing to step with.
+        """
+        calls, self._calls = self._calls, 0
+        if not calls:
+            return False
+        for optimizer in self.players.values():
+            for parameter in _parameters(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.accumulate / calls)
         return self._step()
 
     def _look(self, loss: Tensor) -> None:
@@ -198,82 +215,6 @@ class TwoOptimizerStep:
             )
 
 
-def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
-    r"""Weight of the extractor's target terms as training goes on, from 0 to 1 (section 4.1).
-
-    .. math:: \lambda_p = \frac{2}{1 + e^{-\gamma p}} - 1 = \tanh(\gamma p / 2)
-
-    Args:
-        progress: Part p of training that is done, in [0, 1].
-        gamma: Steepness γ, at least 0, finite.
-
-    Returns:
-        λ, in [0, 1].
-
-    Raises:
-        ValueError: If ``progress`` is outside [0, 1] or ``gamma`` below 0 or infinite.
-
-    Example:
-        >>> [round(progressive_lambda(p), 3) for p in (0.0, 0.1, 0.5, 1.0)]
-        [0.0, 0.462, 0.987, 1.0]
-    """
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must be in [0, 1], got {progress}")
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must be at least 0 and finite, got {gamma}")
-    return math.tanh(gamma * progress / 2)
-
-
-class AnnealedLR(LRScheduler):
-    r"""Learning rate of every parameter group, stepped per iteration (section 4.1).
-
-    .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
-
-    with :math:`i` the number of steps taken and :math:`\eta_0` the group's own initial rate. The
-    rate is set in closed form, so what another scheduler did to it before is overwritten.
-
-    A step is a step of the optimizer, not a batch: with ``accumulate=m`` in
-    :class:`TwoOptimizerStep`, ``total_steps`` is the number of batches divided by m, and the
-    scheduler is stepped when the call returned True. With the number of batches in its place, the
-    rate would end 2.4 times too high for m = 4.
-
-    Args:
-        optimizer: Optimizer whose groups are annealed.
-        total_steps: Steps of the optimizer over which p goes from 0 to 1, at least 1.
-        alpha: α, at least 0, finite.
-        beta: β.
-
-    Raises:
-        ValueError: If ``total_steps`` is below 1, or ``alpha`` below 0 or infinite.
-
-    Example:
-        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
-        >>> scheduler = AnnealedLR(optimizer, total_steps=2)
-        >>> for _ in range(2):
-        ...     optimizer.step()
-        ...     scheduler.step()
-        >>> round(scheduler.get_last_lr()[0], 6)
-        0.001656
-    """
-
-    def __init__(
-        self, optimizer: Optimizer, total_steps: int, alpha: float = 10.0, beta: float = 0.75
-    ) -> None:
-        if not total_steps >= 1:
-            raise ValueError(f"total_steps must be at least 1, got {total_steps}")
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
-        self.total_steps = total_steps
-        self.alpha = alpha
-        self.beta = beta
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the learning rate of each group at the current step."""
-        progress = min(self.last_epoch / self.total_steps, 1.0)
-        return [lr / (1 + self.alpha * progress) ** self.beta for lr in self.base_lrs]
-
-
 def parameter_groups(
     pretrained: nn.Module | list[nn.Module],
     new: nn.Module | list[nn.Module],
@@ -329,27 +270,6 @@ _NO_GRADIENT = {
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _check_optimizer(name: str, optimizer: object) -> None:
-    kind = type(optimizer).__name__
-    instead = (
-        "use one optimizer over symloss.parameter_groups(backbone, head, lr) and the framework's "
-        "own backward on losses.total(lam)"
-    )
-    if isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        raise TypeError(
-            f"{name} must be a plain torch.optim.Optimizer, got {kind}, which wraps one and owns "
-            f"the step; {instead}"
-        )
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{name} must be a torch.optim.Optimizer, got {kind}")
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise TypeError(
-            f"{name} must step without a closure, got {kind}; use SGD, Adam or another optimizer "
-            "whose step() takes no arguments"
-        )
 
 
 def _leaves(loss: Tensor) -> Iterator[nn.Parameter]:

@@ -227,3 +227,15 @@ def test_a_compiled_extractor_is_silent(parts):
     step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head))
     with pytest.warns(UserWarning, match=r"2 parameters .* shapes \(4,\), \(4, 4\)\."):
         step(loss_of(head, both(x_s), both(x_t)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_step_under_autocast_compiles_whole(parts):
+    extractor, head, x_s, x_t = parts
+
+    def total():
+        with torch.autocast("cpu", torch.bfloat16):
+            return loss_of(head, extractor(x_s), extractor(x_t))
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(), total(), rtol=1e-2, atol=1e-2)

@@ -1,9 +1,11 @@
 import copy
+import functools
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 import symloss
 
@@ -141,6 +143,91 @@ def test_routing_under_autocast(kind):
 
 
 # Prediction
+
+
+@pytest.mark.parametrize("router", ["head.route", "symloss.route"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_forward_under_no_grad_takes_no_gradient_away(kind, router):
+    make, shape = HEADS[kind]
+    head, features = make(), torch.randn(shape, requires_grad=True)
+    route = head.route if router == "head.route" else functools.partial(symloss.route, head)
+
+    def gradients(before):
+        with torch.autocast("cpu", torch.bfloat16):
+            if before:
+                head.predict(features)
+                with torch.no_grad():
+                    nn.Module.__call__(head, features)
+                    torch.nn.functional.linear(torch.zeros(1, 4), head.weight.flatten(1))
+            routed = route(features)
+            loss = (routed.head.float().sin() + routed.extractor.float().cos()).sum()
+        return torch.autograd.grad(loss, [features, *head.parameters()])
+
+    for clean, after in zip(gradients(before=False), gradients(before=True), strict=True):
+        assert torch.equal(clean, after)
+
+
+def test_an_mlp_whose_weights_no_grad_cast_before_gets_its_gradient():
+    head, features = mlp().float(), torch.randn(5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            head(features)
+        symloss.route(head, features).head.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+# Weights that something computes
+
+
+NORMS = {
+    "spectral_norm": nn.utils.spectral_norm,
+    "parametrizations.spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "weight_norm": nn.utils.weight_norm,
+    "parametrizations.weight_norm": nn.utils.parametrizations.weight_norm,
+    "prune": lambda head: prune.l1_unstructured(head, "weight", 0.3),
+}
+
+
+def seeded(make):
+    torch.manual_seed(0)
+    return make()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # weight_norm's, of itself
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("router", ["head.route", "symloss.route"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_computed_weights_train_through_either_route(kind, router, norm):
+    make, shape = HEADS[kind]
+    head, again = (seeded(lambda: NORMS[norm](make())) for _ in range(2))
+    features = torch.randn(shape, requires_grad=True)
+    for _ in range(3):  # the state of a power iteration goes on
+        routed = head.route(features) if router == "head.route" else symloss.route(head, features)
+        assert torch.equal(routed.head, routed.extractor)
+        assert torch.equal(routed.head, again(features))
+    found = torch.autograd.grad(routed.head.sin().sum(), [*head.parameters()])
+    expected = torch.autograd.grad(again(features.detach()).sin().sum(), [*again.parameters()])
+    if "spectral" not in norm:  # whose next forward has another weight
+        for gradient, want in zip(found, expected, strict=True):
+            torch.testing.assert_close(gradient, want)
+    assert all(gradient.abs().sum() > 0 for gradient in found)
+    (of_features,) = torch.autograd.grad(routed.extractor.sum(), [features])
+    assert of_features.abs().sum() > 0
+    assert torch.autograd.grad(routed.extractor.sum(), [*head.parameters()], allow_unused=True) == (
+        None,
+    ) * len(found)
+
+
+def test_batch_norm_in_a_routed_head_counts_each_batch_once():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
+    once = copy.deepcopy(head)
+    features = torch.randn(5, 4)
+    routed = symloss.route(head, features)
+    once(features)
+    assert torch.equal(routed.head, routed.extractor)
+    for buffer, want in zip(head.buffers(), once.buffers(), strict=True):
+        assert torch.equal(buffer, want)
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -124,6 +124,21 @@ def players_of(logits, layout):
     )
 
 
+def extremes(half, dtype, scale, shift):
+    """Logits of 32 source and 20 target samples, one half shifted, and labels, some ignored."""
+    generator = torch.Generator().manual_seed(0)
+    limit = 0.45 * torch.finfo(dtype).max
+    drawn = []
+    for n in (32, 20):
+        logits = scale * torch.randn(n, 10, generator=generator, dtype=torch.float64)
+        logits[:2] /= scale  # rows that do not saturate
+        logits[:, half] += shift
+        drawn.append(logits.clamp(-limit, limit).to(dtype))
+    labels = torch.randint(5, (32,), generator=generator)
+    labels[5:9] = -100
+    return *drawn, labels
+
+
 @pytest.mark.parametrize("layout", ["rows", "dense"])
 @pytest.mark.parametrize("name", symloss.SymNetLosses._fields)
 @pytest.mark.parametrize("half", [slice(None), slice(5), slice(5, None)])
@@ -141,18 +156,7 @@ def players_of(logits, layout):
     ],
 )
 def test_each_term_and_its_gradient_equal_the_papers(name, layout, half, dtype, scale, shift, rtol):
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(n):
-        logits = scale * torch.randn(n, 10, generator=generator, dtype=torch.float64)
-        logits[:2] /= scale  # rows that do not saturate
-        logits[:, half] += shift
-        limit = 0.45 * torch.finfo(dtype).max
-        return logits.clamp(-limit, limit).to(dtype)
-
-    source, target = draw(32), draw(20)
-    labels = torch.randint(5, (32,), generator=generator)
-    labels[5:9] = -100
+    source, target, labels = extremes(half, dtype, scale, shift)
     value, grad_s, grad_t = reference_terms(
         source.double().numpy(), labels.numpy(), target.double().numpy()
     )[name]

@@ -88,6 +88,25 @@ def test_accumulation_equals_one_large_batch():
     torch.testing.assert_close(weights(extractor, head), weights(*large), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("with_scaler", [False, True])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_an_incomplete_cycle_is_finished_with_the_mean_of_its_calls(calls, with_scaler):
+    extractor, head = modules()
+    plain = copy.deepcopy((extractor, head))
+    options = {"scaler": scaler()} if with_scaler else {}
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=3, **options)
+    assert step.finish() is False
+    assert_equal(weights(extractor, head), weights(*plain))
+    losses = [total(extractor, head, *batch(i)) for i in range(calls)]
+    assert [step(loss) for loss in losses] == [False] * calls
+    assert step.finish() is True
+    assert step.finish() is False
+    step.state_dict()  # which is refused inside a cycle
+    step = symloss.TwoOptimizerStep(**optimizers(*plain))
+    step(sum(total(*plain, *batch(i)) for i in range(calls)) / calls)
+    torch.testing.assert_close(weights(extractor, head), weights(*plain), rtol=1e-12, atol=1e-14)
+
+
 def test_each_players_gradient_is_clipped_on_its_own():
     extractor, head = modules()
     step = symloss.TwoOptimizerStep(
@@ -391,7 +410,7 @@ def test_annealed_lr_resumes_from_its_state():
     optimizer.step()
     scheduler.step()
     resumed_optimizer = two_groups()
-    resumed = symloss.AnnealedLR(resumed_optimizer, total_steps=1)
+    resumed = symloss.AnnealedLR(resumed_optimizer, total_steps=8, alpha=3.0, beta=0.5)
     resumed_optimizer.load_state_dict(optimizer.state_dict())
     resumed.load_state_dict(scheduler.state_dict())
     for _ in range(3):
@@ -413,6 +432,43 @@ def test_annealed_lr_resumes_from_its_state():
 def test_bad_schedules(options, message):
     with pytest.raises(ValueError, match=message):
         symloss.AnnealedLR(two_groups(), **options)
+
+
+def rate(initial, i, total, alpha=10.0, beta=0.75):
+    return initial / (1 + alpha * i / total) ** beta
+
+
+def test_a_longer_schedule_goes_on_from_the_state_of_a_shorter_and_says_so():
+    optimizer = two_groups()
+    short = symloss.AnnealedLR(optimizer, total_steps=4)
+    for _ in range(3):
+        optimizer.step()
+        short.step()
+    again = two_groups()
+    longer = symloss.AnnealedLR(again, total_steps=10)
+    again.load_state_dict(optimizer.state_dict())
+    with pytest.warns(UserWarning, match=r"with total_steps=4; this one keeps total_steps=10 .* 3"):
+        longer.load_state_dict(short.state_dict())
+    again.step()
+    longer.step()
+    expected = [rate(lr, 4, 10) for lr in longer.base_lrs]
+    assert longer.get_last_lr() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_group_that_joins_later_is_annealed_from_its_own_rate():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = symloss.AnnealedLR(optimizer, total_steps=10)
+    optimizer.step()
+    schedule.step()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2})
+    optimizer.step()
+    schedule.step()
+    expected = [rate(0.01, 2, 10), rate(0.2, 2, 10)]
+    assert schedule.get_last_lr() == pytest.approx(expected, rel=1e-12)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(expected, rel=1e-12)
+    alone = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    with pytest.raises(ValueError, match="state_dict must be of at most 1 groups, got 2"):
+        symloss.AnnealedLR(alone, total_steps=10).load_state_dict(schedule.state_dict())
 
 
 def test_parameter_groups_in_one_optimizer_equal_two_optimizers():

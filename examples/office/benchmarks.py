@@ -1,4 +1,4 @@
-"""The benchmarks' published facts."""
+"""The published facts of the benchmarks."""
 
 import itertools
 from dataclasses import dataclass

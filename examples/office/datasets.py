@@ -120,18 +120,16 @@ def check(wanted: Iterable[Task]) -> bool:
     modes = Counter(look.mode for look in seen if look.mode != "RGB")
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     left_out = [item for domain in domains.values() for item in domain.left_out]
-    files = len(paths) + sum(item.files for item in left_out)
-    kind = "files" if left_out else "images"
-    print(f"{len(seen):,} of {files:,} {kind} can be read", end="")
-    print(f", {files - len(paths):,} left out" if left_out else "", end="")
+    what = "files" if left_out else "images"
+    print(f"{len(seen):,} of {len(paths) + len(left_out):,} {what} can be read", end="")
+    print(f", {len(left_out):,} left out" if left_out else "", end="")
     print(f"; converted to RGB: {converted}" if converted else "")
     several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]
     if several:
         print(f"of {len(several):,} with more pictures than one, the first is read:", end=" ")
         print(printable(visible(several[0])), *["..."] * (len(several) > 1))
     for item in left_out:
-        count = f" ({item.files:,} files)" if item.path.is_dir() else ""
-        print(printable(f"left out: {visible(item.path)}{count}: {item.why}"))
+        print(printable(f"left out: {visible(item.path)} ({item.why})"))
     for fault in faults:
         print(printable(str(fault)))
     return not faults
@@ -146,18 +144,18 @@ def _table(sides: list[tuple[Task, Domain]], domains: dict[str, Domain]) -> list
     left_out: Counter[str | None] = Counter()
     for domain in domains.values():
         for item in domain.left_out:
-            left_out[item.category] += item.files
-    columns = [*counts.values(), *([left_out] if left_out else [])]
-    names = [*map(visible, domains), *(["left out"] if left_out else [])]
+            left_out[item.category] += 1
+    columns = [*counts.values(), left_out]
+    names = [*map(visible, domains), "left out"]
     totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]
     categories = dict.fromkeys(name for task, _ in sides for name in task.categories)
     rows = {visible(name): [column[name] for column in columns] for name in categories}
     if left_out[None]:
-        rows["(no category)"] = [column[None] for column in columns]
+        rows["beside them"] = [column[None] for column in columns]
     table = [
         ["category", *names],
         *([name, *(str(count or "-") for count in row)] for name, row in rows.items()),
-        ["all", *map(str, totals[: len(names)])],
+        ["all", *(str(total or "-") for total in totals)],
     ]
     table = [[printable(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -181,14 +179,17 @@ def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Pl
     """
     places = _places(benchmark, root)
     joined = []
-    for listed in (True, False):
+    for listed in (True, False) if root else ():
         domains: dict[str, list[Path]] = {}
         for place in places:
             if place.listed == listed:
                 domains = place.domains | domains  # the first one's, where two have a domain
-        joined.append(Place(listed, domains))
+        joined.append(Place(root, listed, domains))
     for candidates in (places, joined):
-        fits = [_fit(p, benchmark) for p in candidates if p.domains.keys() >= {*sides}]
+        having = [place for place in candidates if place.domains.keys() >= {*sides}]
+        listed = {place.base for place in having if place.listed}
+        # In one folder, lists win over folders.
+        fits = [_fit(p, benchmark) for p in having if p.listed or p.base not in listed]
         if fits:
             return min(fits, key=lambda fit: fit[0])[1]
     return None
@@ -209,7 +210,7 @@ def _fit(place: Place, benchmark: Benchmark) -> tuple[tuple[int, int, int], Plac
         best[name] = [min(paths, key=lambda path: misfit(path, benchmark.domains[name]))]
     kinds, differences = zip(*misfits, strict=True)
     rank = (max(kinds), -len(best), sum(differences))
-    return rank, Place(place.listed, best)
+    return rank, place._replace(domains=best)
 
 
 def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> None:
@@ -227,11 +228,11 @@ def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> No
     names = [name for name, other in DATASETS.items() if has_these(other)]
     if k > DATASETS[dataset].categories or (names and dataset not in names):
         likely = names or [name for name, other in DATASETS.items() if other.categories == k]
-        as_in = f", as in {' or '.join(likely)}" if likely else ""
+        those = f"those of {' or '.join(likely)}, {k}" if likely else f"{k}"
         raise UserError(
-            f"this is not {dataset}, which has {DATASETS[dataset].categories} categories: "
-            f"{visible(task.source.paths[0].parent.parent)} has {k}{as_in}; "
-            "give the benchmark's own folder by --root"
+            f"{dataset} has {DATASETS[dataset].categories} categories, but "
+            f"{visible(task.source.paths[0].parent.parent)} has {those}; give --root the folder of "
+            f"{dataset}"
         )
 
 

@@ -2,13 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from office.errors import UserError
 
 T = TypeVar("T")
 
@@ -50,6 +53,26 @@ def from_first(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def in_first(make: Callable[[], T]) -> T:
+    """Call a function in the first process, and return its value in every process.
+
+    Raises:
+        UserError: In the first process, if the function does; the others then end without a word.
+    """
+    value, failed = None, None
+    if rank() == 0:
+        try:
+            value = make()
+        except (UserError, OSError) as error:
+            failed = error
+    value, ended = from_first((value, failed is not None))
+    if failed:
+        raise failed
+    if ended:
+        sys.exit(1)
+    return value
 
 
 def gather(value: T) -> list[T]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import symloss
 from office import distributed, evaluation, outputs
+from office.errors import UserError
 from office.methods import METHODS
 from office.options import Machine
 from office.progress import Progress
@@ -35,7 +36,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
         KeyboardInterrupt: After telling which checkpoint is left.
     """
     first = distributed.rank() == 0
-    state = distributed.from_first(run.state(machine) if first else None)
+    state = distributed.in_first(lambda: run.state(machine))
     if state is State.FINISHED:
         if first:
             print(f"{run.title}: finished before, see {run.folder(machine.out)}")
@@ -43,8 +44,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
     try:
         experiment = Experiment(run, machine, images)
         if state is State.RESUMABLE:
-            checkpoint = run.load_checkpoint(machine.out) if first else None
-            experiment.resume(distributed.from_first(checkpoint))
+            experiment.resume(distributed.in_first(lambda: run.load_checkpoint(machine.out)))
         experiment.train()
     except KeyboardInterrupt:
         if first:
@@ -60,6 +60,8 @@ class Experiment:
         self.folder = run.folder(machine.out)
         self.first = distributed.rank() == 0
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.first:
+            run.save_listing(machine.out)
         if machine.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(machine.device)
         self.trainer = Trainer(run, machine, images)
@@ -85,7 +87,12 @@ class Experiment:
         try:
             for epoch in range(len(self.history), trainer.epochs):
                 self._epoch(epoch, progress)
-            self._finish(progress)
+            try:
+                self._finish(progress)
+            except (UserError, OSError) as error:
+                if not self.first:
+                    raise
+                raise UserError(f"{error}; {run.left(self.machine.out)}") from None
         finally:
             progress.close()
 

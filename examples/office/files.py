@@ -2,12 +2,23 @@
 
 import io
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from office.errors import UserError
+
+# How files begin that people take for torch's, in lower case.
+STARTS = {
+    b"<!doctype html": "a web page, not the file that its link was meant to give",
+    b"<html": "a web page, not the file that its link was meant to give",
+    b"version https://git-lfs": "a pointer of Git LFS; get the file itself by git lfs pull",
+    b"\x89hdf": "an HDF5 file, as Keras writes; torch's weights are needed",
+    b"\x93numpy": "a NumPy array; torch's weights are needed",
+}
 
 
 def write(path: Path, content: bytes) -> None:
@@ -30,6 +41,21 @@ def write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def try_writing(folder: Path) -> None:
+    """Write a small file into a folder, made if need be, and remove it.
+
+    Raises:
+        UserError: If the folder does not take it.
+    """
+    trial = folder / ".trial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+    write(trial, bytes(4096))
+    trial.unlink()
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values with one ``torch.save``, as :func:`write` does."""
     buffer = io.BytesIO()
@@ -46,12 +72,32 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # truncated and foreign files make torch.load raise nearly anything
-        raise UserError(
-            f"cannot read {path} ({path.stat().st_size:,} bytes): truncated, "
-            "or not a file of tensors that torch.save wrote"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated and foreign files make torch.load raise nearly anything
+        size = f"{path.stat().st_size:,} bytes"
+        raise UserError(f"cannot read {path} ({size}): {_what(path, str(error))}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} must hold a dictionary, got {type(state).__name__}")
     return state
+
+
+def _what(path: Path, error: str) -> str:
+    """Say what a file is that torch.load does not take."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    pickled = re.search(r"[Uu]nsupported (?:global|class).*?(?:GLOBAL )?([\w.]+\.\w+)", error)
+    if pickled:
+        return (
+            f"a whole model or another object was pickled into it ({pickled[1]}), which would run "
+            "code of the file; save tensors alone, as torch.save(model.state_dict(), FILE) does"
+        )
+    if "TorchScript" in error:
+        return "a TorchScript archive; save torch.jit.load(FILE).state_dict() by torch.save"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "a safetensors file; save safetensors.torch.load_file(FILE) by torch.save"
+    for magic, what in STARTS.items():
+        if start.lstrip().lower().startswith(magic):
+            return what
+    return "truncated, or not a file of tensors that torch.save wrote"

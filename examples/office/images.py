@@ -102,11 +102,11 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     low, high = grey.min(), grey.max()
     if grey.dtype.kind == "f":
         if not (low >= 0 and high <= 1):
-            raise ValueError(f"grey from {low:g} to {high:g}: floats must be in [0, 1]")
+            raise ValueError(f"floats from {low:g} to {high:g}: save it with values in [0, 1]")
         top = 1
     else:
         if low < 0 or high > 65535:
-            raise ValueError(f"grey from {low} to {high}: integers must be in [0, 65535]")
+            raise ValueError(f"values from {low} to {high}: save it with 8 or 16 bits")
         top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
 
@@ -242,11 +242,13 @@ class Images(Dataset):
         side = self.preprocessing.crop
         if seed is None:
             return v2.functional.center_crop(image, [side]), False, index
-        # A seed is uniform in [0, 2^62), so its remainders are, to within 2^-40, and independent.
-        seed, flip = divmod(seed, 2)
-        seed, top = divmod(seed, image.shape[1] - side + 1)
-        left = seed % (image.shape[2] - side + 1)
-        return image[:, top : top + side, left : left + side], flip == 1, index
+        generator = torch.Generator().manual_seed(seed)
+        top, left = (
+            torch.randint(length - side + 1, (), generator=generator).item()
+            for length in image.shape[1:]
+        )
+        flip = torch.rand((), generator=generator).item() < 0.5
+        return image[:, top : top + side, left : left + side], flip, index
 
 
 class _Loader(DataLoader):

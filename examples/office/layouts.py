@@ -13,8 +13,9 @@ from office.names import same, visible
 
 
 class Place(NamedTuple):
-    """A folder that holds domains: the lists, or the folders, that may be each of them."""
+    """A folder, and what in it may be each domain: either lists or folders."""
 
+    base: Path
     listed: bool
     domains: dict[str, list[Path]]
 
@@ -31,9 +32,10 @@ def find(root: Path, names: Mapping[str, Sequence[str]]) -> list[Place]:
     places = []
     for listed, find_all in ((True, _find_lists), (False, _find_folders)):
         for base in _bases(root):
-            found = {domain: find_all(base, wanted) for domain, wanted in names.items()}
-            places.append(Place(listed, {name: paths for name, paths in found.items() if paths}))
-    return [place for place in places if place.domains]
+            every = {domain: find_all(base, wanted) for domain, wanted in names.items()}
+            found = {domain: paths for domain, paths in every.items() if paths}
+            places += [Place(base, listed, found)] if found else []
+    return places
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -84,7 +86,7 @@ def read_folder(folder: Path, domain: str) -> tuple[dict[str, list[Path]], list[
         left_out += _outside(beside)
         for other in beside.folders:
             if other != inner:
-                left_out += listing.whole_folder(other, f"a folder beside {inner.name}")
+                left_out += listing.whole_folder(other, f"in a folder beside {inner.name}")
     if not top.folders:
         has = "images outside category folders" if top.images else "no category folders"
         raise UserError(f"domain {visible(domain)} is empty: {visible(folder)} has {has}")
@@ -94,12 +96,12 @@ def read_folder(folder: Path, domain: str) -> tuple[dict[str, list[Path]], list[
         found = listing.look(category)
         rest = [item._replace(category=name) for item in found.left_out]
         for inside in found.folders:
-            rest += listing.whole_folder(inside, "a folder in a category's", name)
+            rest += listing.whole_folder(inside, "in a folder inside a category's", name)
         if not found.images:
-            there = f"; {listing.summary(name, rest)}" if rest else ""
+            only = f", only {listing.reasons(rest)}" if rest else ""
             raise UserError(
-                f"category {visible(name)} of domain {visible(domain)} has no images: "
-                f"{visible(category)}{there}"
+                f"category {visible(name)} of domain {visible(domain)} has no images{only}: "
+                f"{visible(category)}"
             )
         paths.setdefault(name, []).extend(found.images)
         left_out += rest

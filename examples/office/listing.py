@@ -1,7 +1,7 @@
 """What is in a folder: images, folders, and what is left out of them, with the reason."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +42,10 @@ _SYSTEM_FOLDERS = {
 
 
 class LeftOut(NamedTuple):
-    """A file, or a folder with so many files, that is not read, and why."""
+    """A file that is not read, why, and the category in whose folder it is."""
 
     path: Path
     why: str
-    files: int = 1
     category: str | None = None
 
 
@@ -86,27 +85,35 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def whole_folder(folder: Path, why: str, category: str | None = None) -> list[LeftOut]:
-    """Return a folder as left out with all that it holds; nothing if that is no file."""
-    images, files = _within(folder)
-    if not files:
-        return []
-    held = f"{images} image{'s' * (images != 1)}" if images else "no images"
-    return [LeftOut(folder, f"{why}, with {held}", files, category)]
+    """Return all files in a folder, and in the folders in it, as left out.
+
+    What systems leave behind is there only if it is an image.
+    """
+    walk = ((Path(base), names) for base, _, names in os.walk(folder))
+    files = sorted(base / name for base, names in walk for name in names)
+    return [
+        LeftOut(path, why, category)
+        for path in files
+        if not _is_systems(path.name) or formats.holds_image(path)
+    ]
 
 
-def summary(domain: str, left_out: Iterable[LeftOut]) -> str:
-    """Return in one line how many files of a domain are left out, why, and the first of them."""
+def summary(domain: str, left_out: Sequence[LeftOut]) -> str:
+    """Say in one line how many files of a domain are left out, the first of them, and why."""
+    return f"{visible(domain)}: {len(left_out):,} left out: {reasons(left_out)}"
+
+
+def reasons(left_out: Sequence[LeftOut]) -> str:
+    """Return the first files that are left out for each reason."""
     by_reason: dict[str, list[LeftOut]] = {}
     for item in left_out:
         by_reason.setdefault(item.why, []).append(item)
-    reasons = []
+    parts = []
     for why, items in by_reason.items():
-        some = [visible("/".join(item.path.parts[-2:])) for item in items[:3]]
+        some = [visible(item.path.name) for item in items[:3]]
         more = [f"{len(items) - 3:,} more"] * (len(items) > 3)
-        reasons.append(f"{', '.join(some + more)} ({why})")
-    count = sum(item.files for items in by_reason.values() for item in items)
-    files = "file is" if count == 1 else "files are"
-    return f"{visible(domain)}: {count:,} {files} left out: {'; '.join(reasons)}"
+        parts.append(f"{', '.join(some + more)} ({why})")
+    return "; ".join(parts)
 
 
 def _is_systems(name: str) -> bool:
@@ -119,20 +126,7 @@ def _is_skipped(name: str) -> bool:
 
 
 def _skipped_folder(folder: Path) -> list[LeftOut]:
-    images, _ = _within(folder)
-    users = folder.name[0] == "_" and folder.name.lower() not in _SYSTEM_FOLDERS
-    if users:
-        return whole_folder(folder, "its name begins with _")
-    return whole_folder(folder, "a hidden or a system's folder") if images else []
-
-
-def _within(folder: Path) -> tuple[int, int]:
-    """Count images and files in a folder and its folders, without what systems leave behind."""
-    images = files = 0
-    for base, _, names in os.walk(folder):
-        for path in (Path(base, name) for name in names):
-            hidden = _is_systems(path.name)
-            image = formats.holds_image(path) if hidden else formats.is_image(path)
-            images += image
-            files += image or not hidden
-    return images, files
+    if folder.name[0] == "_" and folder.name.lower() not in _SYSTEM_FOLDERS:
+        return whole_folder(folder, "in a folder whose name begins with _")
+    files = whole_folder(folder, "in a hidden or a system's folder")
+    return [item for item in files if formats.is_image(item.path)]

@@ -45,9 +45,7 @@ def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftO
             raise UserError(f"{where}: no such image {visible(image)}")
         before, label = seen.setdefault(image, (i, number))
         if label != number:
-            raise UserError(
-                f"{where}: {visible(image)} has label {number} here, {label} in line {before}"
-            )
+            raise UserError(f"{where}: {visible(image)} has label {label} above, in line {before}")
         repeated += before != i
     if not seen:
         raise UserError(f"the list is empty: {visible(path)}")

@@ -4,11 +4,10 @@ from collections import OrderedDict
 from pathlib import Path
 from urllib.error import URLError
 
-import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
-from office import files
+from office import weights_files
 from office.errors import UserError
 
 TWO_OUTPUTS = ("googlenet", "inception_v3")
@@ -22,7 +21,7 @@ def build_extractor(
     Args:
         backbone: Name of a torchvision classification network, such as ``"resnet50"``.
         weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1), ``"none"`` (random), or the path of
-            a state_dict.
+            a state_dict, see :func:`weights_files.read`.
         bottleneck: Size of a linear layer with batch norm and ReLU behind the backbone.
 
     Returns:
@@ -48,7 +47,8 @@ def build_extractor(
     if weights == "imagenet":
         network = _imagenet(backbone)
     elif weights != "none":
-        _load(network, backbone, Path(weights), ignore=name)
+        state = weights_files.read(Path(weights), network, backbone, ignore=name)
+        network.load_state_dict(state, strict=False)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     extractor = nn.Sequential(OrderedDict(backbone=network, bottleneck=nn.Sequential()))
@@ -75,34 +75,3 @@ def _imagenet(backbone: str) -> nn.Module:
         raise UserError(
             f"cannot download {weights.url} ({error}); fetch it elsewhere and use --weights FILE"
         ) from None
-
-
-def _load(network: nn.Module, backbone: str, path: Path, ignore: str) -> None:
-    """Load a state_dict of any float dtype but for the layer that is taken off."""
-    given: dict[str, Tensor] = {
-        key: value.float() if torch.is_floating_point(value) else value
-        for key, value in files.load(path).items()
-        if isinstance(value, Tensor) and not key.startswith(f"{ignore}.")
-    }
-    wanted = {
-        key: value
-        for key, value in network.state_dict().items()
-        if not key.startswith(f"{ignore}.")
-    }
-    missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in given if k not in wanted]
-    shapes = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
-    faults = [
-        f"{len(keys)} keys {what}, the first {keys[0]}"
-        for what, keys in (("missing", missing), ("unknown", unknown))
-        if keys
-    ]
-    if shapes:
-        key = shapes[0]
-        faults.append(
-            f"{len(shapes)} shapes differ, the first {key}: {tuple(given[key].shape)} in the "
-            f"file, {tuple(wanted[key].shape)} in the network"
-        )
-    if faults:
-        raise UserError(f"the weights {path} do not fit {backbone}: {'; '.join(faults)}")
-    network.load_state_dict(given, strict=False)

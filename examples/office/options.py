@@ -41,10 +41,15 @@ class Recipe:
     channels_last: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that the backbone starts from, if it is one."""
+        return None if self.weights in ("imagenet", "none") else Path(self.weights)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings in JSON's values, for a result and for a run's identity."""
-        file = self.weights not in ("imagenet", "none")  # which may lie elsewhere
-        weights = Path(self.weights).name if file else self.weights
+        file = self.weights_file  # which may lie elsewhere
+        weights = file.name if file else self.weights
         epochs = None if self.max_steps else self.epochs
         return json.loads(json.dumps(asdict(self) | {"weights": weights, "epochs": epochs}))
 

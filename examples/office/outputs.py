@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import reprlib
 import zipfile
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Result:
         epochs: Of each epoch its number, the accuracies that were measured, and its mean losses.
         per_category: Recall of each category in %.
         confusion: Images by category (row) and prediction (column), ``None`` without labels.
-        images: Number of source and target images and a checksum of their names.
+        images: Number of source and target images and the checksum of inputs.csv, which lists them.
         recipe: Every setting that changes the numbers.
         machine: Where it was trained, which does not.
     """
@@ -226,12 +227,15 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
-    """Write predictions.csv; :class:`UserError` if the disk does not take it."""
+    """Write predictions.csv; :class:`UserError` if the disk does not take it.
+
+    Each byte of a path that is not UTF-8 is escaped, as Python does: backslash, "udce9".
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(Prediction._fields)
     rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
-    files.write(folder / "predictions.csv", text.getvalue().encode())
+    files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -239,8 +243,12 @@ def read_predictions(path: Path) -> list[Prediction]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return [
-                Prediction(Path(row["path"]), row["category"], float(row["confidence"]))
+                Prediction(_unescaped(row["path"]), row["category"], float(row["confidence"]))
                 for row in csv.DictReader(file, strict=True)
             ]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _unescaped(path: str) -> Path:
+    return Path(re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path))

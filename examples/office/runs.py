@@ -2,13 +2,12 @@
 
 import enum
 import json
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from office import files, outputs
+from office import files, fingerprint, outputs
 from office.datasets import Task
 from office.errors import UserError
 from office.methods import METHODS
@@ -32,12 +31,14 @@ class Run:
         task: Source and target.
         method: A key of :data:`METHODS`.
         seed: Of all that is random.
+        listing: Every file of the task, as :func:`fingerprint.listings` returns it.
     """
 
     recipe: Recipe
     task: Task
     method: str
     seed: int
+    listing: str = field(default="", repr=False)
 
     @property
     def title(self) -> str:
@@ -51,14 +52,13 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What must agree between a run and its files, in JSON's values."""
-        paths = [self.task.source.paths, self.task.target.paths]
-        names = "/".join(path.name for domain in paths for path in sorted(domain))
+        counts = [len(domain.paths) for domain in (self.task.source, self.task.target)]
         return self.recipe.settings() | {
             "task": self.task.name,
             "method": self.method,
             "seed": self.seed,
             "categories": self.task.categories,
-            "images": [*map(len, paths), zlib.crc32(names.encode())],
+            "images": [*counts, fingerprint.checksum(self.listing)],
         }
 
     def state(self, machine: Machine) -> State:
@@ -109,6 +109,10 @@ class Run:
         files.save(path, told | content)
         files.write(note, json.dumps(told, indent=1).encode())
 
+    def save_listing(self, out: Path) -> None:
+        """Write inputs.csv, by which another run can tell in which images it differs."""
+        files.write(self.folder(out) / "inputs.csv", self.listing.encode())
+
     def left(self, out: Path) -> str:
         """Tell which checkpoint a stopped run leaves."""
         path = self.folder(out) / "checkpoint.pt"
@@ -123,10 +127,22 @@ class Run:
         found = Recipe(self.recipe.dataset).settings() | found
         for name, value in self.identity.items():
             if found.get(name) != value:
+                differ = f"{name} {found.get(name)} there, {value} here"
+                if name == "images":
+                    differ = self._differences(path.with_name("inputs.csv"), found[name])
                 raise UserError(
-                    f"{path} is of another run: {name} {found.get(name)} there, {value} here; "
-                    "choose another --out or delete it"
+                    f"{path} is of another run: {differ}; choose another --out or delete it"
                 )
+
+    def _differences(self, listing: Path, found: Any) -> str:
+        """Say in which images a run differs that left a listing, which may be gone."""
+        try:
+            before = listing.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            before = ""
+        if isinstance(found, list) and found[-1:] == [fingerprint.checksum(before)]:
+            return fingerprint.differences(before, self.listing)
+        return f"it is of other images, and {listing} does not tell which"
 
 
 def _note(checkpoint: Path) -> tuple[Any, Any]:

@@ -75,24 +75,25 @@ def checked(task: Task) -> Task:
             warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
     if len(task.categories) < 2:
         raise UserError(
-            f"there is one category alone, {visible(task.categories[0])}: whatever is predicted "
-            "would be right. The source needs two categories or more, each in a folder of its own"
+            f"{visible(task.name)} has a single category, {visible(task.categories[0])}: any model "
+            "is right on it. Each category needs a folder of its own in the source"
         )
     pairs = overlap.shared(source.paths, target.paths)
     if not pairs:
         return task
-    theirs = len(overlap.shared(target.paths, [path for path, _ in pairs]))
-    names = visible(source.name), visible(target.name)
-    same_as = f"as {visible(pairs[0][1])} is {visible(pairs[0][0])}"
-    if len(pairs) == len(source.paths) or theirs == len(target.paths):
-        which = names if theirs == len(target.paths) else names[::-1]
+    numbers = [len(pairs), len(overlap.shared(target.paths, [path for path, _ in pairs]))]
+    totals = [len(source.paths), len(target.paths)]
+    names = f"{visible(source.name)} and {visible(target.name)}"
+    one = f"{visible(pairs[0][0])} is {visible(pairs[0][1])}"
+    if numbers[0] == totals[0] or numbers[1] == totals[1]:
         raise UserError(
-            f"all images of {which[1]} are images of {which[0]} too, {same_as}: source and target "
-            "must be different images"
+            f"{names} are the same images: {numbers[0]:,} of {totals[0]:,} and {numbers[1]:,} of "
+            f"{totals[1]:,} files are the same, links to the same, or copies, as {one}"
         )
+    images = "image is" if numbers[1] == 1 else "images are"
     warnings.warn(
-        f"{theirs:,} of {len(target.paths):,} images of {names[1]} are images of {names[0]} too, "
-        f"{same_as}: their accuracy is that of training images",
+        f"{numbers[1]:,} {images} in both {names}, as {one}: of the target's accuracy, these are "
+        "training images",
         stacklevel=4,
     )
     return task
@@ -112,7 +113,7 @@ def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, s
         named.append(found)
     for number in sorted(named[0].keys() & named[1].keys()):
         if named[0][number] != named[1][number]:
-            one, other = (told_apart([named[i][number]], [named[1 - i][number]]) for i in range(2))
+            one, other = (told_apart(found[number]) for found in named)
             warnings.warn(
                 f"category {number} is {one} in {names[0]} and {other} in {names[1]}; "
                 "matched by number",
@@ -126,19 +127,18 @@ def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, st
     shown = [{str(labels.get(key, key)) for key in images} for images, _ in sides]
     lacking = shown[1] - shown[0], shown[0] - shown[1]
     source, target = map(visible, names)
-    told = told_apart(lacking[0], lacking[1]), told_apart(lacking[1], lacking[0])
+    told = [", ".join(told_apart(name) for name in sorted(lack)) for lack in lacking]
     missing = [f"missing in {source}: {told[0]}"] * bool(told[0])
     missing += [f"missing in {target}: {told[1]}"] * bool(told[1])
     lines = [f"{source} and {target} differ in categories; {'; '.join(missing)}"]
-    if lacking[0] and lacking[1]:
-        lines.append("Where two of these are one, give their folders one name.")
-    if lacking[1]:
+    lines[0] += (
+        ". Both need the same: take a folder that one side lacks out of the other, or rename it"
+    )
+    if lacking[1] and not lacking[0]:
         lines.append(
-            f"A target that lacks categories (partial adaptation) is not there yet: what works "
-            f"today is to take these out of {source}: {told[1]}"
+            f"A target with fewer categories (partial adaptation) cannot be trained on yet: what "
+            f"works today is a {source} without {told[1]}"
         )
-    if lacking[0]:
-        lines.append(f"Categories of the target alone are never learnt: take them out of {target}")
     loose = [
         listing.summary(name, left_out)
         for name, (_, left_out) in zip(names, sides, strict=True)

@@ -1,6 +1,7 @@
 """The loop: the network with its two optimizers, an epoch of steps, and predictions."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from office.options import Machine
 from office.runs import Run
 
 LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at each step
+ABSURD = 1e4  # at first a term is about log K, in a run that recovers some hundreds at most
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Called after each step with its number, from 1, and, where they are read, with scalars by name.
@@ -59,6 +61,7 @@ class Trainer:
         self.schedules = [symloss.AnnealedLR(optimizer, self.total) for optimizer in optimizers]
         if recipe.compile:
             extractor.compile()
+        self.warned = False
         self.model: nn.Module = self.network
         if distributed.processes() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -138,6 +141,7 @@ class Trainer:
             scalars = {}
             if i % LOG_EVERY == 0 or i == steps:
                 values = _read(done + i, [*terms], sums)
+                self._warn_once(done + i, values)
                 means = means + np.array([*values.values()]) * len(sums) / steps
                 scalars = {f"loss/{name}": value for name, value in values.items()}
                 scalars |= {"lr/backbone": rates[0], "lr/head": rates[1], "lambda": lam}
@@ -145,6 +149,20 @@ class Trainer:
             if callback:
                 callback(done + i, scalars)
         return dict(zip(terms, means.tolist(), strict=True))
+
+    def _warn_once(self, step: int, values: dict[str, float]) -> None:
+        """Warn of losses that no healthy run has, though they are finite."""
+        large = {name: value for name, value in values.items() if abs(value) > ABSURD}
+        if not large or self.warned:
+            return
+        self.warned = True
+        if distributed.rank() == 0:
+            told = ", ".join(f"{name} {value:.3g}" for name, value in large.items())
+            warnings.warn(
+                f"losses above {ABSURD:,.0f} at step {step}: {told}; the run has diverged, try a "
+                f"lower --lr than {self.run.recipe.lr:g}",
+                stacklevel=2,
+            )
 
     def predict(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         """Return features and task logits of images, in their order, on the CPU.
@@ -176,6 +194,8 @@ class Trainer:
                 features = network.extractor(batch)
                 logits = network.heads["task"](features)
                 parts.append((index, features.half(), logits.float()))
+        with distributed.uninterrupted():  # Python drops what is raised while workers are ended
+            del loader
         network.train(was_training)
         mine = [torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)] if parts else None
         shares = [share for share in distributed.gather(mine) if share is not None]

@@ -78,6 +78,18 @@ def test_no_code_of_a_page_escapes(page):
     assert sum(block["needs"] is not None for block in blocks) == text.count("<!-- needs")
 
 
+FOREVER = re.compile(r"^def forever\(.*?(?=^\S)", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if FOREVER.search(p.read_text("utf-8"))])
+def test_a_loop_over_an_empty_loader_ends_with_words(page):
+    names = {}
+    exec(FOREVER.search(page.read_text("utf-8"))[0], names)
+    loader = torch.utils.data.DataLoader(range(10), batch_size=16, drop_last=True)
+    with pytest.raises(ValueError, match="no batch: 10 images, drop_last=True"):
+        next(names["forever"](loader))
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_docstring_is_whole(name):
     doc = PUBLIC[name].__doc__

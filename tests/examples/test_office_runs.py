@@ -1,8 +1,6 @@
 """What a run is, and what of it is on the disk: nothing, a checkpoint, or a result."""
 
 import dataclasses
-import zlib
-from pathlib import Path
 
 import pytest
 import torch
@@ -86,21 +84,6 @@ def test_the_identity_changes_with_task_method_seed_and_images(name):
     changed = dataclasses.replace(run, **changes[name])
     differ = [key for key, value in run.identity.items() if changed.identity[key] != value]
     assert differ == [name]
-
-
-def test_other_images_are_told_by_name_but_not_by_order_or_folder():
-    task = made_task()
-    images = made_run(task).identity["images"]
-    names = [path.name for _ in range(2) for path in sorted(task.source.paths)]
-    assert images == [9, 9, zlib.crc32("/".join(names).encode())]
-
-    def with_paths(paths):
-        target = dataclasses.replace(task.target, paths=paths)
-        return made_run(dataclasses.replace(task, target=target)).identity["images"]
-
-    assert with_paths(task.target.paths[::-1]) == images
-    assert with_paths([Path("/elsewhere") / path for path in task.target.paths]) == images
-    assert with_paths([Path("new.jpg"), *task.target.paths[1:]]) != images
 
 
 def test_a_file_of_weights_may_lie_elsewhere_and_unused_epochs_do_not_count():

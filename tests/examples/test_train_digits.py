@@ -61,7 +61,7 @@ def equal(first, second):
 
 
 def test_all_pictures_are_drawn(main, tmp_path):
-    main([*QUICK, "--seeds", "3", "4", "--out", str(tmp_path)])
+    main([*QUICK, "--epochs", "2", "--seeds", "3", "4", "--out", str(tmp_path)])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"results.json", "samples.png", "convergence.png", "tsne.png"}
     for path in tmp_path.glob("*.png"):
@@ -83,6 +83,7 @@ def test_results_name_every_accuracy(main, tmp_path):
         target, source = names[method]
         assert len(run["epochs"]) == 2
         assert all(set(epoch) == {"loss"} | target for epoch in run["epochs"])
+        assert all(0 <= epoch[name] <= 100 for epoch in run["epochs"] for name in target)
         assert set(run["final"]) == target | source
         assert all(0 <= value <= 100 for value in run["final"].values())
         assert all(run["final"][name] == run["epochs"][-1][name] for name in target)
@@ -193,6 +194,17 @@ def test_source_only_uses_no_target_image():
         for target in (images, torch.rand_like(images))
     )
     assert equal(first.extractor, second.extractor)
+
+
+@pytest.mark.parametrize("method", ["source-only", "symnets"])
+def test_the_printed_digits_are_learned(method):
+    source, images = render_digits(1000, seed=0), load_handwritten().images
+    recipe = Recipe(epochs=3)
+    run = train_digits.train(
+        method, source, images, lambda *_: {"target_accuracy/C_t": 0.0}, recipe, 0
+    )
+    name = {"source-only": "source_accuracy/C_t", "symnets": "source_accuracy/C_s"}[method]
+    assert run.final[name] > 85  # one in ten by chance
 
 
 def test_half_of_the_handwritten_digits_are_scored():

@@ -1,0 +1,72 @@
+"""Names and words that an output's encoding lacks end no script."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_image
+from office import outputs
+from office.outputs import Prediction
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BYTES = os.fsdecode(b"caf\xe9")  # not UTF-8
+
+
+def script(path: Path, *arguments: object, encoding: str = "utf-8") -> str:
+    """Run a script to its end and return its output and errors, by bytes that need not be UTF-8."""
+    paths = os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent)))
+    done = subprocess.run(
+        [sys.executable, str(path), *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    shown = (done.stdout + done.stderr).decode(encoding, "replace")
+    assert done.returncode == 0, shown
+    assert "Traceback" not in shown
+    return shown
+
+
+def test_the_digits_table_in_ascii(tmp_path):
+    options = "--methods source-only --seeds 0 1 --epochs 1 --no-plots --out"
+    shown = script(EXAMPLES / "train_digits.py", *options.split(), tmp_path, encoding="ascii")
+    assert "\\xb1" in shown  # ±
+
+
+def test_names_of_another_system_from_training_to_report(tmp_path):
+    source, target, runs = tmp_path / BYTES / "日本", tmp_path / "new", tmp_path / "runs"
+    for i in range(8):
+        write_image(source / ("Möbel→" if i % 2 else BYTES) / f"{i}{BYTES}.jpg", i % 2, i)
+        write_image(target / f"{i}{BYTES}.jpg", i % 2, i + 10)
+    options = "--dataset folders --backbone shufflenet_v2_x0_5 --weights none --max-steps 2"
+    given = [*options.split(), "--source", source, "--target", target, "--out", runs, "--seeds", 0]
+    given += ["--batch-size", 4]
+    driver = Path(__file__).with_name("driver.py")
+    assert "done in" in script(driver, *given, "--device", "cpu", encoding="ascii")
+    (folder,) = (path.parent for path in runs.rglob("result.json"))
+    predictions = outputs.read_predictions(folder / "predictions.csv")
+    assert sorted(p.path for p in predictions) == sorted(target.iterdir())
+    assert {p.category for p in predictions} <= {"Möbel→", r"caf\udce9"}
+    with open(folder / "inputs.csv", encoding="utf-8", newline="") as file:
+        assert len([*csv.DictReader(file)]) == 16
+    script(EXAMPLES / "report.py", runs, encoding="cp1252")
+    image = next(target.iterdir())
+    shown = script(EXAMPLES / "predict.py", folder / "model.pt", image, encoding="ascii")
+    assert "\\udce9.jpg" in shown
+
+
+@pytest.mark.filterwarnings("ignore:.*published")
+def test_a_folder_that_tensorboard_cannot_write_to_is_refused_by_name(root, tmp_path, office):
+    with pytest.raises(SystemExit, match=r"--out .* is not UTF-8, which TensorBoard needs"):
+        office(out=BYTES, max_steps=1)
+
+
+def test_predictions_of_any_path_are_read_as_they_were_written(tmp_path):
+    names = ["plain.jpg", BYTES, "日本.jpg", 'com,ma "quote".jpg', "new\nline.jpg", "back\\slash"]
+    written = [Prediction(tmp_path / name, "mug", 0.5) for name in names]
+    outputs.write_predictions(tmp_path, written)
+    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+    assert outputs.read_predictions(tmp_path / "predictions.csv") == written
