@@ -12,7 +12,7 @@ from pathlib import Path
 
 import console
 import torch
-from office import images, layouts, outputs
+from office import formats, images, listing, outputs
 from office.errors import UserError
 
 
@@ -68,10 +68,13 @@ def find_images(given: Path) -> Iterator[Path]:
         if folder.resolve() in seen:  # a link to a folder that it is in
             continue
         seen.add(folder.resolve())
-        for path in layouts.image_files(folder):
-            found = True
-            yield path
-        folders += layouts.subfolders(folder)
+        held = listing.look(folder)
+        found |= bool(held.images)
+        yield from held.images
+        folders += held.folders
+        unread = [item for item in held.left_out if formats.is_image(item.path)]
+        if unread:
+            print(listing.summary(str(folder), unread), file=sys.stderr, flush=True)
     if not found:
         raise UserError(f"no images in the folder {given}")
 

@@ -25,8 +25,6 @@ class Benchmark:
 
 _GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
 
-GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
-
 DATASETS = {
     "office31": Benchmark(
         domains={
@@ -73,3 +71,27 @@ DATASETS = {
         reference="Gong et al., CVPR 2012",
     ),
 }
+
+
+def why_no_task(benchmark: Benchmark, name: str) -> str:
+    """Say what is wrong with a task's name and which there are."""
+    source, _, target = name.partition("2")
+    why = (
+        "its source and target are the same domain"
+        if source == target and source in benchmark.domains
+        else f"the domains are {', '.join(benchmark.domains)}"
+    )
+    return f"{why}; choose {', '.join(benchmark.tasks)}"
+
+
+def about(benchmark: Benchmark) -> str:
+    """Say what a benchmark consists of and where it comes from."""
+    return "\n".join(
+        (
+            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
+            f"with {benchmark.categories} categories.",
+            f"Published by {benchmark.reference}",
+            f"Download links: {_GUIDE}",
+            "Without data, this shows the method in a minute: python examples/train_digits.py",
+        )
+    )

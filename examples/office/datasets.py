@@ -1,37 +1,19 @@
-"""The benchmarks' facts, their tasks, and the matching of the two domains' categories.
+"""The benchmarks' tasks and those of any two folders; a look at all their images.
 
 A task is a labelled source domain and a target domain whose labels only the evaluation may use.
 """
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from office import folders, images, layouts
-from office.benchmarks import DATASETS, GUIDE, Benchmark, Part
+from office import benchmarks, images, layouts, listing, lists, tasks
+from office.benchmarks import DATASETS, Benchmark, Part
 from office.errors import UserError
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder."""
-
-    name: str
-    paths: list[Path]
-    labels: list[int] | None
-    left_out: dict[str, list[Path]] = field(default_factory=dict)  # by category, "" beside them
-
-
-@dataclass(frozen=True)
-class Task:
-    """Two domains and the K category names that their labels index."""
-
-    name: str
-    source: Domain
-    target: Domain
-    categories: list[str]
+from office.layouts import Place
+from office.names import printable, visible
+from office.tasks import Domain, Task
 
 
 def task_names(dataset: str) -> list[str]:
@@ -42,14 +24,14 @@ def task_names(dataset: str) -> list[str]:
 def available_tasks(dataset: str, root: Path) -> list[str]:
     """Return the tasks whose two domains are under ``root``."""
     benchmark = DATASETS[dataset]
-    here = {
-        name for name, part in benchmark.domains.items() if layouts.find_domain(root, part.folders)
-    }
+    here = {name for place in _places(benchmark, root) for name in place.domains}
     return [task for task in benchmark.tasks if here.issuperset(task.split("2"))]
 
 
 def load_task(dataset: str, root: Path | None, name: str) -> Task:
     """Find the two domains of a task under ``root``, in whichever layout they are.
+
+    Where ``root`` holds several benchmarks, it takes the folder whose domains and counts fit.
 
     Args:
         dataset: A key of :data:`DATASETS`.
@@ -57,65 +39,32 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
         name: A task such as ``"A2W"``.
 
     Raises:
-        UserError: If the task is unknown, a domain is not found or empty, a category has no
-            images or is missing on one side, or a list names a file that is not there.
+        UserError: If the task is unknown, a domain is not found, empty or another benchmark's, a
+            category has no images or is missing on one side, a list names a file that is not
+            there, or both domains have the same images.
     """
     benchmark = DATASETS[dataset]
     if name not in benchmark.tasks:
-        raise UserError(f"{dataset} has no task {name}: {_why_no_task(benchmark, name)}")
-    parts = [benchmark.domains[side] for side in name.split("2")]
-    sides = _find(dataset, root, parts)
-    names = None
-    if all(isinstance(key, int) for side in sides for key in side.categories):
-        names = _names_of_numbers([side.categories for side in sides], parts)
-    task = _match(name, [part.name for part in parts], sides, names)
-    for part, domain in zip(parts, (task.source, task.target), strict=True):
-        if len(domain.paths) != part.images:
-            warnings.warn(
-                f"{dataset} {part.name}: {len(domain.paths):,} images found, "
-                f"{part.images:,} published",
-                stacklevel=2,
-            )
-    if len(task.categories) != benchmark.categories:
-        warnings.warn(
-            f"{dataset}: {len(task.categories)} categories found, {benchmark.categories} published",
-            stacklevel=2,
-        )
+        raise UserError(f"{dataset} has no task {name}: {benchmarks.why_no_task(benchmark, name)}")
+    sides = name.split("2")
+    parts = [benchmark.domains[side] for side in sides]
+    names = [part.name for part in parts]
+    place = _choose(benchmark, root, sides)
+    if not place:
+        here = {side for place in _places(benchmark, root) for side in place.domains}
+        missing = [benchmark.domains[side].name for side in sides if side not in here]
+        explained = layouts.explain(root, missing or names)
+        raise UserError(f"{dataset}: {explained}\n{benchmarks.about(benchmark)}")
+    paths = [place.domains[side][0] for side in sides]
+    if place.listed:
+        found = [lists.read_list(path, root) for path in paths]
+        task = tasks.match(name, names, found, tasks.names_of_numbers(found, names))
+    else:
+        found = [layouts.read_folder(path, n) for path, n in zip(paths, names, strict=True)]
+        task = tasks.match(name, names, found)
+    _refuse_another_benchmark(dataset, task, parts)
+    _compare_with_published(dataset, task, parts)
     return task
-
-
-def _find(dataset: str, root: Path | None, parts: list[Part]) -> list[layouts.Found]:
-    """Return the domains from the place whose numbers are nearest to the published ones."""
-    benchmark = DATASETS[dataset]
-
-    def distance(sides: list[layouts.Found]) -> tuple[int, int]:
-        categories = sum(abs(len(side.categories) - benchmark.categories) for side in sides)
-        images = [sum(map(len, side.categories.values())) for side in sides]
-        published = (part.images for part in parts)
-        return categories, sum(abs(n - p) for n, p in zip(images, published, strict=True))
-
-    places = [] if root is None else [*layouts.find(root, [part.folders for part in parts])]
-    if not places:
-        there = [root and layouts.find_domain(root, part.folders) for part in parts]
-        missing = [part.name for part, place in zip(parts, there, strict=True) if not place]
-        raise UserError(f"{dataset}: {layouts.explain(root, missing)}\n{_about(benchmark)}")
-    found, faults = [], []
-    for place in places:
-        try:
-            read = (layouts.read(p, root, part.name) for p, part in zip(place, parts, strict=True))
-            found.append([*read])
-        except UserError as fault:
-            faults.append(fault)
-    nearest = min(found, key=distance, default=None)
-    if faults and (nearest is None or distance(nearest)[0]):  # it may be what was meant
-        raise faults[0]
-    for name, other in DATASETS.items():
-        if all(len(s.categories) == other.categories > benchmark.categories for s in nearest):
-            raise UserError(
-                f"{dataset} has {benchmark.categories} categories, but {places[0][0]} has those of "
-                f"{name}, {other.categories}; give --root the folder of {dataset}"
-            )
-    return nearest
 
 
 def load_folders(source: Path, target: Path) -> Task:
@@ -130,202 +79,172 @@ def load_folders(source: Path, target: Path) -> Task:
     """
     for folder in (source, target):
         if not folder.is_dir():
-            raise UserError(f"no such folder: {folder}")
+            raise UserError(f"no such folder: {visible(folder)}")
     if source.resolve() == target.resolve():
-        raise UserError(f"source and target are the same folder: {source}")
+        raise UserError(f"source and target are the same folder: {visible(source)}")
     names = [source.resolve().name, target.resolve().name]
     if names[0] == names[1]:
         names = [
             f"{folder.resolve().parent.name}-{folder.resolve().name}" for folder in (source, target)
         ]
     task = "2".join(names)
-    labelled = layouts.read_folder(source, names[0])
-    if layouts.subfolders(target):
-        return _match(task, names, [labelled, layouts.read_folder(target, names[1])])
-    paths = folders.image_files(target)
-    if not paths:
+    side = layouts.read_folder(source, names[0])
+    found = listing.look(target)
+    if found.folders:
+        return tasks.match(task, names, [side, layouts.read_folder(target, names[1])])
+    if not found.images:
+        rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
         raise UserError(
-            f"domain {names[1]} is empty: {target} has neither images nor category folders"
+            f"domain {visible(names[1])} is empty: {visible(target)} has neither images nor "
+            f"category folders{rest}"
         )
-    unlabelled = Domain(names[1], paths, None, {"": folders.left_out(target)})
-    categories = sorted(labelled.categories)
-    return _checked(Task(task, _domain(names[0], labelled), unlabelled, categories))
+    unlabelled = Domain(names[1], found.images, None, found.left_out)
+    return tasks.checked(Task(task, tasks.labelled(names[0], *side), unlabelled, sorted(side[0])))
 
 
-def check(tasks: Iterable[Task]) -> bool:
-    """Decode every image of the tasks' domains and print how many each category holds.
+def check(wanted: Iterable[Task]) -> bool:
+    """Decode every image of the tasks' domains; print how many each category has and leaves out.
 
     Returns:
-        Whether all images could be read; the others are printed by path.
+        Whether all images could be read; the others, and what is left out, are printed by path.
     """
-    tasks = list(tasks)
-    sides = [(task, domain) for task in tasks for domain in (task.source, task.target)]
+    sides = [(task, domain) for task in wanted for domain in (task.source, task.target)]
     domains = {domain.name: domain for _, domain in sides}
+    paths = [path for domain in domains.values() for path in domain.paths]
+    looks = images.read_all(paths, images.look, "reading")
+    for line in _table(sides, domains):
+        print(printable(line))
+
+    faults = [look for look in looks if isinstance(look, UserError)]
+    seen = [look for look in looks if not isinstance(look, UserError)]
+    modes = Counter(look.mode for look in seen if look.mode != "RGB")
+    converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
+    left_out = [item for domain in domains.values() for item in domain.left_out]
+    what = "files" if left_out else "images"
+    print(f"{len(seen):,} of {len(paths) + len(left_out):,} {what} can be read", end="")
+    print(f", {len(left_out):,} left out" if left_out else "", end="")
+    print(f"; converted to RGB: {converted}" if converted else "")
+    several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]
+    if several:
+        print(f"of {len(several):,} with more pictures than one, the first is read:", end=" ")
+        print(printable(visible(several[0])), *["..."] * (len(several) > 1))
+    for item in left_out:
+        print(printable(f"left out: {visible(item.path)} ({item.why})"))
+    for fault in faults:
+        print(printable(str(fault)))
+    return not faults
+
+
+def _table(sides: list[tuple[Task, Domain]], domains: dict[str, Domain]) -> list[str]:
+    """Lines of the numbers of images by category and domain, and of files left out if any are."""
     counts = {
         domain.name: Counter(task.categories[label] for label in domain.labels or [])
         for task, domain in sides
     }
-    paths = [path for domain in domains.values() for path in domain.paths]
-    looks = images.read_all(paths, images.mode, "reading")
-
-    _print_counts(tasks, domains, counts)
-    faults = [look for look in looks if isinstance(look, UserError)]
-    modes = Counter(look for look in looks if look != "RGB" and look not in faults)
-    converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
-    print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
-    print(f"; converted to RGB: {converted}" if converted else "")
-    for fault in faults:
-        print(fault)
-    left_out = [p for d in domains.values() for paths in d.left_out.values() for p in paths]
-    for path in left_out:
-        print(f"left out: {path}{folders.why(path)}")
-    return not faults
-
-
-def _print_counts(
-    tasks: list[Task], domains: dict[str, Domain], counts: dict[str, Counter]
-) -> None:
-    """Print the images of each category by domain, and the files that are left out."""
-
-    def left_out(*names: str) -> str:
-        return str(sum(len(d.left_out.get(n, ())) for d in domains.values() for n in names) or "-")
-
-    categories = dict.fromkeys(name for task in tasks for name in task.categories)
-    beside = {name for d in domains.values() for name, paths in d.left_out.items() if paths}
-    beside -= categories.keys()
+    left_out: Counter[str | None] = Counter()
+    for domain in domains.values():
+        for item in domain.left_out:
+            left_out[item.category] += 1
+    columns = [*counts.values(), left_out]
+    names = [*map(visible, domains), "left out"]
+    totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]
+    categories = dict.fromkeys(name for task, _ in sides for name in task.categories)
+    rows = {visible(name): [column[name] for column in columns] for name in categories}
+    if left_out[None]:
+        rows["beside them"] = [column[None] for column in columns]
     table = [
-        ["category", *domains, "left out"],
-        *(
-            [name, *(str(count[name] or "-") for count in counts.values()), left_out(name)]
-            for name in categories
-        ),
-        *([["beside them", *("-" for _ in domains), left_out(*beside)]] if beside else []),
-        ["all", *(str(len(d.paths)) for d in domains.values()), left_out(*categories, *beside)],
+        ["category", *names],
+        *([name, *(str(count or "-") for count in row)] for name, row in rows.items()),
+        ["all", *(str(total or "-") for total in totals)],
     ]
-    table = [[_printable(cell) for cell in row] for row in table]
+    table = [[printable(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *cells in table:
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print(name.ljust(widths[0]), *numbers, sep="  ")
+    return [
+        "  ".join(
+            [name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]
+        )
+        for name, *cells in table
+    ]
 
 
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+def _places(benchmark: Benchmark, root: Path | None) -> list[Place]:
+    names = {name: part.folders for name, part in benchmark.domains.items()}
+    return layouts.find(root, names) if root else []
 
 
-def _names_of_numbers(sides: list[dict[int, list[Path]]], parts: list[Part]) -> dict[int, str]:
-    """Category names of numbers: the images' folder where it tells, else the number."""
-    named = []
-    for side in sides:
-        folders = {number: {path.parent.name for path in paths} for number, paths in side.items()}
-        names = {number: min(folder) for number, folder in folders.items()}
-        single = all(len(folder) == 1 for folder in folders.values())
-        if not single or len(set(names.values())) < len(names):
-            return {number: str(number) for side in sides for number in side}
-        named.append(names)
-    for number in sorted(named[0].keys() & named[1].keys()):
-        if named[0][number] != named[1][number]:
+def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Place | None:
+    """Return the place whose counts fit best and where most domains are, with one path for each.
+
+    Both domains should be in one folder; if no folder has both, they may be in two.
+    """
+    places = _places(benchmark, root)
+    joined = []
+    for listed in (True, False) if root else ():
+        domains: dict[str, list[Path]] = {}
+        for place in places:
+            if place.listed == listed:
+                domains = place.domains | domains  # the first one's, where two have a domain
+        joined.append(Place(root, listed, domains))
+    for candidates in (places, joined):
+        having = [place for place in candidates if place.domains.keys() >= {*sides}]
+        listed = {place.base for place in having if place.listed}
+        # In one folder, lists win over folders.
+        fits = [_fit(p, benchmark) for p in having if p.listed or p.base not in listed]
+        if fits:
+            return min(fits, key=lambda fit: fit[0])[1]
+    return None
+
+
+def _fit(place: Place, benchmark: Benchmark) -> tuple[tuple[int, int, int], Place]:
+    """How badly a place fits the published counts, and the place with each domain's best path."""
+
+    def misfit(path: Path, part: Part) -> tuple[int, int]:
+        categories, found = layouts.size(path)
+        # Fewer categories may be a part of the benchmark; more are another one's.
+        kind = 2 if categories > benchmark.categories else int(categories < benchmark.categories)
+        return kind, abs(found - part.images)
+
+    best, misfits = {}, []
+    for name, paths in place.domains.items():
+        misfits.append(min(misfit(path, benchmark.domains[name]) for path in paths))
+        best[name] = [min(paths, key=lambda path: misfit(path, benchmark.domains[name]))]
+    kinds, differences = zip(*misfits, strict=True)
+    rank = (max(kinds), -len(best), sum(differences))
+    return rank, place._replace(domains=best)
+
+
+def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> None:
+    """Raise :class:`UserError` if the domains are another benchmark's of the same names."""
+    k, counts = len(task.categories), [len(task.source.paths), len(task.target.paths)]
+
+    def has_these(other: Benchmark) -> bool:
+        found = [
+            [p.images for p in other.domains.values() if {*p.folders} & {*part.folders}]
+            for part in parts
+        ]
+        pairs = zip(counts, found, strict=True)
+        return other.categories == k and all(count in images for count, images in pairs)
+
+    names = [name for name, other in DATASETS.items() if has_these(other)]
+    if k > DATASETS[dataset].categories or (names and dataset not in names):
+        likely = names or [name for name, other in DATASETS.items() if other.categories == k]
+        those = f"those of {' or '.join(likely)}, {k}" if likely else f"{k}"
+        raise UserError(
+            f"{dataset} has {DATASETS[dataset].categories} categories, but "
+            f"{visible(task.source.paths[0].parent.parent)} has {those}; give --root the folder of "
+            f"{dataset}"
+        )
+
+
+def _compare_with_published(dataset: str, task: Task, parts: list[Part]) -> None:
+    """Warn where numbers of images or categories are not the published ones."""
+    for part, domain in zip(parts, (task.source, task.target), strict=True):
+        if len(domain.paths) != part.images:
             warnings.warn(
-                f"category {number} is {named[0][number]} in {parts[0].name} and "
-                f"{named[1][number]} in {parts[1].name}; matched by number",
+                f"{dataset} {part.name}: {len(domain.paths):,} images found, "
+                f"{part.images:,} published",
                 stacklevel=3,
             )
-    return {**named[1], **named[0]}
-
-
-def _match(
-    task: str, names: list[str], sides: list[layouts.Found], labels: dict[int, str] | None = None
-) -> Task:
-    """Give both sides the same labels; ``labels`` names the categories known by number."""
-    labels = labels or {}
-    keys = [side.categories.keys() for side in sides]
-    lines = [
-        f"missing in {name}: {', '.join(_visible(str(labels.get(k, k))) for k in sorted(lacks))}"
-        for name, lacks in zip(names, (keys[1] - keys[0], keys[0] - keys[1]), strict=True)
-        if lacks
-    ]
-    if lines:
-        raise UserError(
-            f"{names[0]} and {names[1]} differ in categories; {'; '.join(lines)}. "
-            "Both need the same: take a folder that one side lacks out of the other, or rename it"
-        )
-    source, target = (_domain(name, side) for name, side in zip(names, sides, strict=True))
-    categories = [labels.get(key, str(key)) for key in sorted(keys[0])]
-    return _checked(Task(task, source, target, categories))
-
-
-def _visible(name: str) -> str:
-    """Return a name, escaped where it could look like another one."""
-    plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
-    return name if plain else ascii(name)
-
-
-def _domain(name: str, side: layouts.Found) -> Domain:
-    keys = sorted(side.categories)
-    paths = [path for key in keys for path in side.categories[key]]
-    labels = [label for label, key in enumerate(keys) for _ in side.categories[key]]
-    return Domain(name, paths, labels, side.left_out)
-
-
-def _checked(task: Task) -> Task:
-    """Return a task that can be right; warn of what is doubtful in it, and of what is left out.
-
-    Raises:
-        UserError: If it has one category, or one domain is a part of the other.
-    """
-    if len(task.categories) < 2:
-        raise UserError(
-            f"{task.name} has a single category, {task.categories[0]}: any model is right on it. "
-            "Each category needs a folder of its own in the source"
-        )
-    domains = (task.source, task.target)
-    source, target = ({_file(path) for path in domain.paths} for domain in domains)
-    shared = len(source & target)
-    if shared and shared in (len(source), len(target)):
-        raise UserError(
-            f"{task.source.name} and {task.target.name} are the same images: {shared:,} of "
-            f"{len(source):,} and {len(target):,} files are the same, or links to the same"
-        )
-    if shared:
-        warnings.warn(
-            f"{shared:,} images are in both {task.source.name} and {task.target.name}",
-            stacklevel=4,
-        )
-    for domain in domains:
-        paths = [path for paths in domain.left_out.values() for path in paths]
-        if paths:
-            told = ", ".join(path.name + folders.why(path) for path in paths[:5])
-            more = f" and {len(paths) - 5:,} more, see --check" if len(paths) > 5 else ""
-            warnings.warn(f"{domain.name}: left out {told}{more}", stacklevel=4)
-    return task
-
-
-def _file(path: Path) -> tuple:
-    """Return what is the same for all links to a file, hard or soft."""
-    try:
-        status = path.stat()
-    except OSError:  # a broken link, which reading names
-        return (path,)
-    return status.st_dev, status.st_ino
-
-
-def _why_no_task(benchmark: Benchmark, name: str) -> str:
-    source, _, target = name.partition("2")
-    why = (
-        "its source and target are the same domain"
-        if source == target and source in benchmark.domains
-        else f"the domains are {', '.join(benchmark.domains)}"
-    )
-    return f"{why}; choose {', '.join(benchmark.tasks)}"
-
-
-def _about(benchmark: Benchmark) -> str:
-    return "\n".join(
-        (
-            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
-            f"with {benchmark.categories} categories.",
-            f"Published by {benchmark.reference}",
-            f"Download links: {GUIDE}",
-            "Without data, this shows the method in a minute: python examples/train_digits.py",
-        )
-    )
+    found, published = len(task.categories), DATASETS[dataset].categories
+    if found != published:
+        warnings.warn(f"{dataset}: {found} categories found, {published} published", stacklevel=3)

@@ -4,21 +4,21 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from office import distributed, memory
+from office import distributed, formats, memory
 from office.errors import UserError
+from office.names import visible
 
 T = TypeVar("T")
 
@@ -41,46 +41,95 @@ class Preprocessing:
 
 
 def load_image(path: Path) -> Image.Image:
-    """Read an image as upright RGB, 8 bits, whatever its file holds.
+    """Read an image as upright RGB, 8 bits, whatever its file holds; of several, the first.
 
-    EXIF rotation is applied, transparency is put on white. Grey of more than 8 bits becomes 8:
-    floats in [0, 1] times 255; integers divided by the largest of the 8, 10, 12, 14 or 16 bits that
-    just hold the image's maximum, times 255, so that 0 to 255 stays as it is.
+    EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
+    Grey of more than 8 bits comes to 0..255: floats in [0, 1] times 255; integers divided by the
+    largest number of the fewest bits, of 8, 10, 12, 14 and 16, that hold the image's maximum.
 
     Raises:
         UserError: If the file cannot be decoded to its end; names the path.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            if _is_deep(image) and max(high for _, high in image.getextrema()[:3]) < 64:
+                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                image = Image.fromarray(_grey_in_8_bits(np.asarray(image), image.mode))
-            with suppress(Exception):  # a broken EXIF block; what else is wrong comes up below
-                ImageOps.exif_transpose(image, in_place=True)
-            if image.has_transparency_data:
+                image = Image.fromarray(_eight_bits(np.asarray(image)))
+            elif image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-            return image.convert("RGB")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
+            image = image.convert("RGB")
+            return image.transpose(turn) if turn is not None else image
     except Exception as error:  # a broken file makes decoders raise nearly anything
-        raise UserError(f"cannot read the image {path}: {error}") from None
+        raise UserError(f"cannot read the image {visible(path)}: {error}") from None
 
 
-def _grey_in_8_bits(grey: np.ndarray, mode: str) -> np.ndarray:
-    least, most = float(grey.min()), float(grey.max())
-    if mode == "F":
-        if not 0 <= least <= most <= 1:
-            raise ValueError(f"floats from {least:g} to {most:g}: save it with values in [0, 1]")
-        return (grey * 255).round().astype(np.uint8)
-    if least < 0 or most > 65535:
-        raise ValueError(f"values from {least:g} to {most:g}: save it with 8 or 16 bits")
-    largest = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if most < 2**bits)
-    return (grey.astype(np.float64) * 255 / largest).round().astype(np.uint8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def mode(path: Path) -> str:
-    """Decode an image and return its file's colour mode."""
+def _open(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file():  # opening a pipe waits for ever
+        raise ValueError("not a regular file")
+    try:
+        return Image.open(path)
+    except Image.UnidentifiedImageError:
+        if formats.is_heif(path) and not formats.HEIF:
+            raise ValueError(formats.NO_HEIF) from None
+        raise
+
+
+def _orientation(image: Image.Image) -> Any:
+    """EXIF's orientation of an image that is loaded; 1, as it is, if its EXIF block is broken."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the pixels are fine
+        return 1
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
+    """Bring grey of more than 8 bits to 0..255, as :func:`load_image` says."""
+    low, high = grey.min(), grey.max()
+    if grey.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"floats from {low:g} to {high:g}: save it with values in [0, 1]")
+        top = 1
+    else:
+        if low < 0 or high > 65535:
+            raise ValueError(f"values from {low} to {high}: save it with 8 or 16 bits")
+        top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether Pillow took the high bytes of a TIFF's colours, whose range nothing tells."""
+    bits = image.tag_v2.get(258, ()) if image.format == "TIFF" else ()
+    return len(bits) > 1 and max(bits) > 8
+
+
+class Look(NamedTuple):
+    """What a file holds: its colour mode and how many pictures."""
+
+    mode: str
+    frames: int
+
+
+def look(path: Path) -> Look:
+    """Decode an image; :class:`UserError` names a file that cannot be read."""
     load_image(path)
     with Image.open(path) as image:
-        return image.mode
+        # Phones put a preview or a depth map behind the picture of an MPO.
+        return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 
 
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
@@ -127,7 +176,7 @@ def fill(
     keep = place != "off" and distributed.from_first(_fits(paths, preprocessing, where))
     if distributed.rank() and not keep:
         return {}
-    read = (lambda path: resized(path, preprocessing).to(where)) if keep else mode
+    read = (lambda path: resized(path, preprocessing).to(where)) if keep else look
     found = read_all(paths, read, "decoding")
     faults = [str(image) for image in found if isinstance(image, UserError)]
     if faults and not distributed.rank():

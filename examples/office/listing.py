@@ -1,0 +1,132 @@
+"""What is in a folder: images, folders, and what is left out of them, with the reason."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from office import formats
+from office.names import visible
+
+_SYSTEM_FILES = {
+    "autorun.inf",
+    "desktop.ini",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "icon\r",
+    "picasa.ini",
+    "sync.ffs_db",
+    "thumbs.db",
+    "zbthumbnail.info",
+}
+_SYSTEM_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")
+_SYSTEM_FOLDERS = {
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "@__thumb",
+    "@eadir",
+    "@recently-snapshot",
+    "@recycle",
+    "@tmp",
+    "__macosx",
+    "__pycache__",
+    "cvs",
+    "found.000",
+    "lost+found",
+    "network trash folder",
+    "recycler",
+    "system volume information",
+    "temporary items",
+}
+
+
+class LeftOut(NamedTuple):
+    """A file that is not read, why, and the category in whose folder it is."""
+
+    path: Path
+    why: str
+    category: str | None = None
+
+
+class Contents(NamedTuple):
+    """What a folder itself holds; ``folders`` are those that may be categories or domains."""
+
+    images: list[Path]
+    folders: list[Path]
+    left_out: list[LeftOut]
+
+
+def look(folder: Path) -> Contents:
+    """Sort out what a folder holds, without its folders' content.
+
+    What systems leave behind is skipped, and only told of where it holds images.
+    """
+    found = Contents([], subfolders(folder), [])
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if path not in found.folders:
+                found.left_out.extend(_skipped_folder(path))
+        elif _is_systems(path.name):
+            if path.name.endswith(".icloud"):
+                found.left_out.append(LeftOut(path, "not downloaded from iCloud"))
+            elif formats.holds_image(path):
+                found.left_out.append(LeftOut(path, "a hidden file"))
+        elif why := formats.why_not(path):
+            found.left_out.append(LeftOut(path, why))
+        else:
+            found.images.append(path)
+    return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without hidden ones and those of systems."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_skipped(p.name))
+
+
+def whole_folder(folder: Path, why: str, category: str | None = None) -> list[LeftOut]:
+    """Return all files in a folder, and in the folders in it, as left out.
+
+    What systems leave behind is there only if it is an image.
+    """
+    walk = ((Path(base), names) for base, _, names in os.walk(folder))
+    files = sorted(base / name for base, names in walk for name in names)
+    return [
+        LeftOut(path, why, category)
+        for path in files
+        if not _is_systems(path.name) or formats.holds_image(path)
+    ]
+
+
+def summary(domain: str, left_out: Sequence[LeftOut]) -> str:
+    """Say in one line how many files of a domain are left out, the first of them, and why."""
+    return f"{visible(domain)}: {len(left_out):,} left out: {reasons(left_out)}"
+
+
+def reasons(left_out: Sequence[LeftOut]) -> str:
+    """Return the first files that are left out for each reason."""
+    by_reason: dict[str, list[LeftOut]] = {}
+    for item in left_out:
+        by_reason.setdefault(item.why, []).append(item)
+    parts = []
+    for why, items in by_reason.items():
+        some = [visible(item.path.name) for item in items[:3]]
+        more = [f"{len(items) - 3:,} more"] * (len(items) > 3)
+        parts.append(f"{', '.join(some + more)} ({why})")
+    return "; ".join(parts)
+
+
+def _is_systems(name: str) -> bool:
+    name = name.lower()
+    return name in _SYSTEM_FILES or name.endswith(_SYSTEM_ENDINGS) or name.startswith((".", "~$"))
+
+
+def _is_skipped(name: str) -> bool:
+    return name.lower() in _SYSTEM_FOLDERS or name[0] in "._"
+
+
+def _skipped_folder(folder: Path) -> list[LeftOut]:
+    if folder.name[0] == "_" and folder.name.lower() not in _SYSTEM_FOLDERS:
+        return whole_folder(folder, "in a folder whose name begins with _")
+    files = whole_folder(folder, "in a hidden or a system's folder")
+    return [item for item in files if formats.is_image(item.path)]

@@ -1,0 +1,133 @@
+"""Lists of images, lines of "path label", as any system may have written them."""
+
+import codecs
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from office import listing
+from office.errors import UserError
+from office.listing import LeftOut
+from office.names import visible
+
+
+def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftOut]]:
+    """Return paths by category number from lines "path label", and what lies beside them.
+
+    UTF-8, UTF-16 and Windows-1252, a byte order mark, backslashes, a drive's letter and quotes are
+    understood. An image that is listed twice is read once.
+
+    Args:
+        path: The list.
+        root: The benchmark's folder. Images are looked for from there, from the list's folder and
+            from the folder above that.
+
+    Raises:
+        UserError: If a line is not one, names no image that is there, gives an image another label
+            than before, or if the list is empty.
+    """
+    seen: dict[Path, tuple[int, int]] = {}
+    repeated = 0
+    place: tuple[Path, int] | None = None
+    bases = (root, path.parent, path.parent.parent)
+    for i, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{visible(path)}, line {i}"
+        listed, number = _split(line, where)
+        spellings = [Path(spelling).parts for spelling in _spellings(listed)]
+        place = place or _place(spellings, bases)
+        image = _find(spellings, place) or root.joinpath(*spellings[0])
+        if not os.path.isfile(image):
+            raise UserError(f"{where}: no such image {visible(image)}")
+        before, label = seen.setdefault(image, (i, number))
+        if label != number:
+            raise UserError(f"{where}: {visible(image)} has label {label} above, in line {before}")
+        repeated += before != i
+    if not seen:
+        raise UserError(f"the list is empty: {visible(path)}")
+    if repeated:
+        times = "line repeats" if repeated == 1 else "lines repeat"
+        warnings.warn(f"{visible(path)}: {repeated:,} {times} an earlier one", stacklevel=4)
+    numbered: dict[int, list[Path]] = {}
+    for image, (_, number) in seen.items():
+        numbered.setdefault(number, []).append(image)
+    return numbered, list(_unlisted(seen, path, root))
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Return the numbers of categories and of images by a look at the lines alone."""
+    words = [line.split() for line in _lines(path)]
+    return len({line[-1] for line in words if line}), sum(map(bool, words))
+
+
+def _lines(path: Path) -> list[str]:
+    """Decode a list by its mark or by what it looks like; bytes that fit nothing are kept."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode("utf-16", "replace")
+    elif b"\0" in content[:4]:
+        text = content.decode("utf-16-le" if content[0] else "utf-16-be", "replace")
+    else:
+        text = content.decode("utf-8-sig", "surrogateescape")
+    return re.split("\r\n|\n|\r", text)
+
+
+def _split(line: str, where: str) -> tuple[str, int]:
+    found = re.fullmatch(r"\s*(.*\S)\s+([0-9]{1,9})\s*", line)
+    if not found:
+        raise UserError(f"{where}: expected 'path label', a label from 0, got {line!a}")
+    return found[1], int(found[2])
+
+
+def _spellings(listed: str) -> Iterator[str]:
+    """A listed path as it may be called on this system, the likeliest first."""
+    bare = listed.strip("\"'")
+    for text in dict.fromkeys((listed, bare)):
+        # A byte that is not UTF-8 may be in the file's name, or the list be Windows-1252.
+        windows = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        for name in (text, windows) if any("\udc80" <= c <= "\udcff" for c in text) else (text,):
+            forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+            for form in dict.fromkeys(forms):
+                yield from dict.fromkeys((form.replace("\\", "/"), form))
+
+
+def _place(spellings: Sequence[tuple[str, ...]], bases: Sequence[Path]) -> tuple[Path, int] | None:
+    """From which folder, and without how many of its first parts, a listed path is a file.
+
+    Lists often keep the folders of the machine that they were made on.
+    """
+    for parts in spellings:
+        for drop in range(len(parts)):
+            for base in bases:
+                if os.path.isfile(base.joinpath(*parts[drop:])):
+                    return base, drop
+    return None
+
+
+def _find(spellings: Sequence[tuple[str, ...]], place: tuple[Path, int] | None) -> Path | None:
+    """The file of a listed path, from a place that :func:`_place` found."""
+    base, drop = place or (None, 0)
+    for parts in spellings if base else ():
+        path = base.joinpath(*parts[drop:])
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def _unlisted(listed: dict[Path, tuple[int, int]], path: Path, root: Path) -> Iterator[LeftOut]:
+    """What lies where the listed images do and is not one of them."""
+    why = f"not in {visible(path.name)}"
+    parents = {image.parent for image in listed}
+    for parent in sorted(parents):
+        found = listing.look(parent)
+        yield from (LeftOut(image, why) for image in found.images if image not in listed)
+        yield from found.left_out
+    above = Path(os.path.commonpath(parents))
+    if len(parents) > 1 and root in above.parents:
+        for folder in listing.subfolders(above):
+            if not any(folder == parent or folder in parent.parents for parent in parents):
+                yield from listing.whole_folder(folder, why)

@@ -1,0 +1,147 @@
+"""Two domains with the same categories, and what cannot be right about them."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from office import listing, overlap
+from office.errors import UserError
+from office.listing import LeftOut
+from office.names import same, told_apart, visible
+
+Key = TypeVar("Key", int, str)
+Side: TypeAlias = tuple[dict[Key, list[Path]], list[LeftOut]]  # images by category, and the rest
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder.
+
+    Attributes:
+        left_out: Files beside them that are not read.
+    """
+
+    name: str
+    paths: list[Path]
+    labels: list[int] | None
+    left_out: Sequence[LeftOut] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Two domains and the K category names that their labels index."""
+
+    name: str
+    source: Domain
+    target: Domain
+    categories: list[str]
+
+
+def match(
+    task: str, names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, str] | None = None
+) -> Task:
+    """Make a task of two domains; ``labels`` names the categories that are known by number.
+
+    Raises:
+        UserError: If the categories differ, or as for :func:`checked`.
+    """
+    labels = labels or {}
+    here, there = (images.keys() for images, _ in sides)
+    if here != there:
+        raise UserError(_differ(names, sides, labels))
+    source, target = (labelled(name, *side) for name, side in zip(names, sides, strict=True))
+    return checked(Task(task, source, target, [labels.get(key, str(key)) for key in sorted(here)]))
+
+
+def labelled(name: str, images: dict[Key, list[Path]], left_out: list[LeftOut]) -> Domain:
+    """Return a domain whose labels count the sorted categories."""
+    keys = sorted(images)
+    paths = [path for key in keys for path in images[key]]
+    labels = [label for label, key in enumerate(keys) for _ in images[key]]
+    return Domain(name, paths, labels, left_out)
+
+
+def checked(task: Task) -> Task:
+    """Return a task that can be right; warn of files left out and of images in both domains.
+
+    Raises:
+        UserError: If there is one category alone, or all images of a domain are the other's too.
+    """
+    source, target = task.source, task.target
+    for domain in (source, target):
+        if domain.left_out:
+            warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
+    if len(task.categories) < 2:
+        raise UserError(
+            f"{visible(task.name)} has a single category, {visible(task.categories[0])}: any model "
+            "is right on it. Each category needs a folder of its own in the source"
+        )
+    pairs = overlap.shared(source.paths, target.paths)
+    if not pairs:
+        return task
+    numbers = [len(pairs), len(overlap.shared(target.paths, [path for path, _ in pairs]))]
+    totals = [len(source.paths), len(target.paths)]
+    names = f"{visible(source.name)} and {visible(target.name)}"
+    one = f"{visible(pairs[0][0])} is {visible(pairs[0][1])}"
+    if numbers[0] == totals[0] or numbers[1] == totals[1]:
+        raise UserError(
+            f"{names} are the same images: {numbers[0]:,} of {totals[0]:,} and {numbers[1]:,} of "
+            f"{totals[1]:,} files are the same, links to the same, or copies, as {one}"
+        )
+    images = "image is" if numbers[1] == 1 else "images are"
+    warnings.warn(
+        f"{numbers[1]:,} {images} in both {names}, as {one}: of the target's accuracy, these are "
+        "training images",
+        stacklevel=4,
+    )
+    return task
+
+
+def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, str]:
+    """Category names of numbers: the images' folder where it tells, else the number."""
+    named = []
+    for side, _ in sides:
+        folders = {
+            number: {same(path.parent.name) for path in paths} for number, paths in side.items()
+        }
+        found = {number: min(folder) for number, folder in folders.items()}
+        single = all(len(folder) == 1 for folder in folders.values())
+        if not single or len(set(found.values())) < len(found):
+            return {number: str(number) for side, _ in sides for number in side}
+        named.append(found)
+    for number in sorted(named[0].keys() & named[1].keys()):
+        if named[0][number] != named[1][number]:
+            one, other = (told_apart(found[number]) for found in named)
+            warnings.warn(
+                f"category {number} is {one} in {names[0]} and {other} in {names[1]}; "
+                "matched by number",
+                stacklevel=3,
+            )
+    return {**named[1], **named[0]}
+
+
+def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, str]) -> str:
+    """Say which categories a side lacks, and what one can do today."""
+    shown = [{str(labels.get(key, key)) for key in images} for images, _ in sides]
+    lacking = shown[1] - shown[0], shown[0] - shown[1]
+    source, target = map(visible, names)
+    told = [", ".join(told_apart(name) for name in sorted(lack)) for lack in lacking]
+    missing = [f"missing in {source}: {told[0]}"] * bool(told[0])
+    missing += [f"missing in {target}: {told[1]}"] * bool(told[1])
+    lines = [f"{source} and {target} differ in categories; {'; '.join(missing)}"]
+    lines[0] += (
+        ". Both need the same: take a folder that one side lacks out of the other, or rename it"
+    )
+    if lacking[1] and not lacking[0]:
+        lines.append(
+            f"A target with fewer categories (partial adaptation) cannot be trained on yet: what "
+            f"works today is a {source} without {told[1]}"
+        )
+    loose = [
+        listing.summary(name, left_out)
+        for name, (_, left_out) in zip(names, sides, strict=True)
+        if left_out
+    ]
+    return "\n".join(lines + loose)
