@@ -73,7 +73,8 @@ class ExtractorTerms(torch.autograd.Function):
     def forward(
         ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
     ) -> Any:
-        log_p_s = halves(source).flatten(1, 2).log_softmax(1).view_as(halves(source))
+        v_s = halves(source)
+        log_p_s = v_s.flatten(1, 2).log_softmax(1).view_as(v_s)
         pair = log_p_s.gather(2, y).masked_fill_(ignored, 0)
         e_t, z_t, d_t, _, _ = _softmax(halves(target))
         d_t = _signed(d_t)
