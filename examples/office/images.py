@@ -82,7 +82,9 @@ def _open(path: Path) -> Image.Image:
     if path.exists() and not path.is_file():  # opening a pipe waits for ever
         raise ValueError("not a regular file")
     try:
-        return Image.open(path)
+        image = Image.open(path)
+        image.filename = ""  # or Pillow maps the file into memory, and a turned TIFF comes garbled
+        return image
     except Image.UnidentifiedImageError:
         if formats.is_heif(path) and not formats.HEIF:
             raise ValueError(formats.NO_HEIF) from None

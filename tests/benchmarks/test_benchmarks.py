@@ -187,6 +187,7 @@ def test_calls_take_turns():
 
 def test_medians_and_quartiles():
     assert timing.spread([5, 1, 2, 3, 4]) == "3.00 (2.00 to 4.00)"
+    assert timing.median([5, 1, 2, 4]) == 3
     assert [timing.three_digits(x) for x in (0.01234, 0.9999, 12345.6)] == [
         "0.0123",
         "1.00",

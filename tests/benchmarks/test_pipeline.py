@@ -1,8 +1,10 @@
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import pipeline
@@ -31,6 +33,14 @@ def test_quick_prints_one_table_and_the_machine(tmp_path, capsys):
         assert waits.endswith(" %") == name.startswith("whole loop")
     assert "office-caltech10 A2W, symnets, shufflenet_v2_x0_5" in settings
     assert "torch 2." in machine
+
+
+def test_rows_take_turns_after_a_round_that_is_not_measured():
+    order = []
+    rows = {name: partial(order.append, name) for name in "abc"}
+    seconds = pipeline.interleave(rows, 3, torch.device("cpu"))
+    assert "".join(order) == "cbaabccbaabc"
+    assert [len(samples) for samples in seconds.values()] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(

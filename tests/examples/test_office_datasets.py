@@ -11,7 +11,7 @@ from office.errors import UserError
 from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
-REAL = Path(__file__).parents[2].parent / "shared/data/office_caltech10"
+REAL = Path(__file__).parents[2].parent / "shared/data"
 
 
 def colours(domain: datasets.Domain) -> dict[int, np.ndarray]:
@@ -138,17 +138,20 @@ def test_counts_other_than_the_published_ones_are_named(tree: Callable[..., Path
     ]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error")  # so that the published counts are there
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the photographs of ../shared/data")
-def test_real_photographs() -> None:
-    tasks = [
-        datasets.load_task("office-caltech10", REAL, name)
-        for name in datasets.available_tasks("office-caltech10", REAL)
-    ]
-    assert [task.name for task in tasks] == TASKS["office-caltech10"].split()
-    assert len(tasks[0].categories) == 10
-    photographs = images.Images(tasks[0].source.paths, images.Preprocessing(), {})
-    assert photographs[957, None][0].shape == (3, 224, 224)
+@pytest.mark.parametrize(
+    ("dataset", "folder"), [("office31", "office31"), ("office-caltech10", "office_caltech10")]
+)
+def test_real_photographs(dataset: str, folder: str) -> None:
+    assert datasets.available_tasks(dataset, REAL / folder) == TASKS[dataset].split()
+    for name in TASKS[dataset].split():
+        task = datasets.load_task(dataset, REAL / folder, name)
+        for domain in (task.source, task.target):
+            for path, label in zip(domain.paths, domain.labels, strict=True):
+                assert path.parent.name == task.categories[label]
+    photographs = images.Images(task.source.paths, images.Preprocessing(), {})
+    assert photographs[-1, None][0].shape == (3, 224, 224)
 
 
 # Bad input

@@ -95,28 +95,48 @@ def test_transparent_images_lie_on_white(photo: Image.Image, tmp_path: Path, mod
     assert np.abs(pixels[4:8] - (0.8 * 255 + 0.2 * opaque[4:8])).max() <= 1
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+TURN = Image.Transpose
+# By EXIF orientation: the stored picture is the upright one turned by the inverse of what it says.
+STORED = {
+    1: None,
+    2: TURN.FLIP_LEFT_RIGHT,
+    3: TURN.ROTATE_180,
+    4: TURN.FLIP_TOP_BOTTOM,
+    5: TURN.TRANSPOSE,
+    6: TURN.ROTATE_90,
+    7: TURN.TRANSVERSE,
+    8: TURN.ROTATE_270,
+}
+
+
+def turned(image: Image.Image, orientation: int) -> tuple[Image.Image, Image.Exif]:
+    """How an upright image is stored under an orientation, and the EXIF block that tells it."""
+    exif, stored = Image.Exif(), STORED[orientation]
+    exif[0x0112] = orientation
+    return image if stored is None else image.transpose(stored), exif
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_rotated_images_are_put_upright(
+    photo: Image.Image, tmp_path: Path, mode: str, orientation: int
+) -> None:
+    if mode == "I;16":
+        upright = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    else:
+        upright = photo.quantize(32) if mode == "P" else photo.convert(mode)
+    stored, exif = turned(upright, orientation)
+    for kind in ["tiff"] if mode == "CMYK" else ["tiff", "png"]:
+        expected = loaded(upright, tmp_path / f"upright.{kind}")
+        assert np.array_equal(loaded(stored, tmp_path / f"turned.{kind}", exif=exif), expected)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_rotated_photographs_are_put_upright(
     photo: Image.Image, tmp_path: Path, orientation: int
 ) -> None:
-    # The stored picture is the upright one turned by the inverse of what EXIF prescribes.
-    transpose = Image.Transpose
-    stored = {
-        1: None,
-        2: transpose.FLIP_LEFT_RIGHT,
-        3: transpose.ROTATE_180,
-        4: transpose.FLIP_TOP_BOTTOM,
-        5: transpose.TRANSPOSE,
-        6: transpose.ROTATE_90,
-        7: transpose.TRANSVERSE,
-        8: transpose.ROTATE_270,
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = photo if stored is None else photo.transpose(stored)
-    pixels = loaded(image, tmp_path / "turned.png", exif=exif)
-    assert (pixels == np.asarray(photo)).all()
-    pixels = loaded(image, tmp_path / "turned.jpg", exif=exif, quality=95)
+    stored, exif = turned(photo, orientation)
+    pixels = loaded(stored, tmp_path / "turned.jpg", exif=exif, quality=95)
     assert np.abs(pixels - np.asarray(photo)).mean() < 6
 
 
@@ -339,6 +359,13 @@ def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]
         torch.manual_seed(SEEDS[i])
         expected = transform(images.load_image(odd_images[i % 7]))
         torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
+
+
+def test_cached_images_need_no_processes_that_read(odd_images: list[Path]) -> None:
+    cache = images.fill("ram", odd_images, PAPER, CPU)
+    for cached, workers in (({}, 2), (cache, 0)):
+        loader = images.loader(Images(odd_images, PAPER, cached), CPU, 2)
+        assert loader.num_workers == workers
 
 
 def test_the_cache_says_what_it_takes(
