@@ -4,47 +4,19 @@ Tensors live on a private-use device under FakeTensorMode, which knows shapes, d
 but no numbers: an operation on two devices raises, and so does whatever needs a number on the host
 (``.item()``, ``if tensor:``, a shape that depends on values). Two things the mode cannot run:
 ``torch.tensor(number, device=...)``, with which batch norm makes its counter, and ``Module.to``, so
-:func:`put` makes a module's tensors there. Autocast and GradScaler know no such device.
+``put`` makes a module's tensors there. Autocast and GradScaler know no such device.
 """
 
 import pytest
 import torch
+from accelerator import put
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 import symloss
 from symloss import functional as sf
 
-backends = pytest.importorskip("torch.utils.backend_registration")
-SETUP = getattr(backends, "_setup_privateuseone_for_python_backend", None)
-if SETUP is None:
-    pytest.skip("private-use devices in Python came with torch 2.9", allow_module_level=True)
-
-from torch._subclasses.fake_tensor import (  # noqa: E402  (after the check of torch's version)
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
-
 N, M, K = 6, 5, 3
-
-
-class Backend(backends._DummyBackendModule):
-    """What torch asks of the module of a device, also in tests that come later."""
-
-    def get_amp_supported_dtype(self):
-        return [torch.float16, torch.bfloat16]
-
-
-@pytest.fixture(scope="module")
-def name():
-    SETUP("npu", backend_module=Backend())
-    return "npu"
-
-
-@pytest.fixture
-def device(name):
-    with FakeTensorMode():
-        yield torch.device(name, 0)
 
 
 def routed(device, rows, *trailing):
@@ -52,16 +24,6 @@ def routed(device, rows, *trailing):
     return symloss.RoutedLogits(
         *(torch.randn(shape, device=device, requires_grad=True) for _ in range(2))
     )
-
-
-def put(module, device):
-    """A module whose parameters and buffers are made anew on the device."""
-    for part in module.modules():
-        for name, parameter in [*part.named_parameters(recurse=False)]:
-            setattr(part, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
-        for name, buffer in [*part.named_buffers(recurse=False)]:
-            setattr(part, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
-    return module
 
 
 def labels_on(device, *shape):

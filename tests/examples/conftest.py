@@ -61,8 +61,14 @@ def write_tree(
 def tree(tmp_path: Path) -> Callable[..., Path]:
     """:func:`write_tree` to a folder of ``tmp_path`` that is called ``name``."""
 
-    def write(layout: str = "folders", *, name: str = "data", **tree: Any) -> Path:
-        return write_tree(tmp_path / name, layout, **tree)
+    def write(
+        layout: str = "folders",
+        domains: Sequence[str] = ("amazon", "webcam"),
+        *,
+        name: str = "data",
+        **tree: Any,
+    ) -> Path:
+        return write_tree(tmp_path / name, layout, domains, **tree)
 
     return write
 

@@ -86,10 +86,10 @@ def test_the_model_of_a_run_predicts_what_the_run_says(
     assert told == pytest.approx(shares.amax(1).tolist(), abs=0.001)
 
 
-def failure(arguments: list[Path], capsys: pytest.CaptureFixture[str]) -> str:
+def failure(arguments: list[Path], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
     with pytest.raises(SystemExit) as exit_:
         predict.main([str(argument) for argument in arguments])
-    assert exit_.value.code == 2
+    assert exit_.value.code == code
     return capsys.readouterr().err.splitlines()[-1]
 
 
@@ -102,10 +102,10 @@ def test_bad_input_is_one_line(
     image = next(tree(images=1).rglob("*.jpg"))
     model = save_model(tmp_path / "model.pt", classifier)
     assert str(tmp_path / "none.pt") in failure([tmp_path / "none.pt", image], capsys)
-    assert f"{tmp_path}/none.jpg" in failure([model, tmp_path / "none.jpg"], capsys)
+    assert f"{tmp_path}/none.jpg" in failure([model, tmp_path / "none.jpg"], capsys, code=1)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(image.read_bytes()[:300])
-    assert f"cannot read the image {broken}" in failure([model, broken], capsys)
+    assert f"cannot read the image {broken}" in failure([model, broken], capsys, code=1)
     cut = tmp_path / "cut.pt"
     cut.write_bytes(model.read_bytes()[:100_000])
     assert str(cut) in failure([cut, image], capsys)

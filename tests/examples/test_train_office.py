@@ -26,7 +26,8 @@ from small_runs import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 
-FILES = ["checkpoint.json", "checkpoint.pt", "features.npz", "log.jsonl", "model.pt", "result.json"]
+FILES = ["checkpoint.json", "checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
+FILES += ["model.pt", "result.json"]
 
 
 def fails(call, *args, **kwargs):

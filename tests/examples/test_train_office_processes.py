@@ -132,7 +132,7 @@ def test_two_processes_take_the_single_processs_steps(one_and_two):
 
 
 def test_of_two_processes_the_first_ones_batch_norm_predicts(root, tmp_path, start, command):
-    command += ["--max-steps", 3, "--out", tmp_path]
+    command += ["--max-steps", 3, "--lr", 0.001, "--out", tmp_path]
     finish(start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command))
     folder = tmp_path / "office31" / "A2W" / "symnets" / "seed0"
     model = outputs.read_model(folder / "model.pt")

@@ -1,0 +1,35 @@
+"""A device that torch takes for an accelerator; before torch 2.9 whoever imports it is skipped."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+backends = pytest.importorskip("torch.utils.backend_registration")
+SETUP = getattr(backends, "_setup_privateuseone_for_python_backend", None)
+if SETUP is None:
+    pytest.skip("private-use devices in Python came with torch 2.9", allow_module_level=True)
+
+
+class Backend(backends._DummyBackendModule):
+    """What torch asks of the module of a device, also in tests that come later."""
+
+    def get_amp_supported_dtype(self):
+        return [torch.float16, torch.bfloat16]
+
+
+@functools.cache
+def register():
+    SETUP("npu", backend_module=Backend())
+    return "npu"
+
+
+def put(module, device):
+    """A module whose parameters and buffers are made anew on the device."""
+    for part in module.modules():
+        for name, parameter in [*part.named_parameters(recurse=False)]:
+            setattr(part, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
+        for name, buffer in [*part.named_buffers(recurse=False)]:
+            setattr(part, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+    return module
