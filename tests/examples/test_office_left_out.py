@@ -185,7 +185,7 @@ def test_check_counts_each_file_once(tree: Callable[..., Path], capsys) -> None:
         ["beside", "them", "-", "-", "1"],
         ["all", "6", "6", "3"],
     ]
-    assert lines[6] == "12 of 15 files can be read, 3 left out"
+    assert lines[6] == "12 of 15 files are read, 3 left out"
     assert lines[7:] == [
         f"left out: {root / name} (no image that Pillow can open)"
         for name in ("amazon/mug/notes.txt", "webcam/readme.md", "webcam/mug/notes.txt")
@@ -226,7 +226,7 @@ def test_without_pillow_heif_heic_is_left_out_with_what_to_do(tree: Callable[...
     assert done.returncode == 0, done.stderr
     assert "pip install pillow-heif" in done.stderr  # at the start
     lines = done.stdout.splitlines()
-    assert "6 of 11 files can be read, 5 left out" in lines
+    assert "6 of 11 files are read, 5 left out" in lines
     for name in ("mug/a.HEIC", "mug/b.heif", "mug/c"):
         assert f"left out: {root / 'amazon' / name} ({formats.NO_HEIF})" in lines
     (root / "webcam/mug/0.jpg").write_bytes(HEIC)  # as phones call it
