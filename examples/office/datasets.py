@@ -120,8 +120,8 @@ def check(wanted: Iterable[Task]) -> bool:
     modes = Counter(look.mode for look in seen if look.mode != "RGB")
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     left_out = [item for domain in domains.values() for item in domain.left_out]
-    what = "files" if left_out else "images"
-    print(f"{len(seen):,} of {len(paths) + len(left_out):,} {what} can be read", end="")
+    verb = "files are read" if left_out else "images can be read"
+    print(f"{len(seen):,} of {len(paths) + len(left_out):,} {verb}", end="")
     print(f", {len(left_out):,} left out" if left_out else "", end="")
     print(f"; converted to RGB: {converted}" if converted else "")
     several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]

@@ -1,5 +1,6 @@
 """What happens to an image between its path and a batch: reading, resizing, caching, cropping."""
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -88,7 +89,21 @@ def _open(path: Path) -> Image.Image:
     except Image.UnidentifiedImageError:
         if formats.is_heif(path) and not formats.HEIF:
             raise ValueError(formats.NO_HEIF) from None
-        raise
+        content = path.read_bytes()
+        if b"eXIf" not in content:
+            raise
+        return Image.open(io.BytesIO(_without_exif(content)))
+
+
+def _without_exif(png: bytes) -> bytes:
+    """Drop the chunks of EXIF, as Pillow opens no PNG in which one's checksum is wrong."""
+    parts, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+        if png[start + 4 : start + 8] != b"eXIf":
+            parts.append(png[start:end])
+        start = end
+    return b"".join(parts)
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -129,7 +144,7 @@ class Look(NamedTuple):
 def look(path: Path) -> Look:
     """Decode an image; :class:`UserError` names a file that cannot be read."""
     load_image(path)
-    with Image.open(path) as image:
+    with _open(path) as image:
         # Phones put a preview or a depth map behind the picture of an MPO.
         return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 

@@ -70,14 +70,14 @@ def checked(task: Task) -> Task:
         UserError: If there is one category alone, or all images of a domain are the other's too.
     """
     source, target = task.source, task.target
-    for domain in (source, target):
-        if domain.left_out:
-            warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
     if len(task.categories) < 2:
         raise UserError(
             f"{visible(task.name)} has a single category, {visible(task.categories[0])}: any model "
             "is right on it. Each category needs a folder of its own in the source"
         )
+    for domain in (source, target):
+        if domain.left_out:
+            warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
     pairs = overlap.shared(source.paths, target.paths)
     if not pairs:
         return task
@@ -137,7 +137,7 @@ def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, st
     if lacking[1] and not lacking[0]:
         lines.append(
             f"A target with fewer categories (partial adaptation) cannot be trained on yet: what "
-            f"works today is a {source} without {told[1]}"
+            f"works today is {source} without {told[1]}"
         )
     loose = [
         listing.summary(name, left_out)
