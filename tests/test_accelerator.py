@@ -1,126 +1,37 @@
-"""An accelerator without one: nothing mixes devices, and nothing waits for the device.
+"""The checks of tests/accelerator/, which need a process of their own.
 
-Tensors live on a private-use device under FakeTensorMode, which knows shapes, dtypes and devices
-but no numbers: an operation on two devices raises, and so does whatever needs a number on the host
-(``.item()``, ``if tensor:``, a shape that depends on values). Two things the mode cannot run:
-``torch.tensor(number, device=...)``, with which batch norm makes its counter, and ``Module.to``, so
-``put`` makes a module's tensors there. Autocast and GradScaler know no such device.
+A device cannot join once autograd has started, and torch takes it for this machine's accelerator.
 """
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from accelerator import put
-from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-import symloss
-from symloss import functional as sf
-
-N, M, K = 6, 5, 3
+CHECKS = Path(__file__).with_name("accelerator")
+EXAMPLES = ["PIL", "matplotlib", "numpy", "sklearn", "tensorboard", "torchvision", "tqdm"]
 
 
-def routed(device, rows, *trailing):
-    shape = (rows, 2 * K, *trailing)
-    return symloss.RoutedLogits(
-        *(torch.randn(shape, device=device, requires_grad=True) for _ in range(2))
+@pytest.mark.parametrize("checks", ["check_library.py", "check_office.py"])
+def test_an_accelerator_without_one(checks):
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        pytest.skip("private-use devices in Python came with torch 2.9")
+    if checks == "check_office.py":
+        missing = [name for name in EXAMPLES if importlib.util.find_spec(name) is None]
+        if missing:
+            pytest.skip(f"needs the examples' packages: {', '.join(missing)}")
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, str(CHECKS / checks)],
+        cwd=CHECKS.parents[1],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
     )
-
-
-def labels_on(device, *shape):
-    return torch.zeros(shape, dtype=torch.long, device=device)
-
-
-# Controls: what the mode must catch
-
-
-@pytest.mark.parametrize(
-    "mix",
-    [
-        lambda x: x + torch.ones(4),
-        lambda x: torch.where(x > 0, x, torch.zeros(4)),
-        lambda x: nn.functional.cross_entropy(x[None], torch.zeros(1, dtype=torch.long)),
-    ],
-    ids=["add", "where", "cross_entropy"],
-)
-def test_two_devices_in_one_operation_are_caught(device, mix):
-    with pytest.raises(RuntimeError, match="device"):
-        mix(torch.ones(4, device=device))
-
-
-@pytest.mark.parametrize(
-    "wait",
-    [
-        lambda x: x.sum().item(),
-        lambda x: bool(x.sum() > 0),
-        lambda x: x[x > 0],
-        lambda x: torch.nonzero(x),
-        lambda x: x.bincount() if not x.is_floating_point() else x.unique(),
-    ],
-    ids=["item", "bool", "mask", "nonzero", "unique"],
-)
-def test_waiting_for_the_device_is_caught(device, wait):
-    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-        wait(torch.ones(4, device=device))
-
-
-# The library
-
-
-@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("loss", sf.__all__[1:])
-def test_every_loss(device, loss, reduction, trailing):
-    source, target = (routed(device, n, *trailing).head for n in (N, M))
-    arguments = {
-        "domain_discrimination": (source, target),
-        "domain_confusion": (target,),
-        "symmetric_entropy": (target,),
-    }.get(loss, (source, labels_on(device, N, *trailing)))
-    out = getattr(sf, loss)(*arguments, reduction=reduction)
-    for value in out if isinstance(out, tuple) else (out,):
-        assert value.device == device
-        value.sum().backward(retain_graph=True)
-    assert arguments[0].grad.device == device
-
-
-@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
-@pytest.mark.parametrize("lam", ["number", "tensor"])
-def test_symnet_losses(device, lam, trailing):
-    source, target = routed(device, N, *trailing), routed(device, M, *trailing)
-    losses = symloss.symnet_losses(source, labels_on(device, N, *trailing), target)
-    weight = 0.5 if lam == "number" else torch.full((), 0.5, device=device)
-    losses.total(weight).backward()
-    assert {logits.grad.device for logits in (*source, *target)} == {device}
-
-
-@pytest.mark.parametrize("router", ["head.route", "symloss.route"])
-@pytest.mark.parametrize("dense", [False, True])
-def test_both_heads(device, dense, router):
-    make = symloss.SymmetricHead2d if dense else symloss.SymmetricHead
-    head = make(4, K, device=device)
-    features = torch.randn(N, 4, *([2, 3] if dense else []), device=device, requires_grad=True)
-    out = head.route(features) if router == "head.route" else symloss.route(head, features)
-    (out.head.sum() + out.extractor.sum()).backward()
-    assert features.grad.device == head.weight.grad.device == device
-    assert head.predict(features).device == device
-    assert head.classifier("target")(features).device == device
-
-
-@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 1.0}, {"accumulate": 2}])
-@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
-def test_steps_and_schedules(device, make, options):
-    extractor = put(nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(4), nn.ReLU()), device)
-    head = symloss.SymmetricHead(4, K, device=device)
-    players = [make(module.parameters(), lr=0.1) for module in (extractor, head)]
-    step = symloss.TwoOptimizerStep(*players, **options)
-    schedules = [symloss.AnnealedLR(optimizer, total_steps=3) for optimizer in players]
-    y = labels_on(device, N)
-    for i in range(4):
-        x_s, x_t = (torch.randn(n, 7, device=device) for n in (N, M))
-        source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
-        lam = symloss.progressive_lambda(i / 4)
-        if step(symloss.symnet_losses(source, y, target).total(lam)):
-            for schedule in schedules:
-                schedule.step()
-    step.finish()
-    assert {p.device for p in (*extractor.parameters(), *head.parameters())} == {device}
+    assert done.returncode == 0, done.stdout[-10_000:]
+    assert " passed" in done.stdout

@@ -222,6 +222,7 @@ def test_without_pillow_heif_heic_is_left_out_with_what_to_do(tree: Callable[...
     for name in ("mug/a.HEIC", "mug/b.heif", "mug/c", "mug/more/d.heic", ".e.heic"):
         (root / "amazon" / name).parent.mkdir(exist_ok=True)
         (root / "amazon" / name).write_bytes(HEIC)
+    (root / "amazon/mug/b.heif").write_bytes(HEIC.replace(b"heic", b"avcs"))  # a rare kind of it
     done = check_without_pillow_heif(root, "--check")
     assert done.returncode == 0, done.stderr
     assert "pip install pillow-heif" in done.stderr  # at the start

@@ -1,15 +1,10 @@
-"""A device that torch takes for an accelerator; before torch 2.9 whoever imports it is skipped."""
+"""A device that torch takes for an accelerator, from torch 2.9 on."""
 
 import functools
 
-import pytest
 import torch
 from torch import nn
-
-backends = pytest.importorskip("torch.utils.backend_registration")
-SETUP = getattr(backends, "_setup_privateuseone_for_python_backend", None)
-if SETUP is None:
-    pytest.skip("private-use devices in Python came with torch 2.9", allow_module_level=True)
+from torch.utils import backend_registration as backends
 
 
 class Backend(backends._DummyBackendModule):
@@ -21,7 +16,7 @@ class Backend(backends._DummyBackendModule):
 
 @functools.cache
 def register():
-    SETUP("npu", backend_module=Backend())
+    backends._setup_privateuseone_for_python_backend("npu", backend_module=Backend())
     return "npu"
 
 

@@ -1,13 +1,13 @@
-"""The scripts' step and batches on an accelerator without one; see tests/test_accelerator.py."""
+"""The scripts' step and batches on an accelerator without one; see check_library.py."""
 
 import pytest
 import torch
-from accelerator import put
 from office import images
 from office.images import Preprocessing
 from office.inputs import Inputs
 from office.methods import METHODS, Network, losses
 from office.options import Recipe
+from private import put
 from torch import nn
 
 import symloss
