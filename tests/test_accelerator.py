@@ -24,12 +24,13 @@ def test_an_accelerator_without_one(checks):
         missing = [name for name in EXAMPLES if importlib.util.find_spec(name) is None]
         if missing:
             pytest.skip(f"needs the examples' packages: {', '.join(missing)}")
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    root = CHECKS.parents[1]
+    paths = [CHECKS, root, root / "examples", os.environ.get("PYTHONPATH", "")]
+    options = "-q -o addopts= -p no:cacheprovider --noconftest -p private"
     done = subprocess.run(
-        [*command, str(CHECKS / checks)],
-        cwd=CHECKS.parents[1],
-        env=os.environ | {"PYTHONPATH": paths},
+        [sys.executable, "-m", "pytest", *options.split(), str(CHECKS / checks)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,
     )

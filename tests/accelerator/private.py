@@ -1,9 +1,11 @@
-"""A device that torch takes for an accelerator, from torch 2.9 on."""
+"""A device that torch takes for an accelerator, from torch 2.9 on; a plugin of pytest."""
 
 import functools
 
+import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration as backends
 
 
@@ -28,3 +30,10 @@ def put(module, device):
         for name, buffer in [*part.named_buffers(recurse=False)]:
             setattr(part, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
     return module
+
+
+@pytest.fixture
+def device():
+    """The device itself, on which tensors have no numbers."""
+    with FakeTensorMode():
+        yield torch.device(register(), 0)
