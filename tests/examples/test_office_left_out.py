@@ -211,7 +211,10 @@ def test_check_tells_of_pictures_behind_the_first(tree: Callable[..., Path], cap
 def check_without_pillow_heif(root: Path, *before: str) -> subprocess.CompletedProcess:
     code = "import sys; sys.modules['pillow_heif'] = None; import train_office; train_office.main()"
     options = ["--dataset", "office31", "--root", str(root), "--task", "A2W", *before]
-    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parent) + os.pathsep + os.environ["PYTHONPATH"]}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parent) + os.pathsep + os.environ.get("PYTHONPATH", ""),
+    }
     return subprocess.run(
         [sys.executable, "-c", code, *options], env=env, capture_output=True, text=True
     )
