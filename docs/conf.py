@@ -33,8 +33,7 @@ html_static_path = ["_static"]
 html_css_files = ["symloss.css"]
 html_favicon = "_static/favicon.svg"
 html_logo = "_static/logo.svg"
-pygments_style = "tango"
-pygments_dark_style = "monokai"  # its functions and classes are not blue, as links are
+pygments_dark_style = "gruvbox-dark"  # nothing in it is blue, as links are
 html_copy_source = False
 html_math_renderer = "mathml"
 
