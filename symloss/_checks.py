@@ -135,39 +135,6 @@ def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
         )
 
 
-def checked_prior(v: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
-    """Return a distribution over the K categories in the dtype of ``v``, (N, 2, K, ...)."""
-    num_classes = v.shape[2]
-    if prior is None:
-        return v.new_full((num_classes,), 1 / num_classes)
-    values = prior.detach() if isinstance(prior, Tensor) else torch.as_tensor(prior)
-    if values.is_complex():
-        raise TypeError(f"prior must be real, got {values.dtype}")
-    if values.shape != (num_classes,):
-        raise ValueError(
-            f"prior must have shape ({num_classes},), one entry for each category, got "
-            f"{tuple(values.shape)}"
-        )
-    if isinstance(prior, Tensor):
-        _check_device("prior", values, v)
-    if readable(values):
-        total = float(values.sum(dtype=torch.float64))
-        if not (values > 0).all() or not abs(total - 1) <= 1e-4:
-            raise ValueError(
-                f"prior must be positive and sum to 1, got sum {total:.6g} and least entry "
-                f"{float(values.min()):.6g}"
-            )
-    # From the host it is copied without waiting for the device.
-    return values.to(v.device, v.dtype, non_blocking=True)
-
-
-def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
-    if tensor.device != logits.device:
-        raise ValueError(
-            f"{name} must be on the device of the logits, {logits.device}, got {tensor.device}"
-        )
-
-
 def check_floating(features: Tensor) -> None:
     """Raise TypeError unless ``features`` is a floating-point tensor."""
     if not isinstance(features, Tensor) or not features.is_floating_point():
