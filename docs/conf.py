@@ -50,8 +50,8 @@ autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# torch's names are links where the build may use the network.
-nitpick_ignore_regex = [("py:.*", r"(torch|optional)\b.*")]
+# The names of torch and Python are links where the build may use the network.
+nitpick_ignore_regex = [("py:.*", r"(torch|optional|collections)\b.*")]
 if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -71,7 +71,7 @@ def show_imports(app, what, name, obj, options, lines):
         imports.append("import torch")
     if re.search(r"\bnn\.", example):
         imports.append("from torch import nn")
-    for module in (symloss, symloss.functional):
+    for module in (symloss, symloss.functional, symloss.scores):
         used = [n for n in module.__all__ if re.search(rf"(?<![\w.]){n}\(", example)]
         if used:
             imports.append(f"from {module.__name__} import {', '.join(used)}")
@@ -80,7 +80,7 @@ def show_imports(app, what, name, obj, options, lines):
 
 def visit_math(self, node):
     """Write an equation as MathML, which browsers draw without a script or a network."""
-    mathml = tex2mathml(node.astext())
+    mathml = tex2mathml(re.sub(r"\\Bigg?(?![a-z])", "", node.astext()))  # MathML stretches anyway
     mathml = mathml.replace("&ApplyFunction;</mo>", '&ApplyFunction;</mo><mspace width="0.17em"/>')
     if isinstance(node, nodes.math_block):
         mathml = mathml.replace("<math", '<math display="block"', 1)

@@ -13,6 +13,7 @@ import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -27,11 +28,12 @@ PAGES = sorted(
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,}|:{3,})[ ]*(?P<mark>\S.*)$", re.MULTILINE)
 
-PUBLIC = {f"symloss.{name}": getattr(symloss, name) for name in symloss.__all__} | {
-    f"symloss.functional.{name}": getattr(symloss.functional, name)
-    for name in symloss.functional.__all__
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (symloss, symloss.functional, symloss.scores)
+    for name in module.__all__
+    if not isinstance(getattr(module, name), ModuleType)
 }
-del PUBLIC["symloss.functional"]
 # They take no tensor but scalars and parameters.
 WITHOUT_SHAPES = {
     "symloss.AnnealedLR",
