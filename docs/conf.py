@@ -52,6 +52,7 @@ import torch
 from torch import nn
 from symloss import *
 from symloss.functional import *
+from symloss.scores import *
 """
 
 # torch's names are links where the build may use the network.

@@ -91,7 +91,7 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     :func:`information_maximization` it expects categories of equal size.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         joint: As in :func:`information_maximization`.
 
     Returns:
@@ -134,7 +134,7 @@ def soft_neighborhood_density(
     everywhere reaches the maximum. Time grows with the square of n, memory does not.
 
     Args:
-        target_logits: As in :func:`information_maximization`, with at least 2 positions.
+        target_logits: Joint logits ``(N, 2K, ...)``, with 2 positions or more.
         temperature: T, above 0.
         joint: As in :func:`information_maximization`.
 
@@ -182,7 +182,7 @@ def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     Conditions?*, TMLR 2024 ("SoftmaxCorr"), with equally frequent categories as the reference.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         joint: As in :func:`information_maximization`.
 
     Returns:
