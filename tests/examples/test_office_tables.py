@@ -35,7 +35,10 @@ def test_published_tables_hold_the_papers_rows() -> None:
 
 
 def test_methods_are_those_that_can_be_trained() -> None:
-    assert list(tables.NAMES) == list(methods.METHODS)[:9]
+    published = [row["ours"] for row in tables.PUBLISHED["Table 4"]["rows"]]
+    assert list(methods.METHODS)[:9] == published
+    for row in tables.PUBLISHED["Table 4"]["rows"]:
+        assert methods.METHODS[row["ours"]].row == row["method"]
 
 
 # Rows
@@ -126,6 +129,16 @@ def test_the_ablation_on_other_benchmarks_follows_the_published_rows() -> None:
     assert list(table)[-2:] == ["SymNets", "SymNets (w/o M^st), ours"]
 
 
+def test_methods_that_are_not_the_papers_stand_below_its_rows() -> None:
+    names = ("symnets", "symnets-wo-entropy", "symnets-balanced")
+    made = tables.tables(made_result(method=name) for name in names)
+    label = "SymNets (balanced), ours"
+    assert list(rows(made["table1"]))[-2:] == ["SymNets, ours, difference", label]
+    assert list(rows(made["table4"]))[-1] == label
+    assert "SymNets (w/o M^st), ours" not in rows(made["table1"])
+    assert rows(made["table4"])[label][0] == "90.0"
+
+
 def test_results_without_target_labels_have_no_row() -> None:
     blind = made_result("a2b", accuracy=None, dataset="folders")
     assert tables.tables([blind]) == {}
@@ -194,6 +207,20 @@ def test_rows_with_different_settings_are_warned_of() -> None:
         "**Warning: settings differ between the runs of this table:** "
         "backbone resnet18 (Source only, Source only (Adding Em)), resnet50 (SymNets); "
         "length 4 epochs (Source only, Source only (Adding Em)), 200 epochs (SymNets)."
+    )
+
+
+def test_a_setting_of_one_method_alone_is_told_and_warned_of_within_it_alone() -> None:
+    plain = made_result()
+    three, five = (
+        made_result(task, "symnets-balanced", recipe={**RECIPE, "balance": w, "prior": "uniform"})
+        for task, w in (("A2W", 3.0), ("D2W", 5.0))
+    )
+    assert "; balance 3.0; seeds 0. " in note("table1", plain, three)
+    assert "Warning" not in note("table1", plain, three)
+    assert note("table1", plain, three, five).endswith(
+        "balance not set (SymNets), 3.0 (SymNets (balanced) on A→W), "
+        "5.0 (SymNets (balanced) on D→W)."
     )
 
 
