@@ -2,7 +2,7 @@
 
 from symloss import functional
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
-from symloss.objective import SymNetLosses, symnet_losses
+from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep, parameter_groups
 
@@ -12,6 +12,7 @@ __all__ = [
     "AnnealedLR",
     "RoutedLogits",
     "SymNetLosses",
+    "SymNetV2Losses",
     "SymmetricHead",
     "SymmetricHead2d",
     "TwoOptimizerStep",
@@ -20,4 +21,5 @@ __all__ = [
     "progressive_lambda",
     "route",
     "symnet_losses",
+    "symnet_v2_losses",
 ]

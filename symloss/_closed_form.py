@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symloss._checks import halves
+from symloss._log_domain import halves
 
 
 class HeadTerms(torch.autograd.Function):
@@ -41,7 +41,7 @@ class HeadTerms(torch.autograd.Function):
         ctx.save_for_backward(e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count)
         task = (top_s - v_s.gather(2, y)).add_(log_z_s).masked_fill_(ignored, 0)
         domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
-        return *(task.flatten(2).sum((0, 2)) / count).unbind(), -domain
+        return *(task / count).flatten(2).sum((0, 2)).unbind(), -domain
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -84,7 +84,7 @@ class ExtractorTerms(torch.autograd.Function):
         h = q.mul_(log_q).sum(2, keepdim=True).neg_()
         log_q_plus_h = log_q.add_(h)
         ctx.save_for_backward(log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count)
-        return pair.sum() / (-2 * count), -F.logsigmoid(d_t).mean(), h.mean()
+        return (pair / (-2 * count)).sum(), -F.logsigmoid(d_t).mean(), h.mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
