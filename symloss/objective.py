@@ -1,10 +1,9 @@
 """The two players' objective, eq. (11): six terms, each with its gradient routed to its player."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from symloss import functional as L
 from symloss._checks import (
     check_logits,
     check_same_categories,
@@ -12,7 +11,7 @@ from symloss._checks import (
     checked_lam,
     checked_weight,
 )
-from symloss._closed_form import ExtractorTerms, HeadTerms
+from symloss._closed_form import ExtractorTerms, ExtractorTermsV2, HeadTerms
 from symloss._log_domain import halves
 from symloss.heads import RoutedLogits
 
@@ -145,19 +144,9 @@ def symnet_losses(
         >>> labels = torch.tensor([0, 1, 2, 0, 1, 2])
         >>> symloss.symnet_losses(source, labels, target).total(lam=0.1).backward()
     """
-    _check(source, target)
-    labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)
-    ignored = labels == ignore_index
-    y = labels.masked_fill(ignored, 0)
-    weight = checked_weight(halves(source.head), weight)
-    if weight is None:
-        count = labels.numel() - ignored.count_nonzero()
-    else:  # a position counts for its label's weight
-        each = weight[y].masked_fill(ignored, 0)
-        count = each.sum() / each
-    labelled = y.expand(-1, 2, *labels.shape[2:]), ignored, count  # of (5), (6) and (8)
+    labelled = _labelled(source, labels, target, weight, ignore_index)
     return SymNetLosses(
-        *HeadTerms.apply(source.head, target.head, *labelled),
+        *HeadTerms.apply(source.head, target.head, *labelled, False),
         *ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
     )
 
@@ -171,23 +160,37 @@ def symnet_v2_losses(
     ignore_index: int = -100,
 ) -> SymNetV2Losses:
     """Compute the five terms of SymmNets-V2, each with its gradient routed to its player."""
-    _check(source, target)
-    options: Any = {"weight": weight, "ignore_index": ignore_index}
+    labelled = _labelled(source, labels, target, weight, ignore_index)
+    source_task, target_task, domain = HeadTerms.apply(source.head, target.head, *labelled, True)
     return SymNetV2Losses(
-        source_task=L.source_task(source.head, labels, **options),
-        target_task=L.target_task(source.head, labels, **options),
-        category_discrimination=L.category_discrimination(
-            source.head, labels, target.head, **options
-        ),
-        category_confusion=L.category_confusion(source.extractor, labels, **options),
-        target_category_confusion=L.target_category_confusion(target.extractor),
+        source_task,
+        target_task,
+        source_task + domain,
+        *ExtractorTermsV2.apply(source.extractor, target.extractor, *labelled),
     )
 
 
-def _check(source: RoutedLogits, target: RoutedLogits) -> None:
+def _labelled(
+    source: RoutedLogits,
+    labels: Tensor,
+    target: RoutedLogits,
+    weight: Tensor | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check all arguments; return labels, mask of the ignored, and what a term is divided by."""
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)
     check_same_categories("source", source.head, "target", target.head)
+    labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)
+    ignored = labels == ignore_index
+    y = labels.masked_fill(ignored, 0)
+    weight = checked_weight(halves(source.head), weight)
+    if weight is None:
+        count = labels.numel() - ignored.count_nonzero()
+    else:
+        each = weight[y].masked_fill(ignored, 0)
+        count = each.sum() / each
+    return y.expand(-1, 2, *y.shape[2:]), ignored, count
 
 
 def _check_routed(name: str, routed: RoutedLogits) -> None:
