@@ -32,17 +32,15 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-def check_logits(name: str, logits: Tensor) -> None:
-    """Raise TypeError or ValueError unless ``logits`` are joint logits ``(N, 2K, ...)``."""
+def check_logits(name: str, logits: Tensor, joint: bool = True) -> None:
+    """Raise TypeError or ValueError unless they are joint logits, or one classifier's."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
     if not logits.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {logits.dtype}")
-    if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
-        raise ValueError(
-            f"{name} must have shape (N, 2K, ...) with dim 1 even and positive, "
-            f"got {tuple(logits.shape)}"
-        )
+    if logits.dim() < 2 or logits.shape[1] == 0 or (joint and logits.shape[1] % 2):
+        form = "(N, 2K, ...) with dim 1 even and" if joint else "(N, K, ...) with dim 1"
+        raise ValueError(f"{name} must have shape {form} positive, got {tuple(logits.shape)}")
     if logits.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
 
@@ -159,8 +157,8 @@ def check_features(features: Tensor, weight: Tensor) -> None:
         )
 
 
-def checked_lam(lam: float | Tensor | None) -> float | Tensor:
-    """Return λ, a finite number or 0-d tensor from 0."""
+def checked_lam(lam: float | Tensor | None, most: float = math.inf) -> float | Tensor:
+    """Return λ, a finite number or 0-d tensor from 0 to ``most``."""
     if lam is None:
         raise TypeError(
             "lam is missing: pass λ, such as lam=symloss.progressive_lambda(i / total), or "
@@ -174,8 +172,9 @@ def checked_lam(lam: float | Tensor | None) -> float | Tensor:
     elif torch.compiler.is_compiling():
         return lam
     value = float(lam)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"lam must be finite and at least 0, got {value}")
+    if not 0 <= value <= most or value == math.inf:
+        limits = "finite and at least 0" if most == math.inf else f"in [0, {most:g}]"
+        raise ValueError(f"lam must be {limits}, got {value}")
     return lam
 
 
