@@ -29,7 +29,7 @@ import torch
 from arguments import device, positive, real, whole
 from digits.data import Digits, load_handwritten, render_digits
 from digits.pictures import plot_convergence, plot_samples, plot_tsne
-from digits.results import Run, print_table, write_results
+from digits.results import Run, print_diagnosis, print_table, write_results
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -253,13 +253,14 @@ def main(argv: list[str] | None = None) -> None:
             score = partial(accuracies, domain="target", digits=scored, classifiers=classifiers)
             runs.append(train(methods[name], source, handwritten.images, score, recipe, seed))
 
+    # Diagnosis, samples and t-SNE show the last seed.
+    last = [run for run in runs if run.seed == args.seeds[-1]]
     print_table(runs, len(scored.labels))
+    print_diagnosis(last, handwritten.images)
     write_results(runs, {**asdict(recipe), "device": str(args.device)}, args.out / "results.json")
     if not args.no_plots:
         plot_convergence(runs, args.out / "convergence.png")
-        # Samples and t-SNE show the last seed.
         plot_samples(source.images, handwritten.images, args.out / "samples.png")
-        last = [run for run in runs if run.seed == args.seeds[-1]]
         plot_tsne(last, source, handwritten, args.out / "tsne.png")
     print(f"\nResults are in {args.out}")
 

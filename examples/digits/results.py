@@ -1,15 +1,17 @@
-"""What a run leaves behind: the table on the screen and results.json."""
+"""What a run leaves behind: the table and the diagnosis on the screen, and results.json."""
 
 import json
 import math
 import statistics
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import symloss
+from symloss.scores import diagnose
 
 COLUMNS = {
     "target_accuracy/C_t": "target C_t",
@@ -60,6 +62,20 @@ def print_table(runs: list[Run], scored: int) -> None:
             for c in ("target_accuracy/C_t", "target_worst_recall/C_t")
         ]
         print(ROW.format(f"{method} gain", "", *gains, *[""] * 4).rstrip())
+
+
+@torch.no_grad()
+def print_diagnosis(runs: list[Run], images: Tensor) -> None:
+    """Print what target images tell without their labels, for runs of one seed."""
+    print(f"\nWithout labels, on all {len(images)} handwritten digits, seed {runs[0].seed}")
+    for run in runs:
+        logits = run.head(run.extractor(images))
+        if run.method == "source-only":  # its C^s is not trained
+            diagnosis = diagnose(symloss.functional.split_logits(logits)[1], joint=False)
+        else:
+            diagnosis = diagnose(logits)
+        remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
+        print(f"{run.method}\n{textwrap.indent(diagnosis.describe(remedy), '  ')}")
 
 
 def print_row(method: str, seed: str, runs: list[Run]) -> None:

@@ -1,8 +1,10 @@
 import json
+import re
 import statistics
 
 import pytest
-from digits.results import Run, print_table, write_results
+import torch
+from digits.results import Run, print_diagnosis, print_table, write_results
 from torch import nn
 
 import symloss
@@ -97,3 +99,36 @@ def test_the_file_holds_settings_versions_and_every_run(runs, tmp_path):
             "final": run.final,
             "epochs": run.history,
         }
+
+
+def test_the_diagnosis_is_that_of_the_trained_classifiers(capsys):
+    head = symloss.SymmetricHead(10, 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(10).repeat(2, 1))
+        head.weight[0, 4] = 2.0  # C^s calls a 4 a 0
+        head.bias.zero_()
+    read = torch.tensor([0] * 4 + [1, 2, 3, 5, 6, 7, 8, 9] * 2 + [4] * 5)
+    runs = [Run(method, 4, nn.Identity(), head, [], {}, 1.0) for method in FINALS]
+    print_diagnosis(runs, torch.eye(10)[read])
+    text = capsys.readouterr().out
+    assert "all 25 handwritten digits, seed 4" in text
+    plain, symnets, _ = re.split("(?=symnets)", text)
+    assert "agree" not in plain
+    assert "agree on 80.0 %" in symnets
+    for part in (plain, symnets):
+        assert "4 20.0 (10.0)" in part
+        assert "None of 10 categories is hardly predicted." in part
+
+
+def test_the_diagnosis_names_a_lost_digit_and_the_method_that_may_help(capsys):
+    head = symloss.SymmetricHead(10, 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(10).repeat(2, 1))
+        head.bias.zero_()
+    images = torch.eye(10)[torch.arange(90) % 9]  # no 9
+    runs = [Run(method, 4, nn.Identity(), head, [], {}, 1.0) for method in FINALS]
+    print_diagnosis(runs, images)
+    text = capsys.readouterr().out
+    lost = "1 of 10 categories is hardly predicted (9)"
+    assert text.count(f"{lost}: if the target should have it, try symnets-balanced\n") == 2
+    assert text.endswith(f"{lost}.\n")  # symnets-balanced has no other to recommend
