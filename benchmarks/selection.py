@@ -12,7 +12,7 @@ chosen.
     Spearman         rank correlation of score and accuracy over the candidates
     picks            accuracy of the candidate with the highest score; of several, their mean
     worst quarter    how often the pick among 8 candidates, drawn 1,000 times, is one of the quarter
-                     with the lowest accuracy; a blind pick is in 25 %
+                     with the lowest accuracy; a blind pick is in about 25 %
 
 A candidate without a score (source only has no agreement) is never picked by it, and not counted in
 its correlation. Ensemble agreement is that within each draw. "No lost category" is minus the number
@@ -86,6 +86,11 @@ def no_lost_category(logits: Tensor) -> Tensor:
     return torch.tensor(-len(scores.diagnose(logits, joint=False).hardly_predicted))
 
 
+def ensemble(candidates: Sequence[Candidate]) -> Tensor:
+    """Return each candidate's agreement with the mean prediction of all."""
+    return scores.ensemble_agreement([c.logits for c in candidates], joint=False).double()
+
+
 SCORES: dict[str, Score] = {
     "minus the mean entropy": each(certainty),
     "`soft_neighborhood_density`": each(partial(scores.soft_neighborhood_density, joint=False)),
@@ -93,20 +98,15 @@ SCORES: dict[str, Score] = {
     "`nuclear_norm`": each(partial(scores.nuclear_norm, joint=False)),
     "`corr_c`": each(partial(scores.corr_c, joint=False)),
     "`agreement`": lambda candidates: _told(c.agreement for c in candidates),
+    "`ensemble_agreement`": ensemble,
     "no lost category": each(no_lost_category),
     "accuracy on the source": lambda candidates: _told(c.source_accuracy for c in candidates),
     "the target's labels, for comparison": lambda candidates: _told(c.accuracy for c in candidates),
 }
-ENSEMBLE = "`ensemble_agreement`"
 
 
 def _told(values: Sequence[float]) -> Tensor:
     return torch.tensor([*values], dtype=torch.float64)
-
-
-def ensemble(candidates: Sequence[Candidate]) -> Tensor:
-    """Return each candidate's agreement with the mean prediction of all."""
-    return scores.ensemble_agreement([c.logits for c in candidates], joint=False).double()
 
 
 # What a score is worth
@@ -132,7 +132,7 @@ def worth(candidates: Sequence[Candidate]) -> dict[str, tuple[float, float, floa
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randperm(len(candidates), generator=generator)[:DRAWN] for _ in range(DRAWS)]
     found = {}
-    for name, score in [*SCORES.items(), (ENSEMBLE, ensemble)]:
+    for name, score in SCORES.items():
         values = score(candidates)
         known = ~values.isnan()
         bad = [
