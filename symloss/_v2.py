@@ -159,11 +159,12 @@ def category_balance(
 
     With the uniform prior it is :math:`\log K` less the entropy of :math:`m`: the diversity term of
     information maximisation (Krause, Perona and Gomes, NeurIPS 2010; Liang, Hu and Feng, ICML
-    2020). Entropy and confusion alone may empty a category; add this to the extractor's loss, with λ, on
-    ``target.extractor``: ``losses.total(lam) + w * lam * category_balance(target.extractor)``. A
-    weight ``w`` of 1 is classic information maximisation, and the safer choice; 3 is better where
-    the target's shares are those of the prior. Leave it out where they are not: if the target lacks
-    categories, or has them in other shares, it does harm.
+    2020). Entropy and confusion alone may empty a category; add this to the extractor's loss, with
+    λ, on ``target.extractor``, as in
+    ``losses.total(lam) + w * lam * category_balance(target.extractor)``. A weight ``w`` of 1 is
+    classic information maximisation, and the safer choice; 3 is better where the target's shares
+    are those of the prior. Leave it out where they are not: if the target lacks categories, or has
+    them in other shares, it does harm.
 
     It is a function of the batch, not of each sample, so there is no ``reduction``. A batch is a
     sample of the target: even perfect predictions have a value of about :math:`(K - 1) / 2N`, 0.56

@@ -108,7 +108,8 @@ def source_task(
             position counts, the mean is NaN.
         weight: Weight of each category, ``(K,)``, at least 0, as in
             :func:`torch.nn.functional.cross_entropy`: a position's loss is multiplied by its
-            label's weight, and the mean divides by the sum of these weights. It gets no gradient.
+            label's weight, and the mean divides by the sum of these weights (NaN if it is 0). It
+            gets no gradient.
 
     Returns:
         A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
