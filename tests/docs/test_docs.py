@@ -43,16 +43,18 @@ for module in ("functional", "scores"):
 WITHOUT_SHAPES = {
     "symloss.AnnealedLR",
     "symloss.SymNetLosses",
+    "symloss.SymNetV2Losses",
     "symloss.TwoOptimizerStep",
     "symloss.parameter_groups",
     "symloss.progressive_lambda",
     "symloss.scores.Diagnosis",
 }
-# Two have none, one's stands at SymNetLosses.
+# Two have none, the others' stand at SymNetLosses and SymNetV2Losses.
 WITHOUT_EQUATION = {
     "symloss.RoutedLogits",
     "symloss.scores.Diagnosis",
     "symloss.symnet_losses",
+    "symloss.symnet_v2_losses",
 }
 
 
