@@ -84,7 +84,8 @@ def category_shares(
         (tensor([0.7500, 0.2500]), tensor([0.5000, 0.5000]))
     """
     v = rows(target_logits, joint)
-    expected = checked_prior(v.unsqueeze(1), prior)
+    shared = v.new_full(v.shape[1:], 1 / v.shape[1])
+    expected = shared if prior is None else checked_prior(v.unsqueeze(1), prior)
     predicted = v.argmax(1)
     counts = predicted.new_zeros(v.shape[1])  # whole numbers, for float32 stops at 2^24
     counts.scatter_add_(0, predicted, torch.ones_like(predicted))
