@@ -80,7 +80,7 @@ def show_imports(app, what, name, obj, options, lines):
 
 def visit_math(self, node):
     """Write an equation as MathML, which browsers draw without a script or a network."""
-    mathml = tex2mathml(re.sub(r"\\Bigg?(?![a-z])", "", node.astext()))  # MathML stretches anyway
+    mathml = tex2mathml(node.astext())
     mathml = mathml.replace("&ApplyFunction;</mo>", '&ApplyFunction;</mo><mspace width="0.17em"/>')
     if isinstance(node, nodes.math_block):
         mathml = mathml.replace("<math", '<math display="block"', 1)

@@ -1,4 +1,4 @@
-r"""The six terms of eq. (11) with their gradients in closed form, one Function for each player.
+r"""The terms of both objectives with their gradients in closed form, for each player a Function.
 
 At each position the gradients need the softmax of each half, :math:`p^s` and :math:`p^t`, and
 :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where :math:`\partial d / \partial v =
@@ -6,7 +6,9 @@ At each position the gradients need the softmax of each half, :math:`p^s` and :m
 logits less their maximum and :math:`z` the sum of :math:`e`.
 
 Inside, logits are ``(N, 2, K, ...)``, and a number of each half at each position is
-``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample.
+``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample. Of a
+labelled sample ``y`` is the label, and its terms are divided by ``count``: one number, or one for
+each position where categories have weights.
 """
 
 from typing import Any
@@ -29,18 +31,32 @@ class HeadTerms(torch.autograd.Function):
             -(1 - \pi)\,[p^s;\, -p^t] & \text{on source} \\
             \pi\,[p^s;\, -p^t] & \text{on target}
         \end{cases}
+
+    With ``by_label`` the source's part of (7) is averaged as (5) is, and (7) is (37) - (33).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+        ctx: Any,
+        source: Tensor,
+        target: Tensor,
+        y: Tensor,
+        ignored: Tensor,
+        count: Tensor,
+        by_label: bool,
     ) -> Any:
         v_s, v_t = halves(source), halves(target)
         e_s, z_s, d_s, top_s, log_z_s = _softmax(v_s)
         e_t, z_t, d_t, _, _ = _softmax(v_t)
         ctx.save_for_backward(e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count)
+        ctx.by_label = by_label
         task = (top_s - v_s.gather(2, y)).add_(log_z_s).masked_fill_(ignored, 0)
-        domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
+        log_pi_s = F.logsigmoid(d_s)
+        if by_label:
+            domain_s = (log_pi_s.masked_fill_(ignored, 0) / count).sum()
+        else:
+            domain_s = log_pi_s.mean()
+        domain = domain_s + F.logsigmoid(-d_t).mean()
         return *(task / count).flatten(2).sum((0, 2)).unbind(), -domain
 
     @staticmethod
@@ -49,11 +65,15 @@ class HeadTerms(torch.autograd.Function):
         e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count = ctx.saved_tensors
         grad_task = torch.stack(grads[:2]).view(2, *[1] * (y.dim() - 2))
         unit = torch.where(ignored, 0, grad_task / count)
-        not_pi_s = _signed(torch.sigmoid(-d_s) * (grads[2] / d_s.numel()))
+        if ctx.by_label:
+            share_s = torch.where(ignored, 0, grads[2] / count)
+        else:
+            share_s = grads[2] / d_s.numel()
+        not_pi_s = _signed(torch.sigmoid(-d_s) * share_s)
         pi_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
         grad_s = (e_s * ((unit - not_pi_s) / z_s)).scatter_add_(2, y, -unit)
         grad_t = e_t * (pi_t / z_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None, None
 
 
 class ExtractorTerms(torch.autograd.Function):
@@ -73,9 +93,7 @@ class ExtractorTerms(torch.autograd.Function):
     def forward(
         ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
     ) -> Any:
-        v_s = halves(source)
-        log_p_s = v_s.flatten(1, 2).log_softmax(1).view_as(v_s)
-        pair = log_p_s.gather(2, y).masked_fill_(ignored, 0)
+        log_p_s, confusion = _category_confusion(source, y, ignored, count)
         e_t, z_t, d_t, _, _ = _softmax(halves(target))
         d_t = _signed(d_t)
         pi_over_z_t = torch.sigmoid(d_t).div_(z_t)
@@ -84,19 +102,75 @@ class ExtractorTerms(torch.autograd.Function):
         h = q.mul_(log_q).sum(2, keepdim=True).neg_()
         log_q_plus_h = log_q.add_(h)
         ctx.save_for_backward(log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count)
-        return (pair / (-2 * count)).sum(), -F.logsigmoid(d_t).mean(), h.mean()
+        return confusion, -F.logsigmoid(d_t).mean(), h.mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
         log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count = ctx.saved_tensors
-        unit = torch.where(ignored, 0, grads[0] / count)
-        grad_s = log_p_s.exp().mul_(unit).scatter_add_(2, y, (unit / -2).expand_as(y))
+        grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
         two_pi_minus_1 = torch.tanh(d_t / 2)  # of the half: 1 - 2 pi on the target's
         grad_d = two_pi_minus_1 * (grads[1] / d_t.numel())
         grad_t = pi_over_z_t * (grads[2] / (d_t.numel() / -2)) * log_q_plus_h
         grad_t.add_(grad_d / z_t).mul_(e_t)
         return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+
+
+class ExtractorTermsV2(torch.autograd.Function):
+    r"""Eqs. (35), as (8), and (36), where :math:`j'` is the same category of the other half.
+
+    .. math::
+
+        (36) = -\tfrac{1}{2} \sum_j p^{st}_j \log p^{st}_{j'}, \quad
+        \frac{\partial (36)}{\partial v_j} = \tfrac{1}{2}
+        \left[p^{st}_j (1 - \log p^{st}_{j'} - 2 \cdot (36)) - p^{st}_{j'}\right]
+
+    Each logarithm is kept as a sum, that of the half, :math:`\log p^s` or :math:`\log p^t`, and
+    that of the domain: in one number halves that lie far apart would be rounded.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        log_p_s, confusion = _category_confusion(source, y, ignored, count)
+        v = halves(target)
+        log_p = v.log_softmax(2)
+        p = log_p.exp()
+        top, top_p = v.amax(2, keepdim=True), log_p.amax(2, keepdim=True)
+        d = (top - top.flip(1)).sub_(top_p - top_p.flip(1))  # (d, -d)
+        pi = torch.sigmoid(d)
+        other = log_p.flip(1).masked_fill_(p == 0, 0)  # p log p' goes to 0 with p
+        cross = (p * other).sum(2, keepdim=True)
+        both = cross + F.logsigmoid(-d)
+        loss = (pi * both).mean().neg_()
+        rest = torch.addcmul(1 + cross, pi.flip(1), both.flip(1) - both) - other
+        ctx.save_for_backward(log_p_s, p.mul_(pi), rest, y, ignored, count)
+        return confusion, loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        _refuse_double_backward()
+        log_p_s, p, rest, y, ignored, count = ctx.saved_tensors
+        grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
+        grad_t = (p * rest).sub_(p.flip(1)).mul_(grads[1] / (2 * p[:, 0, 0].numel()))
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+
+
+def _category_confusion(
+    source: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor]:
+    v = halves(source)
+    log_p = v.flatten(1, 2).log_softmax(1).view_as(v)
+    pair = log_p.gather(2, y).masked_fill_(ignored, 0)
+    return log_p, (pair / (-2 * count)).sum()
+
+
+def _category_confusion_backward(
+    grad: Tensor, log_p: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+) -> Tensor:
+    unit = torch.where(ignored, 0, grad / count)
+    return log_p.exp().mul_(unit).scatter_add_(2, y, (unit / -2).expand_as(y))
 
 
 def _softmax(v: Tensor) -> tuple[Tensor, ...]:
@@ -117,6 +191,6 @@ def _refuse_double_backward() -> None:
     # once_differentiable would drop the second-order terms without a word.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
-            "symnet_losses can be differentiated once; for second derivatives take the functions "
+            "an objective can be differentiated once; for second derivatives take the functions "
             "of symloss.functional on the fields of RoutedLogits"
         )

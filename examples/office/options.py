@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import arguments
 import torch
 
-from office import datasets, distributed
+from office import datasets, distributed, priors
+from office.errors import UserError
 from office.images import Preprocessing
 from office.methods import METHODS
 
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
+BALANCE = ("balance", "prior")  # settings of the balanced methods alone
 T = TypeVar("T")
 
 
@@ -33,6 +35,9 @@ class Recipe:
     bottleneck: int | None = None
     epochs: int = 200
     max_steps: int | None = None  # instead of epochs
+    balance: float = 3.0
+    prior: str | priors.Shares = "uniform"
+    partial: bool = False
     batch_size: int = 128
     lr: float = 0.01
     weight_decay: float = 1e-4
@@ -101,6 +106,13 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         parser.error("--dataset folders needs --source DIR and --target DIR")
     elif wanted.root is not None or wanted.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    balanced = [name for name, method in METHODS.items() if method.balanced]
+    for name in BALANCE:
+        if name in args and not {*balanced} & {*wanted.methods}:
+            parser.error(
+                f"--{name} changes {' and '.join(balanced)} alone, not --method "
+                f"{' '.join(wanted.methods)}"
+            )
     return recipe, machine, wanted
 
 
@@ -108,6 +120,18 @@ def _filled(kind: type[T], args: argparse.Namespace) -> T:
     """Make a dataclass of the options that are named as its fields."""
     given = vars(args)
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
+
+
+def _prior(text: str) -> str | priors.Shares:
+    """Read ``uniform``, ``source`` or the file of shares by name."""
+    if text in ("uniform", "source"):
+        return text
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
+    try:
+        return priors.read_shares(Path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _device(text: str) -> torch.device:
@@ -164,8 +188,33 @@ def build_parser() -> argparse.ArgumentParser:
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
-        help="rows of Table 4, several, or all (default: symnets [ours]): "
+        help="one, several, or all (default: symnets [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
+    )
+    add(
+        "--balance",
+        type=arguments.real(0),
+        default=argparse.SUPPRESS,  # so that it is known whether it was given
+        metavar="X",
+        help="balanced methods: weight, beside λ, of the pull of each target batch's mean "
+        "prediction to the prior; 1 is the safer choice, and where the target lacks categories it "
+        f"does harm (default: {Recipe.balance} [ours])",
+    )
+    add(
+        "--prior",
+        type=_prior,
+        default=argparse.SUPPRESS,
+        metavar="P",
+        help="balanced methods: the share that each category is expected to have of the target: "
+        "uniform, the same for all; source, that of the source's images; or a FILE with a line "
+        f"for each category, its name and its share, as mug,0.05 (default: {Recipe.prior} [ours])",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="the target may lack categories of the source: methods with a symmetric head weigh "
+        "the source's categories by their shares in the target's predictions, estimated anew "
+        "before each epoch; the others train as without (default: off [ours])",
     )
     add(
         "--seeds",
@@ -278,5 +327,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="go on with runs that were stopped")
     options = [*fields(Recipe), *fields(Machine), *fields(Wanted)]
-    parser.set_defaults(**{f.name: f.default for f in options if f.default is not MISSING})
+    defaults = {f.name: f.default for f in options if f.default is not MISSING}
+    parser.set_defaults(**{k: value for k, value in defaults.items() if k not in BALANCE})
     return parser

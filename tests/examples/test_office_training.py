@@ -40,9 +40,9 @@ def parameters(trainer):
 def terms_of(name):
     """The names of a method's terms in the logs."""
     method = METHODS[name]
-    if name == "symnets":
-        return set(symloss.SymNetLosses._fields)
-    return {term.__name__ for term in (*method.head, *method.extractor, *method.weighted)}
+    names = {term.__name__ for term in (*method.head, *method.extractor, *method.weighted)}
+    terms = symloss.SymNetV2Losses if "v2" in name else symloss.SymNetLosses
+    return names.union(terms._fields if method.objective else ())
 
 
 def source_error(trainer, batch, labels):
@@ -67,6 +67,75 @@ def test_every_method_trains(name, tree):
     assert all(values.keys() == terms_of(name) for values in terms)
     assert all(np.isfinite([*values.values()]).all() for values in terms)
     assert [k for k, p in parameters(trainer).items() if torch.equal(p, before[k])] == []
+
+
+@pytest.mark.parametrize(
+    ("prior", "shares"), [("uniform", [1 / 3, 1 / 3, 1 / 3]), ("source", [3 / 8, 1 / 8, 4 / 8])]
+)
+def test_the_prior_is_that_of_the_recipe(prior, shares, task, monkeypatch):
+    seen, balance = [], functional.category_balance
+
+    def spy(logits, prior):
+        seen.append(prior)
+        return balance(logits, prior)
+
+    monkeypatch.setattr(functional, "category_balance", spy)
+    source = dataclasses.replace(
+        task.source, paths=task.source.paths[:8], labels=[0, 0, 0, 1, 2, 2, 2, 2]
+    )
+    task = dataclasses.replace(task, source=source)
+    run = made_run(task, "symnets-balanced", max_steps=1, prior=prior)
+    Trainer(run, MACHINE, cache={}).epoch(0)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], torch.tensor(shares))
+
+
+def softmax(z):
+    z = np.exp(z - z.max(1, keepdims=True))
+    return z / z.sum(1, keepdims=True)
+
+
+# Of two classifiers the one that answers: the second half of the logits, or the first.
+@pytest.mark.parametrize(
+    ("name", "half"), [("symnets", 1), ("symnets-v2", 1), ("symnets-wo-target-task", 0)]
+)
+def test_partial_weighs_categories_by_their_predictions_before_each_epoch(
+    name, half, task, monkeypatch
+):
+    losses, seen = training.losses, []
+
+    def spy(*args):
+        seen.append(args[6])
+        return losses(*args)
+
+    monkeypatch.setattr(training, "losses", spy)
+    trainer = Trainer(made_run(task, name, epochs=3, partial=True), MACHINE, cache={})
+    trainer.network.heads["task"].bias.data += torch.arange(6) / 4
+    told = []
+    for epoch in range(3):  # of two steps
+        _, logits = trainer.predict(task.target.paths)
+        mean = softmax(logits.double().numpy()[:, 3 * half : 3 * half + 3]).mean(0)
+        p = 2 * epoch / 6
+        lam = 2 / (1 + np.exp(-10 * p)) - 1
+        expected = lam * mean / mean.max() + 1 - lam
+        values = trainer.epoch(epoch)
+        told.append([values[f"weight/{category}"] for category in task.categories])
+        np.testing.assert_allclose(told[-1], expected, rtol=1e-5)
+        for weight in seen[-2:]:
+            assert weight.tolist() == told[-1]
+    assert len(seen) == 6
+    assert told[0] == [1.0] * 3
+    assert max(told[1]) == 1.0
+    assert min(told[1]) < 0.9
+
+
+@pytest.mark.parametrize("name", ["source-only", "domain-confusion-em"])
+def test_partial_changes_nothing_in_methods_of_one_classifier(name, task):
+    plain, partial = (
+        Trainer(made_run(task, name, partial=partial), MACHINE, cache={})
+        for partial in (False, True)
+    )
+    assert [plain.epoch(epoch) for epoch in (0, 1)] == [partial.epoch(epoch) for epoch in (0, 1)]
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}])

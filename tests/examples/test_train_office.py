@@ -3,13 +3,15 @@
 import csv
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
+import report
 import torch
 import train_office
 from conftest import write_tree
-from office import files, images, outputs
+from office import files, health, images, outputs
 from office.datasets import load_task
 from office.images import Images
 from office.methods import METHODS
@@ -156,6 +158,23 @@ def test_a_result_tells_how_it_was_made(office):
     assert found.peak_memory_bytes > 10_000_000
 
 
+def test_only_the_balanced_method_tells_its_weight_and_learns_by_it(office):
+    methods = ("symnets", "symnets-balanced")
+    runs = [
+        {method: folder.parents[1] / method / "seed0" for method in methods}
+        for folder in (
+            office(methods=methods, balance=weight, max_steps=2, out=f"balance{weight}")
+            for weight in (0.0, 5.0)
+        )
+    ]
+    assert [result(run["symnets-balanced"]).recipe["balance"] for run in runs] == [0.0, 5.0]
+    assert "balance" not in result(runs[0]["symnets"]).recipe
+    assert_same_run(*(run["symnets"] for run in runs))
+    assert_same_weights(runs[0]["symnets"], runs[0]["symnets-balanced"])
+    with pytest.raises(AssertionError):
+        assert_same_weights(*(run["symnets-balanced"] for run in runs))
+
+
 def test_tensorboard_has_every_scalar_of_every_epoch(office):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -183,6 +202,24 @@ def test_each_line_on_the_console_says_whose_accuracy_it_is(office, capsys):
         t, s = (epoch[f"target_accuracy/{name}"] for name in ("C_t", "C_s"))
         assert f"target C_t {t:.1f} %  C_s {s:.1f} %" in line
     assert f"source C_s {result(folder).final['source_accuracy/C_s']:.1f} %" in lines[1]
+
+
+@pytest.mark.parametrize("method", ["symnets", "symnets-wo-target-task", "source-only"])
+def test_a_finished_run_tells_of_its_target_without_labels(root, office, capsys, method):
+    shutil.rmtree(root / "amazon/mug")  # the source has 4 bikes, 3 mice, 2 mugs
+    write_tree(root, domains=["amazon"], categories=["bike"], images=4)
+    write_tree(root, domains=["amazon"], categories=["bike", "mouse", "mug"], images=2)
+    found = result(office(method=method, max_steps=1))
+    logits = features(office(method=method, max_steps=1)).logits
+    answers = logits[:, :3] if found.classifier == "C_s" else logits[:, -3:]
+    shares = np.bincount(answers.argmax(1), minlength=3) / 9
+    assert [*found.predicted.values()] == pytest.approx(shares)
+    assert [*found.expected.values()] == pytest.approx([4 / 9, 3 / 9, 2 / 9])
+    same = np.mean(logits[:, :3].argmax(1) == logits[:, -3:].argmax(1))
+    assert found.agreement == (None if method == "source-only" else pytest.approx(same))
+    told = health.diagnosis(found).describe("--method symnets-balanced")
+    assert f", see {root.parent}" in (out := capsys.readouterr().out)
+    assert out.split("done in")[1].split("\n", 1)[1].startswith(told)
 
 
 # Which runs
@@ -215,6 +252,44 @@ def test_all_runs_every_task_whole_tables_first(tree, office, capsys):
     assert [title[-1] for title in titles] == ["0"] * 6 + ["1"] * 6
 
 
+@pytest.mark.parametrize("method", ["symnets", "symnets-v2", "source-only"])
+def test_a_target_that_lacks_categories_is_trained_on_as_partial(
+    office, root, tmp_path, capsys, method
+):
+    shutil.rmtree(root / "webcam/mouse")
+    wanted = {"root": None, "source": root / "amazon", "target": root / "webcam"}
+    wanted |= {"dataset": "folders", "tasks": ("all",), "method": method}
+    with pytest.raises(SystemExit, match=r"missing in webcam: mouse.*\n.*add --partial"):
+        office(**wanted)
+    office(**wanted, partial=True)
+    (folder,) = (p.parent for p in tmp_path.rglob("result.json"))
+    found, saved = result(folder), features(folder)
+    assert found.categories == ["bike", "mouse", "mug"]
+    assert saved.logits.shape == (6, 3 if method == "source-only" else 6)
+    predicted = saved.logits[:, -3:].argmax(1)
+    assert found.accuracy == share(torch.tensor(predicted == [0, 0, 0, 2, 2, 2]))
+    assert found.per_category["mouse"] is None
+    assert found.per_category["mug"] == share(torch.tensor(predicted[3:] == 2))
+    assert found.recipe.get("partial") == (None if method == "source-only" else True)
+    assert outputs.read_model(folder / "model.pt").classifier.out_features == 3
+    out = capsys.readouterr().out
+    assert "target C_t" in out
+    assert "weight/" not in out
+    report.main([str(tmp_path / "runs")])
+    assert "Accuracy (%) on folders" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["source-only", "symnets"])
+def test_partial_office31_needs_no_partial(office, tree, method):
+    root = tree(categories=["bike", "desk", "mug"], images=3, name="three")
+    folder = office(dataset="office31-partial", root=root, method=method, max_steps=2)
+    found = result(folder)
+    assert (found.dataset, found.images[:2]) == ("office31-partial", [9, 6])
+    assert found.per_category["desk"] is None
+    assert found.recipe.get("partial") == (None if method == "source-only" else False)
+    assert not any(name.startswith("weight/") for name in found.epochs[-1])
+
+
 def test_a_target_without_categories_is_predicted(office, root, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
@@ -240,16 +315,17 @@ def test_a_target_without_categories_is_predicted(office, root, tmp_path):
 # What the numbers do not depend on
 
 
-def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monkeypatch):
-    folder = office(epochs=3)
+@pytest.mark.parametrize("partial", [False, True])
+def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monkeypatch, partial):
+    folder = office(epochs=3, partial=partial)
 
-    def shuffled(*args):
-        task = load_task(*args)
+    def shuffled(*args, **options):
+        task = load_task(*args, **options)
         random.Random(0).shuffle(task.target.labels)
         return task
 
     monkeypatch.setattr(train_office.datasets, "load_task", shuffled)
-    other = office(epochs=3, out="shuffled")
+    other = office(epochs=3, partial=partial, out="shuffled")
     assert_same_weights(folder, other)
     labels = [features(f).label[9:].tolist() for f in (folder, other)]
     assert labels[0] != labels[1]
@@ -336,6 +412,30 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
     assert "8 steps, 4 done" in capsys.readouterr().out
     assert_same_run(folder, other)
     assert result(other).seconds > 0
+
+
+@pytest.mark.parametrize("method", ["symnets", "symnets-v2-balanced"])
+def test_the_weights_of_partial_adaptation_survive_a_resume(
+    office, root, stopped_at, monkeypatch, method
+):
+    shutil.rmtree(root / "webcam/mouse")
+    shares = (("bike", 0.4), ("mouse", 0.1), ("mug", 0.5))
+    recipe = {"method": method, "partial": True, "prior": shares, "epochs": 4, "lr": 0.1}
+    folder = office(**recipe)
+    stopped_at(2, interrupt)
+    with pytest.raises(SystemExit):
+        office(**recipe, out="stopped")
+    monkeypatch.undo()
+    other = office(**recipe, out="stopped", resume=True)
+    assert_same_run(folder, other)
+    weights = [
+        [epoch[f"weight/{name}"] for name in ("bike", "mouse", "mug")]
+        for epoch in result(folder).epochs
+    ]
+    assert len(weights) == 4
+    assert weights[0] == [1.0] * 3
+    assert len(set(map(tuple, weights))) == 4
+    assert all(max(row) == pytest.approx(1) and min(row) > 0 for row in weights)
 
 
 def test_scalars_after_the_checkpoint_are_written_once(office, monkeypatch):
