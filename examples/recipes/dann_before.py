@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Toy data: three categories; the target is shifted and has no labels. Put your batches here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 torch.manual_seed(0)
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
@@ -41,10 +41,10 @@ optimizer = torch.optim.SGD(modules.parameters(), lr=0.01, momentum=0.9)
 for i, ((x_s, y_s), x_t) in enumerate(batches):
     f_s, f_t = backbone(x_s), backbone(x_t)
     lam = 2 / (1 + math.exp(-10 * i / total)) - 1
-    reversed_features = GradientReversal.apply(torch.cat([f_s, f_t]), lam)
+    features = GradientReversal.apply(torch.cat([f_s, f_t]), lam)
     domain = torch.cat([torch.ones(len(f_s), 1), torch.zeros(len(f_t), 1)])
     loss = F.cross_entropy(classifier(f_s), y_s)
-    loss = loss + F.binary_cross_entropy_with_logits(discriminator(reversed_features), domain)
+    loss = loss + F.binary_cross_entropy_with_logits(discriminator(features), domain)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -33,9 +33,8 @@ def routed(x):
 total = 150
 for i in range(total):
     index_s, index_t = torch.randint(24, (2, 8))
-    losses = symloss.symnet_losses(
-        routed(x_source[index_s]), y_source[index_s], routed(x_target[index_t]), ignore_index=255
-    )
+    source, target = routed(x_source[index_s]), routed(x_target[index_t])
+    losses = symloss.symnet_losses(source, y_source[index_s], target, ignore_index=255)
     step(losses.total(lam=symloss.progressive_lambda(i / total)))
 
 with torch.inference_mode():

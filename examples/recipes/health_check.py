@@ -1,11 +1,11 @@
-"""Is the adapted model healthy? Look at its predictions on the target; no labels are needed."""
+"""Is the adapted model healthy? Look at its target predictions, without labels."""
 
 import torch
 from torch import nn
 
 import symloss
 
-# Toy data: five categories; in the target each of them has moved, and there are no labels.
+# Toy data: five categories; in the target, each of them has moved.
 torch.manual_seed(2)
 names = ["bike", "bottle", "mug", "pen", "ruler"]
 labels = torch.arange(400) % 5
@@ -31,9 +31,9 @@ def train(balance):
         target = head.route(backbone(x_target[index_t]))
         lam = symloss.progressive_lambda(i / total)
         loss = symloss.symnet_losses(source, labels[index_s], target).total(lam)
-        # On target.extractor, so that the backbone learns from it and the head does not.
-        loss = loss + balance * lam * symloss.functional.category_balance(target.extractor)
-        step(loss)
+        # Of target.extractor: the backbone learns from it, the head does not.
+        imbalance = symloss.functional.category_balance(target.extractor)
+        step(loss + balance * lam * imbalance)
     return backbone.eval(), head
 
 
@@ -41,10 +41,12 @@ for balance in (0.0, 3.0):
     backbone, head = train(balance)
     with torch.inference_mode():
         logits = head(backbone(x_target))  # of the whole target, in evaluation mode
-    diagnosis = symloss.scores.diagnose(logits, names, prior=labels.bincount() / len(labels))
+    expected = labels.bincount() / len(labels)  # the source's shares
+    diagnosis = symloss.scores.diagnose(logits, names, prior=expected)
     print(f"balance {balance}:")
     print(diagnosis.describe(remedy="a larger balance"))
-    print(f"information maximization {symloss.scores.information_maximization(logits):.2f}")
+    score = symloss.scores.information_maximization(logits)
+    print(f"information maximization {score:.2f}")
     # Only because this is toy data:
     correct = (head.predict(backbone(x_target)) == labels).float().mean()
     print(f"target accuracy: {100 * correct:.1f} %\n")

@@ -8,7 +8,7 @@ import symloss
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your batches here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
@@ -19,7 +19,8 @@ batches = [((x_source[i], labels[i]), x_target[j]) for i, j in draws]
 
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU()).to(device)
 head = symloss.SymmetricHead(64, num_classes=3).to(device)
-optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for m in (backbone, head)]
+sgd = {"lr": 0.01, "momentum": 0.9}
+optimizers = [torch.optim.SGD(m.parameters(), **sgd) for m in (backbone, head)]
 step = symloss.TwoOptimizerStep(
     *optimizers,  # the extractor's, then the head's
     scaler=torch.amp.GradScaler(device),  # for float16 only; leave it out for bfloat16

@@ -9,13 +9,14 @@ import symloss
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your loaders here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
-target_loader = DataLoader(x_target, 32, shuffle=True, drop_last=True)
+options = {"batch_size": 32, "shuffle": True, "drop_last": True}
+source_loader = DataLoader(TensorDataset(x_source, labels), **options)
+target_loader = DataLoader(x_target, **options)
 
 # A network that ends in features (N, 64): yours, without its last layer.
 backbone = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU()).to(device)
@@ -29,13 +30,14 @@ step = symloss.TwoOptimizerStep(extractor=extractor_optimizer, head=head_optimiz
 
 epochs = 20
 total = epochs * max(len(source_loader), len(target_loader))
-schedulers = [symloss.AnnealedLR(o, total) for o in (extractor_optimizer, head_optimizer)]
+optimizers = extractor_optimizer, head_optimizer
+schedulers = [symloss.AnnealedLR(optimizer, total) for optimizer in optimizers]
 
 
 def forever(loader):
     """Yield batches without end, in a new order on every pass."""
     if len(loader) == 0:  # fewer samples than one batch, with drop_last
-        raise ValueError(f"no batch: {len(loader.dataset)} samples, drop_last={loader.drop_last}")
+        raise ValueError(f"no batch: {len(loader.dataset)} samples and drop_last=True")
     while True:
         yield from loader
 
@@ -51,7 +53,7 @@ for i in range(total):
         for scheduler in schedulers:
             scheduler.step()
     if i % 100 == 0:  # reading a loss waits for the GPU, so not at every step
-        print(i, {name: round(loss.item(), 3) for name, loss in losses._asdict().items()})
+        print(i, {name: loss.item() for name, loss in losses._asdict().items()})
 
 backbone.eval()
 with torch.inference_mode():

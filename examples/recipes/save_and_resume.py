@@ -11,13 +11,14 @@ import symloss
 CHECKPOINT = Path("checkpoint.pt")
 torch.manual_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your loaders here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
-target_loader = DataLoader(x_target, 32, shuffle=True, drop_last=True)
+options = {"batch_size": 32, "shuffle": True, "drop_last": True}
+source_loader = DataLoader(TensorDataset(x_source, labels), **options)
+target_loader = DataLoader(x_target, **options)
 
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())
 head = symloss.SymmetricHead(64, num_classes=3)
@@ -30,7 +31,7 @@ total = epochs * steps_per_epoch
 parts = {
     "backbone": backbone,
     "head": head,
-    "step": symloss.TwoOptimizerStep(extractor_optimizer, head_optimizer),  # and its scaler
+    "step": symloss.TwoOptimizerStep(extractor_optimizer, head_optimizer),
     "extractor_schedule": symloss.AnnealedLR(extractor_optimizer, total),
     "head_schedule": symloss.AnnealedLR(head_optimizer, total),
 }
@@ -44,14 +45,16 @@ if CHECKPOINT.exists():
 
 for epoch in range(first_epoch, epochs):
     backbone.train()
-    for i, ((x_s, y_s), x_t) in enumerate(zip(source_loader, target_loader, strict=False)):
+    batches = zip(source_loader, target_loader, strict=False)
+    for i, ((x_s, y_s), x_t) in enumerate(batches):
         source, target = head.route(backbone(x_s)), head.route(backbone(x_t))
         losses = symloss.symnet_losses(source, y_s, target)
         progress = (epoch * steps_per_epoch + i) / total  # so that λ goes on, too
         parts["step"](losses.total(lam=symloss.progressive_lambda(progress)))
         parts["extractor_schedule"].step()
         parts["head_schedule"].step()
-    state = {name: part.state_dict() for name, part in parts.items()} | {"epoch": epoch + 1}
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state["epoch"] = epoch + 1
     torch.save(state, CHECKPOINT.with_suffix(".new"))
     CHECKPOINT.with_suffix(".new").replace(CHECKPOINT)  # never half a file
 

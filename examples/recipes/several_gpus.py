@@ -1,4 +1,4 @@
-"""DistributedDataParallel: `torchrun --nproc_per_node 2 several_gpus.py`, on GPUs or on the CPU."""
+"""DistributedDataParallel: `torchrun --nproc_per_node 2 several_gpus.py`, on CPU too."""
 
 import os
 
@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import symloss
 
 gpu = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
+device = f"cuda:{os.environ['LOCAL_RANK']}" if gpu else "cpu"
 dist.init_process_group("nccl" if gpu else "gloo")
 torch.manual_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your datasets here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
@@ -23,7 +23,7 @@ x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
 datasets = TensorDataset(x_source, labels), x_target
 samplers = [DistributedSampler(dataset) for dataset in datasets]
 source_loader, target_loader = (
-    DataLoader(dataset, 16, sampler=sampler, drop_last=True)  # 16 of each domain per process
+    DataLoader(dataset, 16, sampler=sampler, drop_last=True)  # 16 for each process
     for dataset, sampler in zip(datasets, samplers, strict=True)
 )
 
@@ -55,7 +55,7 @@ for epoch in range(epochs):
         sampler.set_epoch(epoch)
     batches = zip(source_loader, target_loader, strict=False)
     for i, ((x_s, y_s), x_t) in enumerate(batches, start=epoch * steps_per_epoch):
-        source, target = model(x_s.to(device), x_t.to(device))  # never network(...): see below
+        source, target = model(x_s.to(device), x_t.to(device))  # not network(...)
         losses = symloss.symnet_losses(source, y_s.to(device), target)
         step(losses.total(lam=symloss.progressive_lambda(i / total)))
 

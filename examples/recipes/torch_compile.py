@@ -8,7 +8,7 @@ import symloss
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your batches here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
@@ -33,7 +33,7 @@ def objective(x_s, y_s, x_t, lam):
 
 
 for i, ((x_s, y_s), x_t) in enumerate(batches):
-    lam = torch.tensor(symloss.progressive_lambda(i / total), device=device)  # not a float
+    lam = torch.tensor(symloss.progressive_lambda(i / total), device=device)
     step(objective(x_s.to(device), y_s.to(device), x_t.to(device), lam))
 
 with torch.inference_mode():

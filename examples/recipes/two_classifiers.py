@@ -5,7 +5,7 @@ from torch import nn
 
 import symloss
 
-# Toy data: three categories; the target is shifted and has no labels. Put your batches here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 torch.manual_seed(0)
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)

@@ -1,4 +1,4 @@
-"""SymNets with Hugging Face Accelerate: `accelerate launch with_accelerate.py`, or plain python."""
+"""SymNets with Hugging Face Accelerate: `accelerate launch with_accelerate.py`."""
 
 import torch
 from accelerate import Accelerator
@@ -10,13 +10,14 @@ import symloss
 
 set_seed(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your loaders here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-source_loader = DataLoader(TensorDataset(x_source, labels), 16, shuffle=True, drop_last=True)
-target_loader = DataLoader(x_target, 16, shuffle=True, drop_last=True)
+options = {"batch_size": 16, "shuffle": True, "drop_last": True}
+source_loader = DataLoader(TensorDataset(x_source, labels), **options)
+target_loader = DataLoader(x_target, **options)
 
 
 class SymNet(nn.Module):
@@ -34,14 +35,15 @@ class SymNet(nn.Module):
 
 accumulate = 2  # with two loaders, "the end of the loader" is no reason for a step
 plugin = GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False)
-accelerator = Accelerator(gradient_accumulation_plugin=plugin)  # mixed_precision="bf16", ...
-network = SymNet(nn.Sequential(nn.Linear(16, 64), nn.ReLU()), symloss.SymmetricHead(64, 3))
+accelerator = Accelerator(gradient_accumulation_plugin=plugin)  # mixed_precision=...
+backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())
+network = SymNet(backbone, symloss.SymmetricHead(64, num_classes=3))
 groups = symloss.parameter_groups(network.backbone, network.head, lr=0.001)
-optimizer = torch.optim.SGD(groups, lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4)
+optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
 model, optimizer, source_loader, target_loader = accelerator.prepare(
     network, optimizer, source_loader, target_loader
 )
-epochs, steps_per_epoch = 20, min(len(source_loader), len(target_loader))  # of one process
+epochs, steps_per_epoch = 20, min(len(source_loader), len(target_loader))
 total = epochs * steps_per_epoch
 scheduler = symloss.AnnealedLR(optimizer.optimizer, total // accumulate)  # not prepared
 
@@ -51,7 +53,8 @@ for _ in range(epochs):
         with accelerator.accumulate(model):
             source, target = model(x_s, x_t)
             losses = symloss.symnet_losses(source, y_s, target)
-            accelerator.backward(losses.total(lam=symloss.progressive_lambda(done / total)))
+            lam = symloss.progressive_lambda(done / total)
+            accelerator.backward(losses.total(lam))
             if accelerator.sync_gradients:  # the gradient is whole
                 accelerator.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
@@ -62,5 +65,6 @@ for _ in range(epochs):
 
 network = accelerator.unwrap_model(model).eval()
 with torch.inference_mode():
-    predicted = network.head.predict(network.backbone(x_target.to(accelerator.device))).cpu()
-accelerator.print(f"target accuracy: {100 * (predicted == labels).float().mean():.1f} %")
+    features = network.backbone(x_target.to(accelerator.device))
+    accuracy = (network.head.predict(features).cpu() == labels).float().mean()
+accelerator.print(f"target accuracy: {100 * accuracy:.1f} %")

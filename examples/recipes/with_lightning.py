@@ -10,13 +10,14 @@ import symloss
 
 lightning.seed_everything(0)
 
-# Toy data: three categories; the target is shifted and has no labels. Put your loaders here.
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
 labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
-target_loader = DataLoader(x_target, 32, shuffle=True, drop_last=True)
+options = {"batch_size": 32, "shuffle": True, "drop_last": True}
+source_loader = DataLoader(TensorDataset(x_source, labels), **options)
+target_loader = DataLoader(x_target, **options)
 
 
 class SymNet(lightning.LightningModule):
@@ -46,7 +47,7 @@ class SymNet(lightning.LightningModule):
     def configure_optimizers(self):
         """Return one optimizer, in which the head learns ten times as fast."""
         groups = symloss.parameter_groups(self.backbone, self.head, self.hparams.lr)
-        optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = symloss.AnnealedLR(optimizer, total)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
@@ -58,7 +59,7 @@ def new_backbone():
 
 
 loaders = {"source": source_loader, "target": target_loader}
-loaders = CombinedLoader(loaders, mode="max_size_cycle")  # one pass over the larger domain
+loaders = CombinedLoader(loaders, mode="max_size_cycle")  # as long as the larger one
 trainer = lightning.Trainer(max_epochs=20, gradient_clip_val=10.0, log_every_n_steps=10)
 trainer.fit(SymNet(new_backbone(), num_features=64, num_classes=3), loaders)
 trainer.save_checkpoint("symnet.ckpt")  # fit(..., ckpt_path="symnet.ckpt") resumes

@@ -7,13 +7,13 @@ import symloss
 
 torch.manual_seed(0)
 
-# pretrained=True downloads weights; name them in full then, "vit_tiny_patch16_224.augreg_in21k".
+# With pretrained=True, name the weights in full: "...224.augreg_in21k_ft_in1k".
 backbone = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
-config = timm.data.resolve_model_data_config(backbone)  # size, mean and std of its training
+config = timm.data.resolve_model_data_config(backbone)  # input size, mean and std
 train_transform = timm.data.create_transform(**config, is_training=True)
 test_transform = timm.data.create_transform(**config, is_training=False)
 
-# The width of the features: of some networks, backbone.num_features says something else.
+# The width of the features; for some networks, backbone.num_features is wrong.
 backbone.eval()
 with torch.inference_mode():
     num_features = backbone(torch.zeros(1, *config["input_size"])).shape[1]
