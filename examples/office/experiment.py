@@ -204,8 +204,11 @@ class Experiment:
 
 
 def _versions() -> dict[str, str]:
-    modules = {module.__name__: module.__version__ for module in (torch, torchvision, symloss)}
-    return {"python": platform.python_version(), **modules}
+    modules = [torch, torchvision, symloss, *filter(None, [sys.modules.get("timm")])]
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
 
 
 def _commit() -> str | None:

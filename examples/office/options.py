@@ -7,14 +7,15 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import arguments
 import torch
 
-from office import datasets, distributed
+from office import datasets, distributed, models
+from office.errors import UserError
 from office.images import Preprocessing
 from office.methods import METHODS
 
@@ -101,7 +102,11 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         parser.error("--dataset folders needs --source DIR and --target DIR")
     elif wanted.root is not None or wanted.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
-    return recipe, machine, wanted
+    try:
+        preprocessing = models.preprocessing(recipe.backbone)
+    except UserError as error:
+        parser.error(str(error))
+    return replace(recipe, preprocessing=preprocessing), machine, wanted
 
 
 def _filled(kind: type[T], args: argparse.Namespace) -> T:
@@ -180,13 +185,14 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--backbone",
         metavar="NAME",
-        help="torchvision classification network that ends in a linear layer, or resnet50_v1, "
-        "for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
+        help="torchvision classification network that ends in a linear layer, timm:NAME, or "
+        "resnet50_v1, for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
     )
     add(
         "--weights",
         metavar="W",
-        help="imagenet (torchvision's IMAGENET1K_V1), none, or the FILE of a state_dict "
+        help="imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag, as in "
+        "timm:resnet50.tv_in1k), none, or the FILE of a state_dict "
         "(default: imagenet [paper])",
     )
     add(

@@ -163,7 +163,7 @@ class Model:
     """All that a prediction needs; both modules are in evaluation mode when read.
 
     Attributes:
-        backbone: Torchvision's name of the network.
+        backbone: Name of the network, as :func:`models.build_extractor` takes it.
         bottleneck: Size of the layer behind it, if it has one.
         extractor: From images to features, as :func:`models.build_extractor` makes it.
         classifier: From features to K logits: the classifier that answers.
