@@ -1,4 +1,4 @@
-r"""The six terms of eq. (11) with their gradients in closed form, one Function for each player.
+r"""The terms of both objectives with their gradients in closed form, for each player a Function.
 
 At each position the gradients need the softmax of each half, :math:`p^s` and :math:`p^t`, and
 :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where :math:`\partial d / \partial v =
@@ -6,7 +6,9 @@ At each position the gradients need the softmax of each half, :math:`p^s` and :m
 logits less their maximum and :math:`z` the sum of :math:`e`.
 
 Inside, logits are ``(N, 2, K, ...)``, and a number of each half at each position is
-``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample.
+``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample. Of a
+labelled sample ``y`` is the label, and its terms are divided by ``count``: one number, or one for
+each position where categories have weights.
 """
 
 from typing import Any
@@ -15,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symloss._checks import halves
+from symloss._log_domain import halves
 
 
 class HeadTerms(torch.autograd.Function):
-    r"""Eqs. (5), (6) and (7), with :math:`e_y` the unit vector of the label.
+    r"""Eqs. (5), (6) and (7), or (33), (34) and (37) - (33), with :math:`e_y` the label's unit vector.
+
+    (37) - (33) is (7) with the source counted as in the labelled terms: ``by_label``.
 
     .. math::
 
@@ -33,15 +37,26 @@ class HeadTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+        ctx: Any,
+        source: Tensor,
+        target: Tensor,
+        y: Tensor,
+        ignored: Tensor,
+        count: Tensor,
+        by_label: bool,
     ) -> Any:
         v_s, v_t = halves(source), halves(target)
         e_s, z_s, d_s, top_s, log_z_s = _softmax(v_s)
         e_t, z_t, d_t, _, _ = _softmax(v_t)
         ctx.save_for_backward(e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count)
+        ctx.by_label = by_label
         task = (top_s - v_s.gather(2, y)).add_(log_z_s).masked_fill_(ignored, 0)
-        domain = F.logsigmoid(d_s).mean() + F.logsigmoid(-d_t).mean()
-        return *(task.flatten(2).sum((0, 2)) / count).unbind(), -domain
+        domain_s = F.logsigmoid(d_s)
+        domain_s = (
+            (domain_s.masked_fill_(ignored, 0) / count).sum() if by_label else domain_s.mean()
+        )
+        domain = domain_s + F.logsigmoid(-d_t).mean()
+        return *(task / count).flatten(2).sum((0, 2)).unbind(), -domain
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -49,11 +64,14 @@ class HeadTerms(torch.autograd.Function):
         e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count = ctx.saved_tensors
         grad_task = torch.stack(grads[:2]).view(2, *[1] * (y.dim() - 2))
         unit = torch.where(ignored, 0, grad_task / count)
-        not_pi_s = _signed(torch.sigmoid(-d_s) * (grads[2] / d_s.numel()))
+        share = (
+            torch.where(ignored, 0, grads[2] / count) if ctx.by_label else grads[2] / d_s.numel()
+        )
+        not_pi_s = _signed(torch.sigmoid(-d_s) * share)
         pi_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
         grad_s = (e_s * ((unit - not_pi_s) / z_s)).scatter_add_(2, y, -unit)
         grad_t = e_t * (pi_t / z_t)
-        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None, None
 
 
 class ExtractorTerms(torch.autograd.Function):
@@ -73,9 +91,7 @@ class ExtractorTerms(torch.autograd.Function):
     def forward(
         ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
     ) -> Any:
-        v_s = halves(source)
-        log_p_s = v_s.flatten(1, 2).log_softmax(1).view_as(v_s)
-        pair = log_p_s.gather(2, y).masked_fill_(ignored, 0)
+        log_p_s, confusion = _category_confusion(source, y, ignored, count)
         e_t, z_t, d_t, _, _ = _softmax(halves(target))
         d_t = _signed(d_t)
         pi_over_z_t = torch.sigmoid(d_t).div_(z_t)
@@ -84,19 +100,80 @@ class ExtractorTerms(torch.autograd.Function):
         h = q.mul_(log_q).sum(2, keepdim=True).neg_()
         log_q_plus_h = log_q.add_(h)
         ctx.save_for_backward(log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count)
-        return pair.sum() / (-2 * count), -F.logsigmoid(d_t).mean(), h.mean()
+        return confusion, -F.logsigmoid(d_t).mean(), h.mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
         log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count = ctx.saved_tensors
-        unit = torch.where(ignored, 0, grads[0] / count)
-        grad_s = log_p_s.exp().mul_(unit).scatter_add_(2, y, (unit / -2).expand_as(y))
+        grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
         two_pi_minus_1 = torch.tanh(d_t / 2)  # of the half: 1 - 2 pi on the target's
         grad_d = two_pi_minus_1 * (grads[1] / d_t.numel())
         grad_t = pi_over_z_t * (grads[2] / (d_t.numel() / -2)) * log_q_plus_h
         grad_t.add_(grad_d / z_t).mul_(e_t)
         return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
+
+
+class ExtractorTermsV2(torch.autograd.Function):
+    r"""Eqs. (35) and (36), which splits into a part of the domains and a part of the categories.
+
+    .. math::
+
+        (36) = \tfrac{1}{2}\left[\pi B + (1 - \pi) A\right], \qquad
+        B = -\log(1 - \pi) - \sum_k p^s_k \log p^t_k, \quad
+        A = -\log\pi - \sum_k p^t_k \log p^s_k
+
+    Inside, a pair of numbers for (source, target) stands in dim 1, and ``other`` is :math:`\log p`
+    of the other half.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, target: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+    ) -> Any:
+        log_p_s, confusion = _category_confusion(source, y, ignored, count)
+        v = halves(target)
+        e, z, d, top, log_z = _softmax(v)
+        p = e.div_(z)
+        other = (v - top).sub_(log_z).flip(1).masked_fill_(p == 0, 0)  # p log p' goes to 0 with p
+        cross = (p * other).sum(2, keepdim=True).neg_()
+        d = _signed(d)
+        pi = torch.sigmoid(d)
+        b_a = cross - F.logsigmoid(-d)
+        ctx.save_for_backward(log_p_s, p, other, cross, d, pi, b_a, y, ignored, count)
+        return confusion, (pi * b_a).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        _refuse_double_backward()
+        log_p_s, p, other, cross, d, pi, b_a, y, ignored, count = ctx.saved_tensors
+        grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
+        not_pi = pi.flip(1)
+        slope = pi * not_pi * (b_a - b_a.flip(1)) + torch.tanh(d / 2)
+        grad_t = (other + cross).mul_(-pi).add_(slope + not_pi).mul_(p).sub_(not_pi * p.flip(1))
+        return (
+            grad_s.flatten(1, 2),
+            grad_t.mul_(grads[1] / d.numel()).flatten(1, 2),
+            None,
+            None,
+            None,
+        )
+
+
+def _category_confusion(
+    source: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor]:
+    v = halves(source)
+    log_p = v.flatten(1, 2).log_softmax(1).view_as(v)
+    pair = log_p.gather(2, y).masked_fill_(ignored, 0)
+    return log_p, (pair / (-2 * count)).sum()
+
+
+def _category_confusion_backward(
+    grad: Tensor, log_p: Tensor, y: Tensor, ignored: Tensor, count: Tensor
+) -> Tensor:
+    unit = torch.where(ignored, 0, grad / count)
+    return log_p.exp().mul_(unit).scatter_add_(2, y, (unit / -2).expand_as(y))
 
 
 def _softmax(v: Tensor) -> tuple[Tensor, ...]:
@@ -117,6 +194,6 @@ def _refuse_double_backward() -> None:
     # once_differentiable would drop the second-order terms without a word.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
-            "symnet_losses can be differentiated once; for second derivatives take the functions "
+            "an objective can be differentiated once; for second derivatives take the functions "
             "of symloss.functional on the fields of RoutedLogits"
         )

@@ -42,8 +42,10 @@ from symloss._checks import (
     check_reduction,
     check_same_categories,
     checked_labels,
-    halves,
+    checked_weight,
 )
+from symloss._log_domain import domain_logit, halves, log_joint, log_q, reduce
+from symloss._v2 import category_balance, category_discrimination, target_category_confusion
 
 __all__ = [
     "split_logits",
@@ -53,6 +55,9 @@ __all__ = [
     "category_confusion",
     "domain_confusion",
     "symmetric_entropy",
+    "category_discrimination",
+    "target_category_confusion",
+    "category_balance",
 ]
 
 
@@ -82,7 +87,12 @@ def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def source_task(
-    logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+    logits: Tensor,
+    labels: Tensor,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    *,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the source classifier on labelled source samples, eq. (5).
 
@@ -111,11 +121,16 @@ def source_task(
         >>> source_task(logits, torch.tensor([1]))  # log 2
         tensor(0.6931)
     """
-    return _task(0, logits, labels, reduction, ignore_index)
+    return _task(0, logits, labels, reduction, ignore_index, weight)
 
 
 def target_task(
-    logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+    logits: Tensor,
+    labels: Tensor,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    *,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the target classifier on labelled source samples, eq. (6).
 
@@ -143,7 +158,7 @@ def target_task(
         >>> target_task(logits, torch.tensor([0]))  # log 2
         tensor(0.6931)
     """
-    return _task(1, logits, labels, reduction, ignore_index)
+    return _task(1, logits, labels, reduction, ignore_index, weight)
 
 
 @overload
@@ -199,15 +214,20 @@ def domain_discrimination(
     check_logits("source_logits", source_logits)
     check_logits("target_logits", target_logits)
     check_same_categories("source_logits", source_logits, "target_logits", target_logits)
-    source = -F.logsigmoid(_domain_logit(source_logits))
-    target = -F.logsigmoid(-_domain_logit(target_logits))
+    source = -F.logsigmoid(domain_logit(halves(source_logits)))
+    target = -F.logsigmoid(-domain_logit(halves(target_logits)))
     if reduction == "none":
         return source, target
-    return _reduce(source, reduction) + _reduce(target, reduction)
+    return reduce(source, reduction) + reduce(target, reduction)
 
 
 def category_confusion(
-    source_logits: Tensor, labels: Tensor, reduction: str = "mean", ignore_index: int = -100
+    source_logits: Tensor,
+    labels: Tensor,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    *,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""Cross-entropy of a source sample's pair of neurons to the uniform distribution, eq. (8).
 
@@ -238,12 +258,11 @@ def category_confusion(
     """
     check_reduction(reduction)
     check_logits("source_logits", source_logits)
-    labels = checked_labels(source_logits, labels, ignore_index)
+    labels = checked_labels(source_logits, labels, ignore_index).repeat_interleave(2, 0)
     v = halves(source_logits)
-    log_p = v.flatten(1, 2).log_softmax(1).reshape(-1, *v.shape[2:])  # (2N, K, ...)
-    pairs = F.nll_loss(
-        log_p, labels.repeat_interleave(2, 0), ignore_index=ignore_index, reduction=reduction
-    )
+    weight = checked_weight(v, weight)
+    log_p = log_joint(v).flatten(0, 1)  # (2N, K, ...)
+    pairs = F.nll_loss(log_p, labels, weight, ignore_index=ignore_index, reduction=reduction)
     if reduction == "none":
         return (pairs / 2).view(-1, 2, *pairs.shape[1:]).sum(1)
     return pairs if reduction == "mean" else pairs / 2
@@ -277,8 +296,8 @@ def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
     """
     check_reduction(reduction)
     check_logits("target_logits", target_logits)
-    d = _domain_logit(target_logits)
-    return _reduce(d / 2 - F.logsigmoid(d), reduction)  # for logsigmoid(-d) = logsigmoid(d) - d
+    d = domain_logit(halves(target_logits))
+    return reduce(d / 2 - F.logsigmoid(d), reduction)  # for logsigmoid(-d) = logsigmoid(d) - d
 
 
 def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -308,31 +327,23 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
     """
     check_reduction(reduction)
     check_logits("target_logits", target_logits)
-    source, target = halves(target_logits).unbind(1)
-    top = torch.maximum(source.detach(), target.detach())
-    log_sum = ((source - top).exp_() + (target - top).exp_()).log()
-    log_q = (log_sum + (top - top.amax(1, keepdim=True))).log_softmax(1)
-    return _reduce(-(log_q.exp() * log_q).sum(1), reduction)
+    log = log_q(halves(target_logits))
+    return reduce(-(log.exp() * log).sum(1), reduction)
 
 
-def _task(half: int, logits: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
+def _task(
+    half: int,
+    logits: Tensor,
+    labels: Tensor,
+    reduction: str,
+    ignore_index: int,
+    weight: Tensor | None,
+) -> Tensor:
     check_reduction(reduction)
     check_logits("logits", logits)
     labels = checked_labels(logits, labels, ignore_index)
-    v = halves(logits)[:, half]
-    return F.cross_entropy(v, labels, ignore_index=ignore_index, reduction=reduction)
-
-
-def _domain_logit(logits: Tensor) -> Tensor:
     v = halves(logits)
-    # Each half has its own maximum: a common one would round away the lower half. It needs no
-    # gradient, since a and b do not depend on it.
-    top = v.detach().amax(2)
-    log_sum = (v - top.unsqueeze(2)).exp_().sum(2).log()
-    return torch.sub(*log_sum.unbind(1)) + torch.sub(*top.unbind(1))
-
-
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    weight = checked_weight(v, weight)
+    return F.cross_entropy(
+        v[:, half], labels, weight, ignore_index=ignore_index, reduction=reduction
+    )

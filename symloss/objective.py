@@ -4,8 +4,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from symloss._checks import check_logits, check_same_categories, checked_labels, checked_lam
-from symloss._closed_form import ExtractorTerms, HeadTerms
+from symloss._checks import (
+    check_logits,
+    check_same_categories,
+    checked_labels,
+    checked_lam,
+    checked_weight,
+)
+from symloss._closed_form import ExtractorTerms, ExtractorTermsV2, HeadTerms
+from symloss._log_domain import halves
 from symloss.heads import RoutedLogits
 
 
@@ -73,8 +80,35 @@ class SymNetLosses(NamedTuple):
         return self.head() + self.extractor(lam)
 
 
+class SymNetV2Losses(NamedTuple):
+    r"""The five terms of SymmNets-V2, each a scalar, named as the functions of the library."""
+
+    source_task: Tensor
+    target_task: Tensor
+    category_discrimination: Tensor
+    category_confusion: Tensor
+    target_category_confusion: Tensor
+
+    def head(self) -> Tensor:
+        """Return what the head minimises, (33) + (34) + (37), a scalar in nats."""
+        return self.source_task + self.target_task + self.category_discrimination
+
+    def extractor(self, lam: float | Tensor | None = None) -> Tensor:
+        """Return what the extractor minimises, (35) + lam (36), a scalar in nats."""
+        return self.category_confusion + checked_lam(lam) * self.target_category_confusion
+
+    def total(self, lam: float | Tensor | None = None) -> Tensor:
+        """Return the sum of both players' losses, for one backward, a scalar in nats."""
+        return self.head() + self.extractor(lam)
+
+
 def symnet_losses(
-    source: RoutedLogits, labels: Tensor, target: RoutedLogits, *, ignore_index: int = -100
+    source: RoutedLogits,
+    labels: Tensor,
+    target: RoutedLogits,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
 ) -> SymNetLosses:
     r"""Compute all six terms of eq. (11), each with its gradient routed to its player.
 
@@ -110,17 +144,53 @@ def symnet_losses(
         >>> labels = torch.tensor([0, 1, 2, 0, 1, 2])
         >>> symloss.symnet_losses(source, labels, target).total(lam=0.1).backward()
     """
+    labelled = _labelled(source, labels, target, weight, ignore_index)
+    return SymNetLosses(
+        *HeadTerms.apply(source.head, target.head, *labelled, False),
+        *ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
+    )
+
+
+def symnet_v2_losses(
+    source: RoutedLogits,
+    labels: Tensor,
+    target: RoutedLogits,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> SymNetV2Losses:
+    """Compute the five terms of SymmNets-V2, each with its gradient routed to its player."""
+    labelled = _labelled(source, labels, target, weight, ignore_index)
+    source_task, target_task, domain = HeadTerms.apply(source.head, target.head, *labelled, True)
+    return SymNetV2Losses(
+        source_task,
+        target_task,
+        source_task + domain,
+        *ExtractorTermsV2.apply(source.extractor, target.extractor, *labelled),
+    )
+
+
+def _labelled(
+    source: RoutedLogits,
+    labels: Tensor,
+    target: RoutedLogits,
+    weight: Tensor | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check all arguments; return labels, mask of the ignored, and what a term is divided by."""
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)
     check_same_categories("source", source.head, "target", target.head)
     labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)
     ignored = labels == ignore_index
-    y = labels.masked_fill(ignored, 0).expand(-1, 2, *labels.shape[2:])
-    labelled = y, ignored, labels.numel() - ignored.count_nonzero()  # of (5), (6) and (8)
-    return SymNetLosses(
-        *HeadTerms.apply(source.head, target.head, *labelled),
-        *ExtractorTerms.apply(source.extractor, target.extractor, *labelled),
-    )
+    y = labels.masked_fill(ignored, 0)
+    weight = checked_weight(halves(source.head), weight)
+    if weight is None:
+        count = labels.numel() - ignored.count_nonzero()
+    else:
+        each = weight[y].masked_fill(ignored, 0)
+        count = each.sum() / each
+    return y.expand(-1, 2, *y.shape[2:]), ignored, count
 
 
 def _check_routed(name: str, routed: RoutedLogits) -> None:

@@ -186,7 +186,7 @@ class Experiment:
             epochs=self.history,
             **evaluation.by_category(answers, labels, self.task.categories),
             categories=self.task.categories,
-            recipe=run.recipe.settings(),
+            recipe=run.settings,
             images=run.identity["images"],
             machine={
                 "device": str(machine.device),

@@ -1,8 +1,9 @@
-r"""The nine rows of the paper's Table 4: which terms each of the two players minimises.
+r"""The nine rows of the paper's Table 4 and what came after: which terms each player minimises.
 
 A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
 in the logs; to add a method, add an entry, and a term or a head if it needs a new one. SymNets
-itself takes the library's objective, the same terms with gradients in closed form.
+itself takes the library's objective, the same terms with gradients in closed form; so does
+SymmNets-V2, the authors' successor (arXiv 2002.08681).
 """
 
 from collections.abc import Callable
@@ -30,15 +31,19 @@ class View(NamedTuple):
             ``(N, K)``; ``"domain"`` ``(N, 2)`` for methods with a discriminator.
         target: The same for the target images, ``(M, ...)``; empty if the method uses none.
         recipe: The run's settings, for a term that one of them changes.
+        prior: The share that each category is expected to have of the target, ``(K,)``; ``None``
+            if all have the same.
     """
 
     labels: Tensor
     source: dict[str, Tensor]
     target: dict[str, Tensor]
     recipe: "Recipe"
+    prior: Tensor | None
 
 
 Term = Callable[[View], Tensor]
+Objective = Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses]
 
 
 def task(v: View) -> Tensor:
@@ -101,6 +106,11 @@ def mean_task(v: View) -> Tensor:
     return (source_task(v) + target_task(v)) / 2
 
 
+def balance(v: View) -> Tensor:
+    """``--balance`` times the distance of the target batch's mean prediction from the prior."""
+    return v.recipe.balance * L.category_balance(v.target["task"], v.prior)
+
+
 def mlp(features: int, _: int) -> nn.Module:
     """Build the discriminator F-1024-1024-2."""
     return nn.Sequential(
@@ -118,17 +128,22 @@ class Method:
     """Heads of (features, categories), and what each player minimises.
 
     The heads minimise the sum of ``head``, the extractor minimises the sum of ``extractor``
-    plus λ times the sum of ``weighted``. An ``objective`` of the library stands for all three.
+    plus λ times the sum of ``weighted``. An ``objective`` of the library comes before them.
     """
 
-    row: str  # in Table 4
+    row: str  # in tables, and in Table 4 where it is there
     heads: dict[str, Callable[[int, int], nn.Module]]
     head: tuple[Term, ...] = ()
     extractor: tuple[Term, ...] = ()
     weighted: tuple[Term, ...] = ()
-    objective: Callable[[RoutedLogits, Tensor, RoutedLogits], symloss.SymNetLosses] | None = None
+    objective: Objective | None = None
     classifier: str = "C_t"  # or "C_s": the one that answers, whose accuracy counts
     target: bool = True  # whether training sees target images
+
+    @property
+    def balanced(self) -> bool:
+        """Whether ``--balance`` and ``--prior`` change its numbers."""
+        return balance in self.weighted
 
 
 METHODS = {
@@ -194,6 +209,23 @@ METHODS = {
         heads=SYMMETRIC,
         objective=symloss.symnet_losses,
     ),
+    "symnets-balanced": Method(
+        row="SymNets (balanced)",
+        heads=SYMMETRIC,
+        objective=symloss.symnet_losses,
+        weighted=(balance,),
+    ),
+    "symnets-v2": Method(
+        row="SymmNets-V2",
+        heads=SYMMETRIC,
+        objective=symloss.symnet_v2_losses,
+    ),
+    "symnets-v2-balanced": Method(
+        row="SymmNets-V2 (balanced)",
+        heads=SYMMETRIC,
+        objective=symloss.symnet_v2_losses,
+        weighted=(balance,),
+    ),
 }
 
 
@@ -221,6 +253,7 @@ def losses(
     labels: Tensor,
     lam: float,
     recipe: "Recipe",
+    prior: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sum of both players' losses, for one backward, and each term by name.
 
@@ -230,16 +263,18 @@ def losses(
         labels: Categories of the source images, ``(N,)``.
         lam: λ.
         recipe: The run's settings.
+        prior: Expected shares of the categories, ``(K,)``; all the same by default.
     """
-    if method.objective:
-        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"])
-        return found.total(lam), {name: t.detach() for name, t in found._asdict().items()}
     players = []
     for player in ("head", "extractor"):
         logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
-        players.append(View(labels, logits[0], logits[1] if len(logits) > 1 else {}, recipe))
+        target = logits[1] if len(logits) > 1 else {}
+        players.append(View(labels, logits[0], target, recipe, prior))
     head, extractor = players
     total, values = torch.zeros((), device=labels.device), {}
+    if method.objective:
+        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"])
+        total, values = found.total(lam), {k: term.detach() for k, term in found._asdict().items()}
     for view, terms, weight in (
         (head, method.head, 1.0),
         (extractor, method.extractor, 1.0),

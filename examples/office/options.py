@@ -21,6 +21,7 @@ from office.methods import METHODS
 
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
+BALANCE = ("balance", "prior")  # settings of the balanced methods alone
 T = TypeVar("T")
 
 
@@ -34,6 +35,8 @@ class Recipe:
     bottleneck: int | None = None
     epochs: int = 200
     max_steps: int | None = None  # instead of epochs
+    balance: float = 3.0
+    prior: str = "uniform"
     batch_size: int = 128
     lr: float = 0.01
     weight_decay: float = 1e-4
@@ -102,6 +105,13 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         parser.error("--dataset folders needs --source DIR and --target DIR")
     elif wanted.root is not None or wanted.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    balanced = [name for name, method in METHODS.items() if method.balanced]
+    for name in BALANCE:
+        if name in args and not {*balanced} & {*wanted.methods}:
+            parser.error(
+                f"--{name} changes {' and '.join(balanced)} alone, not --method "
+                f"{' '.join(wanted.methods)}"
+            )
     try:
         preprocessing = models.preprocessing(recipe.backbone)
     except UserError as error:
@@ -169,8 +179,24 @@ def build_parser() -> argparse.ArgumentParser:
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
-        help="rows of Table 4, several, or all (default: symnets [ours]): "
+        help="one, several, or all (default: symnets [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
+    )
+    add(
+        "--balance",
+        type=arguments.real(0),
+        default=argparse.SUPPRESS,  # so that it is known whether it was given
+        metavar="X",
+        help="balanced methods: weight, beside λ, of the pull of each target batch's mean "
+        "prediction to the prior; 1 is the safer choice, and where the target lacks categories it "
+        f"does harm (default: {Recipe.balance} [ours])",
+    )
+    add(
+        "--prior",
+        choices=["uniform", "source"],
+        default=argparse.SUPPRESS,
+        help="balanced methods: the share that each category is expected to have of the target: "
+        f"the same for all, or that of the source's images (default: {Recipe.prior} [ours])",
     )
     add(
         "--seeds",
@@ -284,5 +310,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="go on with runs that were stopped")
     options = [*fields(Recipe), *fields(Machine), *fields(Wanted)]
-    parser.set_defaults(**{f.name: f.default for f in options if f.default is not MISSING})
+    defaults = {f.name: f.default for f in options if f.default is not MISSING}
+    parser.set_defaults(**{k: value for k, value in defaults.items() if k not in BALANCE})
     return parser

@@ -11,7 +11,7 @@ from office import files, fingerprint, outputs
 from office.datasets import Task
 from office.errors import UserError
 from office.methods import METHODS
-from office.options import PROG, Machine, Recipe
+from office.options import BALANCE, PROG, Machine, Recipe
 
 
 class State(enum.Enum):
@@ -50,10 +50,16 @@ class Run:
         return out / self.recipe.dataset / self.task.name / self.method / f"seed{self.seed}"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The recipe's settings that change this method's numbers, in JSON's values."""
+        unused = () if METHODS[self.method].balanced else BALANCE
+        return {k: value for k, value in self.recipe.settings().items() if k not in unused}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What must agree between a run and its files, in JSON's values."""
         counts = [len(domain.paths) for domain in (self.task.source, self.task.target)]
-        return self.recipe.settings() | {
+        return self.settings | {
             "task": self.task.name,
             "method": self.method,
             "seed": self.seed,

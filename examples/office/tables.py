@@ -1,7 +1,8 @@
 """Tables 1 to 4 of the paper with our accuracies beside the published ones, out of results.
 
 The published numbers are in published.json: each table's tasks and rows as printed, a cell a pair
-of mean and standard error. A row's "ours" names the method of ours that stands beside it.
+of mean and standard error; below them SymmNets-V2, of another paper, of which there are averages
+alone. A row's "ours" names the method of ours that stands beside it.
 Table 1's ResNet-50 is quoted from other work, so our source-only runs stand beside Table 4's.
 """
 
@@ -16,16 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from office.methods import METHODS
+from office.options import BALANCE
 from office.outputs import Result
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 # Table 4's names, but for the backbone, which need not be ResNet-50 in ours.
-NAMES = {
-    row["ours"]: row["method"].replace("ResNet-50", "Source only")
-    for row in PUBLISHED["Table 4"]["rows"]
-}
+NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
 # The settings that every note tells; the others only where the rows of a table differ in them.
-TOLD = ("backbone", "weights", "bottleneck", "batch size", "length", "lr", "precision")
+TOLD = ("backbone", "weights", "bottleneck", "batch size", "length", "lr", "precision", "balance")
 
 Cell = tuple[float, float | None]  # mean and standard error
 
@@ -75,11 +75,13 @@ def _beside(name: str, results: list[Result]) -> Table:
     published = PUBLISHED[name]
     tasks, beside = published["tasks"], {row.get("ours") for row in published["rows"]}
     ours = _by_method(result for result in results if result.task in tasks)
-    if name == "Table 1":  # the other methods on its tasks are Table 4's
-        ours = {method: shown for method, shown in ours.items() if method in beside}
+    if name == "Table 1":  # of Table 4's methods, on the same tasks, those that are here too
+        ablation = {row["ours"] for row in PUBLISHED["Table 4"]["rows"]} - beside
+        ours = {method: shown for method, shown in ours.items() if method not in ablation}
     rows = []
     for row in published["rows"]:
-        printed = Row(row["method"], [tuple(cell) for cell in row["cells"]], row["average"])
+        cells = [cell and tuple(cell) for cell in row["cells"]]
+        printed = Row(row["method"], cells, row["average"])
         if row.get("ours") in ours:
             label = f"{NAMES[row['ours']]}, ours"
             rows += _compared(printed, _row(label, ours[row["ours"]], tasks))
@@ -100,7 +102,7 @@ def _alone(dataset: str, results: list[Result]) -> Table:
 
 
 def _by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group results by method, in Table 4's order."""
+    """Group results by method, in the order of :data:`METHODS`."""
     groups: dict[str, list[Result]] = {method: [] for method in NAMES}
     for result in results:
         groups.setdefault(result.method, []).append(result)
@@ -117,7 +119,7 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
 def _compared(published: Row, ours: Row) -> list[Row]:
     """Return the published row, ours, and the difference of their means."""
     pairs = zip(ours.cells, published.cells, strict=True)
-    cells = [(mine[0] - theirs[0], None) if mine else None for mine, theirs in pairs]
+    cells = [(mine[0] - theirs[0], None) if mine and theirs else None for mine, theirs in pairs]
     average = None if ours.average is None else ours.average - published.average
     named = published._replace(label=f"{published.label}, published")
     return [named, ours, Row("difference", cells, average)]
@@ -135,7 +137,7 @@ def _note(ours: dict[str, list[Result]]) -> str:
     made = [f"{name} {' / '.join(values)}" for name, values in facts.items() if values]
     note = f"Ours: {'; '.join([*made, _seeds(ours)])}. Mean ± standard error over the seeds."
     names = dict.fromkeys([*TOLD, *(name for setting in settings for name in setting)])
-    unequal = [name for name in names if len({s.get(name) for s in settings}) > 1]
+    unequal = [name for name in names if len(_values(name, settings)) > 1]
     if unequal:
         where = "; ".join(f"{name} {_where(name, ours)}" for name in unequal)
         note += f"\n\n**Warning: settings differ between the runs of this table:** {where}."
@@ -151,6 +153,11 @@ def _settings(result: Result) -> dict[str, str]:
     return {
         name.replace("_", " "): str(value) for name, value in recipe.items() if value is not None
     }
+
+
+def _values(name: str, settings: list[dict[str, str]]) -> set[str | None]:
+    """Return a setting's values; a method without ``--balance`` does not differ in it."""
+    return {s.get(name) for s in settings if name in s or name not in BALANCE}
 
 
 def _seeds(ours: dict[str, list[Result]]) -> str:

@@ -53,6 +53,7 @@ class Trainer:
         extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
         self.network = Network(extractor, self.method, len(run.task.categories))
         self.inputs = Inputs(run, machine, cache)
+        self.prior = _prior(run).to(self.device)
         self.images_per_step = recipe.batch_size * len(self.inputs.batches)
         self.network.to(self.device, memory_format=self.inputs.layout)
         optimizers = self._optimizers()
@@ -131,7 +132,7 @@ class Trainer:
             lam = symloss.progressive_lambda((done + i - 1) / self.total)
             with self.autocast:
                 outputs = self.model(*inputs)
-                loss, terms = losses(self.method, outputs, labels, lam, self.run.recipe)
+                loss, terms = losses(self.method, outputs, labels, lam, self.run.recipe, self.prior)
             inputs, labels = next(batches, (None, None))  # while the device is at work
             rates = [schedule.get_last_lr()[0] for schedule in self.schedules]
             if self.step(loss):
@@ -202,6 +203,15 @@ class Trainer:
         index, features, logits = (torch.cat(tensors) for tensors in zip(*shares, strict=True))
         order = index.argsort()
         return features[order], logits[order]
+
+
+def _prior(run: Run) -> Tensor:
+    """Return the share that each category is expected to have of the target, ``(K,)``."""
+    k = len(run.task.categories)
+    if run.recipe.prior == "source":
+        counts = torch.tensor(run.task.source.labels).bincount(minlength=k)
+        return counts / counts.sum()
+    return torch.full((k,), 1 / k)
 
 
 def _read(step: int, names: list[str], sums: list[Tensor]) -> dict[str, float]:

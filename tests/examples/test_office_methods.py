@@ -1,4 +1,4 @@
-"""The nine methods against the paper's equations written with softmax and log, in float64."""
+"""The methods against their equations written with softmax and log, in float64."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from torch import nn
 
 import symloss
 
-K, F, LAM = 3, 5, 0.3
-RECIPE = Recipe("office31")
+K, F, LAM, BALANCE = 3, 5, 0.3, 2.0
+RECIPE = Recipe("office31", balance=BALANCE)
 
 
 def pick(p, y):
@@ -21,7 +21,7 @@ def entropy_of(q):
 
 
 class Paper:
-    """Equations 1 to 13 on plain probabilities; s and t are features, y the source labels."""
+    """Equations 1 to 37 on plain probabilities; s and t are features, y the source labels."""
 
     def __init__(self, heads, s, t, y):
         self.y = y
@@ -62,6 +62,17 @@ class Paper:
 
     def e10(self):
         return entropy_of(self.p_t[:, :K] + self.p_t[:, K:])
+
+    def balance(self, prior=None):
+        m = (self.p_t[:, :K] + self.p_t[:, K:]).mean(0)
+        return (m * (m / (torch.ones(K) / K if prior is None else prior)).log()).sum()
+
+    def e36(self):
+        log, other = self.p_t.log(), self.p_t.roll(K, 1)
+        return -(other * log).sum(1).mean() / 2
+
+    def e37(self):
+        return -pick(self.p_s, self.y).log().mean() - self.p_t[:, K:].sum(1).log().mean()
 
     def e12(self):
         return uniform(self.p_s)
@@ -104,6 +115,27 @@ PAPER = {
         lambda p: p.e8() + LAM * (p.e9() + p.e10()),
     ),
 }
+LATER = {
+    "symnets-balanced": (
+        lambda p: p.e5() + p.e6() + p.e7(),
+        lambda p: p.e8() + LAM * (p.e9() + p.e10() + BALANCE * p.balance()),
+    ),
+    "symnets-v2": (
+        lambda p: p.e5() + p.e6() + p.e37(),
+        lambda p: p.e8() + LAM * p.e36(),
+    ),
+    "symnets-v2-balanced": (
+        lambda p: p.e5() + p.e6() + p.e37(),
+        lambda p: p.e8() + LAM * (p.e36() + BALANCE * p.balance()),
+    ),
+}
+V2 = {
+    "source_task",
+    "target_task",
+    "category_discrimination",
+    "category_confusion",
+    "target_category_confusion",
+}
 # The terms by their names in the logs, which figures and TensorBoard are read by.
 HEAD = {"source_task", "target_task", "domain_discrimination"}
 TERMS = {
@@ -123,6 +155,10 @@ TERMS = {
     "symnets-wo-category-confusion": HEAD
     | {"source_domain_confusion", "domain_confusion", "symmetric_entropy"},
     "symnets": HEAD | {"category_confusion", "domain_confusion", "symmetric_entropy"},
+    "symnets-balanced": HEAD
+    | {"category_confusion", "domain_confusion", "symmetric_entropy", "balance"},
+    "symnets-v2": V2,
+    "symnets-v2-balanced": V2 | {"balance"},
 }
 
 
@@ -144,13 +180,13 @@ def network_of(method):
 
 
 def test_the_nine_rows_of_table_4_are_there():
-    assert METHODS.keys() >= PAPER.keys()
+    assert METHODS.keys() == {*PAPER, *LATER}
     answers = {name for name in PAPER if METHODS[name].classifier == "C_s"}
     assert answers == {"symnets-wo-target-task"}
     assert {name for name in PAPER if not METHODS[name].target} == {"source-only"}
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [*PAPER, *LATER])
 def test_each_player_gets_the_gradient_of_its_own_equations(name, batch):
     method = METHODS[name]
     x_s, x_t, y = batch
@@ -160,7 +196,7 @@ def test_each_player_gets_the_gradient_of_its_own_equations(name, batch):
     total.backward()
 
     paper = Paper(network.heads, network.extractor(x_s), network.extractor(x_t), y)
-    heads, extractor = (loss(paper) for loss in PAPER[name])
+    heads, extractor = (loss(paper) for loss in (PAPER | LATER)[name])
     torch.testing.assert_close(total.double(), heads + extractor)
     for loss, module in ((heads, network.heads), (extractor, network.extractor)):
         expected = torch.autograd.grad(loss, [*module.parameters()], retain_graph=True)
@@ -178,6 +214,15 @@ def test_the_six_terms_of_symnets_are_the_papers(batch):
     equations = (paper.e5, paper.e6, paper.e7, paper.e8, paper.e9, paper.e10)
     for name, equation in zip(symloss.SymNetLosses._fields, equations, strict=True):
         torch.testing.assert_close(values[name], equation().detach())
+
+
+def test_the_balance_is_to_the_prior_that_is_given(batch):
+    x_s, x_t, y = batch
+    network, method = network_of(METHODS["symnets-balanced"]), METHODS["symnets-balanced"]
+    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    _, values = losses(method, network(x_s, x_t), y, LAM, RECIPE, prior)
+    paper = Paper(network.heads, network.extractor(x_s), network.extractor(x_t), y)
+    torch.testing.assert_close(values["balance"], BALANCE * paper.balance(prior).detach())
 
 
 def test_the_discriminator_is_f_1024_1024_2():

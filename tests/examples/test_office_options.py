@@ -1,7 +1,7 @@
 """The command line of train_office.py, as far as it is read before any file is looked at."""
 
-import dataclasses
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -57,10 +57,17 @@ def test_an_option_fills_its_field_and_no_other(option, name, value):
 
 
 def test_every_setting_is_an_option_but_the_preprocessing():
-    fields = {f.name for kind in (Recipe, Machine, Wanted) for f in dataclasses.fields(kind)}
+    names = {f.name for kind in (Recipe, Machine, Wanted) for f in fields(kind)}
     actions = {action.dest for action in options.build_parser()._actions}
-    assert fields - actions == {"preprocessing"}
-    assert actions - fields == {"help"}
+    assert names - actions == {"preprocessing"}
+    assert actions - names == {"help"}
+
+
+@pytest.mark.parametrize("methods", ["symnets-balanced", "source-only symnets-balanced", "all"])
+def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
+    argv = f"--dataset office31 --device cpu --method {methods} --balance 0.5 --prior source"
+    recipe, _, _ = options.read(argv.split())
+    assert recipe == Recipe("office31", balance=0.5, prior="source")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +95,16 @@ def test_every_setting_is_an_option_but_the_preprocessing():
         ("--weight-decay -1", "--weight-decay: must be a number of at least 0, got '-1'"),
         ("--workers -1", "--workers: must be a whole number from 0, got '-1'"),
         ("--seeds 0 -1", "--seeds: must be a whole number from 0, got '-1'"),
+        # Also at its default, which someone who asks for it does not get either.
+        (
+            "--balance 3",
+            "--balance changes symnets-balanced and symnets-v2-balanced alone, not --method "
+            "symnets",
+        ),
+        ("--prior uniform --method source-only symnets", "not --method source-only symnets"),
+        ("--balance -1 --method symnets-balanced", "must be a number of at least 0, got '-1'"),
+        ("--balance nan --method symnets-balanced", "must be a number of at least 0, got 'nan'"),
+        ("--prior flat --method symnets-balanced", "--prior: invalid choice: 'flat'"),
         ("--dataset visda", "invalid choice: 'visda'"),
         ("--method dann", "invalid choice: 'dann'"),
         ("--cache disk", "invalid choice: 'disk'"),
@@ -121,17 +138,17 @@ def test_help_tells_where_each_default_is_from(capsys):
 
 
 def test_help_tells_the_defaults_that_hold():
-    parser = options.build_parser()
+    defaults = {f.name: f.default for kind in (Recipe, Machine, Wanted) for f in fields(kind)}
     words = {True: "on", False: "off"}
     told = {
         action.dest: re.search(r"default: ([^\[;]+)(;| \[)", action.help)
-        for action in parser._actions
-        if isinstance(parser.get_default(action.dest), (str, int, float, Path, tuple))
+        for action in options.build_parser()._actions
+        if isinstance(defaults.get(action.dest), (str, int, float, Path, tuple))
     }
     told = {name: found[1] for name, found in told.items() if found}
-    assert {"backbone", "lr", "seeds", "tasks", "compile", "out"} < told.keys()
+    assert {"backbone", "lr", "seeds", "tasks", "compile", "out", "balance", "prior"} < told.keys()
     for name in told.keys() - {"device", "workers"}:
-        value = parser.get_default(name)
+        value = defaults[name]
         values = value if isinstance(value, tuple) else (value,)
         assert [str(words.get(v, v) if isinstance(v, bool) else v) for v in values] == (
             told[name].split()

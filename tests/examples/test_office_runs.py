@@ -65,10 +65,16 @@ def test_a_run_is_called_by_benchmark_task_method_and_seed(tmp_path):
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
 def test_the_identity_changes_with_each_field_of_the_recipe(name):
-    run = made_run()
-    changed = made_run(**{name: other(getattr(run.recipe, name))})
-    assert run.identity == made_run().identity
+    run = made_run(method="symnets-balanced")  # which has them all
+    changed = made_run(method="symnets-balanced", **{name: other(getattr(run.recipe, name))})
+    assert run.identity == made_run(method="symnets-balanced").identity
     assert run.identity != changed.identity
+
+
+def test_settings_of_other_methods_are_no_part_of_a_run():
+    run = made_run(balance=5.0, prior="source")
+    assert run.identity == made_run().identity
+    assert run.settings.keys() == run.recipe.settings().keys() - {"balance", "prior"}
 
 
 @pytest.mark.parametrize("name", ["task", "method", "seed", "categories", "images"])

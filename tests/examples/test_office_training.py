@@ -40,9 +40,9 @@ def parameters(trainer):
 def terms_of(name):
     """The names of a method's terms in the logs."""
     method = METHODS[name]
-    if name == "symnets":
-        return set(symloss.SymNetLosses._fields)
-    return {term.__name__ for term in (*method.head, *method.extractor, *method.weighted)}
+    names = {term.__name__ for term in (*method.head, *method.extractor, *method.weighted)}
+    terms = symloss.SymNetV2Losses if "v2" in name else symloss.SymNetLosses
+    return names.union(terms._fields if method.objective else ())
 
 
 def source_error(trainer, batch, labels):
@@ -67,6 +67,27 @@ def test_every_method_trains(name, tree):
     assert all(values.keys() == terms_of(name) for values in terms)
     assert all(np.isfinite([*values.values()]).all() for values in terms)
     assert [k for k, p in parameters(trainer).items() if torch.equal(p, before[k])] == []
+
+
+@pytest.mark.parametrize(
+    ("prior", "shares"), [("uniform", [1 / 3, 1 / 3, 1 / 3]), ("source", [3 / 8, 1 / 8, 4 / 8])]
+)
+def test_the_prior_is_that_of_the_recipe(prior, shares, task, monkeypatch):
+    seen, balance = [], functional.category_balance
+
+    def spy(logits, prior):
+        seen.append(prior)
+        return balance(logits, prior)
+
+    monkeypatch.setattr(functional, "category_balance", spy)
+    source = dataclasses.replace(
+        task.source, paths=task.source.paths[:8], labels=[0, 0, 0, 1, 2, 2, 2, 2]
+    )
+    task = dataclasses.replace(task, source=source)
+    run = made_run(task, "symnets-balanced", max_steps=1, prior=prior)
+    Trainer(run, MACHINE, cache={}).epoch(0)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], torch.tensor(shares))
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}])

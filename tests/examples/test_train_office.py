@@ -156,6 +156,23 @@ def test_a_result_tells_how_it_was_made(office):
     assert found.peak_memory_bytes > 10_000_000
 
 
+def test_only_the_balanced_method_tells_its_weight_and_learns_by_it(office):
+    methods = ("symnets", "symnets-balanced")
+    runs = [
+        {method: folder.parents[1] / method / "seed0" for method in methods}
+        for folder in (
+            office(methods=methods, balance=weight, max_steps=2, out=f"balance{weight}")
+            for weight in (0.0, 5.0)
+        )
+    ]
+    assert [result(run["symnets-balanced"]).recipe["balance"] for run in runs] == [0.0, 5.0]
+    assert "balance" not in result(runs[0]["symnets"]).recipe
+    assert_same_run(*(run["symnets"] for run in runs))
+    assert_same_weights(runs[0]["symnets"], runs[0]["symnets-balanced"])
+    with pytest.raises(AssertionError):
+        assert_same_weights(*(run["symnets-balanced"] for run in runs))
+
+
 def test_tensorboard_has_every_scalar_of_every_epoch(office):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,0 +1,39 @@
+"""Joint logits in the log domain: what the losses share. Inside, logits are ``(N, 2, K, ...)``."""
+
+import torch
+from torch import Tensor
+
+
+def halves(logits: Tensor) -> Tensor:
+    """Return joint logits as ``(N, 2, K, ...)``, source first; in float32, or as float64."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.view(logits.shape[0], 2, -1, *logits.shape[2:])
+
+
+def log_joint(v: Tensor) -> Tensor:
+    """Return log p, ``(N, 2, K, ...)``."""
+    return v.flatten(1, 2).log_softmax(1).view_as(v)
+
+
+def log_q(v: Tensor) -> Tensor:
+    """Return log q, ``(N, K, ...)``."""
+    source, target = v.unbind(1)
+    top = torch.maximum(source.detach(), target.detach())
+    log_sum = ((source - top).exp_() + (target - top).exp_()).log()
+    return (log_sum + (top - top.amax(1, keepdim=True))).log_softmax(1)
+
+
+def domain_logit(v: Tensor) -> Tensor:
+    """Return d = a - b, ``(N, ...)``."""
+    # Each half has its own maximum: a common one would round away the lower half. It needs no
+    # gradient, since a and b do not depend on it.
+    top = v.detach().amax(2)
+    log_sum = (v - top.unsqueeze(2)).exp_().sum(2).log()
+    return torch.sub(*log_sum.unbind(1)) + torch.sub(*top.unbind(1))
+
+
+def reduce(loss: Tensor, reduction: str) -> Tensor:
+    """Return the loss of each position, or their mean or sum."""
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
