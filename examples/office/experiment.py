@@ -160,6 +160,7 @@ class Experiment:
             head,
             self.task.categories,
             recipe.preprocessing,
+            recipe.width,
         )
         outputs.write_model(self.folder, model)
 

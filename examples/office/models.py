@@ -16,7 +16,10 @@ TWO_OUTPUTS = ("googlenet", "inception_v3")
 
 
 def build_extractor(
-    backbone: str, weights: str = "imagenet", bottleneck: int | None = None
+    backbone: str,
+    weights: str = "imagenet",
+    bottleneck: int | None = None,
+    frozen: int | None = None,
 ) -> nn.Sequential:
     """Build the feature extractor: a backbone, then a bottleneck if wanted.
 
@@ -27,6 +30,8 @@ def build_extractor(
             ``"none"`` (random), or the path of a state_dict, see :func:`weights_files.read` and
             :func:`timm_models.build`.
         bottleneck: Size of a linear layer with batch norm and ReLU behind the backbone.
+        frozen: Width of the backbone's features, if they are at hand and take the images' place:
+            the backbone is then left out, and its weights are not looked at.
 
     Returns:
         A module with children ``backbone`` and ``bottleneck`` that maps images ``(N, 3, S, S)``,
@@ -37,7 +42,9 @@ def build_extractor(
         UserError: If the network is unknown, has no last linear layer to take off, or the
             weights are not there or do not fit.
     """
-    if backbone.startswith(TIMM):
+    if frozen:
+        network, width = nn.Identity(), frozen
+    elif backbone.startswith(TIMM):
         network, width = timm_models.build(backbone.removeprefix(TIMM), weights)
     else:
         network, width = _of_torchvision(backbone, weights)

@@ -168,7 +168,8 @@ class Model:
         extractor: From images to features, as :func:`models.build_extractor` makes it.
         classifier: From features to K logits: the classifier that answers.
         categories: Names of the K categories.
-        preprocessing: From an image to the extractor's input.
+        preprocessing: From an image to the extractor's input, or to the backbone's.
+        frozen: Width of the backbone's features, if the extractor takes those in its place.
     """
 
     backbone: str
@@ -177,6 +178,7 @@ class Model:
     classifier: nn.Linear
     categories: list[str]
     preprocessing: Preprocessing
+    frozen: int | None = None
 
 
 def write_model(folder: Path, model: Model) -> None:
@@ -188,6 +190,7 @@ def write_model(folder: Path, model: Model) -> None:
         "classifier": model.classifier.state_dict(),
         "categories": model.categories,
         "preprocessing": dataclasses.asdict(model.preprocessing),
+        "frozen": model.frozen,
     }
     files.save(folder / "model.pt", content)
 
@@ -201,7 +204,10 @@ def read_model(path: Path) -> Model:
     content = files.load(path)
     try:
         categories, weight = content["categories"], content["classifier"]["weight"]
-        extractor = models.build_extractor(content["backbone"], "none", content["bottleneck"])
+        frozen = content.get("frozen")
+        extractor = models.build_extractor(
+            content["backbone"], "none", content["bottleneck"], frozen
+        )
         classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
         extractor.load_state_dict(content["extractor"])
         classifier.load_state_dict(content["classifier"])
@@ -215,6 +221,7 @@ def read_model(path: Path) -> Model:
         classifier.eval(),
         categories,
         preprocessing,
+        frozen,
     )
 
 
