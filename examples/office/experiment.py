@@ -106,14 +106,14 @@ class Experiment:
             _, logits = trainer.predict(target.paths)
             scores = evaluation.target_accuracies(logits, target.labels, len(self.task.categories))
         self.history.append({"epoch": epoch + 1, **scores, **terms})
-        if self.first:
+        if self.first and not self.run.recipe.frozen:  # such a run takes seconds
             content = {
                 "trainer": trainer.state_dict(),
                 "history": self.history,
                 "seconds": time.perf_counter() - self.started,
             }
             self.run.save_checkpoint(self.machine.out, content)
-        if not last:
+        if not last and not self.run.recipe.frozen:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
     def _finish(self, progress: Progress) -> None:

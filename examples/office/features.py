@@ -6,8 +6,10 @@ more than is used. NAME.json (:class:`Extraction`) tells what they are of and ho
 
 import dataclasses
 import io
+import itertools
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from office import files
+from office.benchmarks import DATASETS
 from office.errors import UserError
 from office.fingerprint import Content
 from office.images import Preprocessing
 from office.names import visible
+from office.tasks import Domain, Task
 
 
 @dataclass(frozen=True)
@@ -230,3 +234,41 @@ def _agree(path: Path, wanted: Extraction) -> None:
             f"{path} is of other images{first}: {len(there.paths):,} there, "
             f"{len(wanted.paths):,} here; choose another --out or delete it"
         )
+
+
+def tasks(stored: Mapping[str, Stored], dataset: str, wanted: Sequence[str]) -> list[Task]:
+    """Return tasks whose images are features, in the benchmark's order.
+
+    Args:
+        stored: By domain.
+        dataset: The benchmark, or "folders".
+        wanted: Names of tasks, or "all": those of which both domains are there.
+
+    Raises:
+        UserError: If a task's features are not there.
+    """
+    if dataset == "folders":
+        names = {f"{s}2{t}": (s, t) for s, t in itertools.permutations(stored, 2)}
+    else:
+        parts = {short: part.name for short, part in DATASETS[dataset].domains.items()}
+        pairs = {name: name.split("2") for name in DATASETS[dataset].tasks}
+        names = {name: (parts[s], parts[t]) for name, (s, t) in pairs.items()}
+    there = {
+        name: (s, t)
+        for name, (s, t) in names.items()
+        if s in stored and t in stored and stored[s].extraction.labels
+    }
+    missing = [name for name in wanted if name != "all" and name not in there]
+    if missing or not there:
+        raise UserError(
+            f"no features of {', '.join(missing) or 'two domains'}: there are those of "
+            f"{', '.join(stored)}, for the tasks {', '.join(there) or 'none'}"
+        )
+    made = []
+    for name in there if "all" in wanted else wanted:
+        source, target = (
+            Domain(side, stored[side].extraction.images(), stored[side].extraction.labels)
+            for side in there[name]
+        )
+        made.append(Task(name, source, target, stored[source.name].extraction.categories))
+    return made

@@ -139,11 +139,12 @@ def filled(
                 f"--{name} changes {' and '.join(balanced)} alone, not --method "
                 f"{' '.join(wanted.methods)}"
             )
-    try:
-        preprocessing = models.preprocessing(recipe.backbone)
-    except UserError as error:
-        parser.error(str(error))
-    return replace(recipe, preprocessing=preprocessing), machine, wanted
+    if "preprocessing" not in args:
+        try:
+            recipe = replace(recipe, preprocessing=models.preprocessing(recipe.backbone))
+        except UserError as error:
+            parser.error(str(error))
+    return recipe, machine, wanted
 
 
 def _filled(kind: type[T], args: argparse.Namespace) -> T:
