@@ -36,7 +36,7 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
     """
     try:
         with distributed.process_group(machine.device):
-            tasks = load_tasks(recipe.dataset, wanted)
+            tasks = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
             if wanted.check:
                 sys.exit(0 if datasets.check(tasks) else 1)
             # The first process alone looks at what is there, and says what is wrong.
@@ -89,19 +89,26 @@ def make_plan(
     return runs, todo
 
 
-def load_tasks(dataset: str, wanted: Wanted) -> list[datasets.Task]:
-    """Return the tasks, all before the first is trained; warn in the first process alone."""
+def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[datasets.Task]:
+    """Return the tasks, all before the first is trained; warn in the first process alone.
+
+    In ``partial`` adaptation a target may lack categories of its source.
+    """
     with warnings.catch_warnings():
         if distributed.rank():
             warnings.simplefilter("ignore")
         if dataset == "folders":
-            return [readable(datasets.load_folders(wanted.source, wanted.target))]
+            task = datasets.load_folders(wanted.source, wanted.target, partial=partial)
+            return [readable(task)]
         names = list(wanted.tasks)
         if "all" in names:
             names = datasets.task_names(dataset)
             if wanted.check and wanted.root:  # look at the domains that are there
                 names = datasets.available_tasks(dataset, wanted.root) or names
-        return [readable(datasets.load_task(dataset, wanted.root, name)) for name in names]
+        return [
+            readable(datasets.load_task(dataset, wanted.root, name, partial=partial))
+            for name in names
+        ]
 
 
 def readable(task: datasets.Task) -> datasets.Task:

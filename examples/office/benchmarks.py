@@ -1,7 +1,7 @@
 """The published facts of the benchmarks."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -15,12 +15,19 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations."""
+    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations.
+
+    Attributes:
+        kept: Categories that a target keeps of the source's in partial adaptation; all if empty.
+        kept_images: How many images each domain has of these.
+    """
 
     domains: dict[str, Part]
     tasks: list[str]
     categories: int
     reference: str
+    kept: tuple[str, ...] = ()
+    kept_images: dict[str, int] = field(default_factory=dict)
 
 
 _GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
@@ -71,6 +78,25 @@ DATASETS = {
         reference="Gong et al., CVPR 2012",
     ),
 }
+
+
+# Its targets keep the ten categories that are in Caltech-256 too.
+DATASETS["office31-partial"] = replace(
+    DATASETS["office31"],
+    kept=(
+        "back_pack",
+        "bike",
+        "calculator",
+        "headphones",
+        "keyboard",
+        "laptop_computer",
+        "monitor",
+        "mouse",
+        "mug",
+        "projector",
+    ),
+    kept_images={"A": 958, "W": 295, "D": 157},
+)
 
 
 def why_no_task(benchmark: Benchmark, name: str) -> str:

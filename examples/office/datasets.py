@@ -28,7 +28,7 @@ def available_tasks(dataset: str, root: Path) -> list[str]:
     return [task for task in benchmark.tasks if here.issuperset(task.split("2"))]
 
 
-def load_task(dataset: str, root: Path | None, name: str) -> Task:
+def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = False) -> Task:
     """Find the two domains of a task under ``root``, in whichever layout they are.
 
     Where ``root`` holds several benchmarks, it takes the folder whose domains and counts fit.
@@ -37,6 +37,7 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
         dataset: A key of :data:`DATASETS`.
         root: The benchmark's folder; only the task's two domains need to be there.
         name: A task such as ``"A2W"``.
+        partial: Whether the target may lack categories of the source.
 
     Raises:
         UserError: If the task is unknown, a domain is not found, empty or another benchmark's, a
@@ -56,23 +57,35 @@ def load_task(dataset: str, root: Path | None, name: str) -> Task:
         explained = layouts.explain(root, missing or names)
         raise UserError(f"{dataset}: {explained}\n{benchmarks.about(benchmark)}")
     paths = [place.domains[side][0] for side in sides]
+    labels = {}
     if place.listed:
         found = [lists.read_list(path, root) for path in paths]
-        task = tasks.match(name, names, found, tasks.names_of_numbers(found, names))
+        labels = tasks.names_of_numbers(found, names)
     else:
         found = [layouts.read_folder(path, n) for path, n in zip(paths, names, strict=True)]
-        task = tasks.match(name, names, found)
+    if benchmark.kept:
+        all_of_target, found[1] = found[1][0], tasks.keep(found[1], benchmark.kept, labels)
+        if not found[1][0]:
+            there = ", ".join(visible(labels.get(key, key)) for key in sorted(all_of_target))
+            raise UserError(
+                f"{visible(paths[1])} has none of the categories {', '.join(benchmark.kept)}: it "
+                f"has {there}"
+            )
+        names[1] += f" ({len(benchmark.kept)} categories)"
+    task = tasks.match(name, names, found, labels, partial=partial or bool(benchmark.kept))
     _refuse_another_benchmark(dataset, task, parts)
-    _compare_with_published(dataset, task, parts)
+    expected = [parts[0].images, benchmark.kept_images.get(sides[1], parts[1].images)]
+    _compare_with_published(dataset, task, expected)
     return task
 
 
-def load_folders(source: Path, target: Path) -> Task:
+def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
     """Make a task of any two folders of images.
 
     Args:
         source: One subfolder per category.
         target: The same subfolders, or images without subfolders: then its labels are ``None``.
+        partial: Whether the target may lack subfolders of the source.
 
     Raises:
         UserError: As :func:`load_task`, or if the two folders are the same.
@@ -91,15 +104,18 @@ def load_folders(source: Path, target: Path) -> Task:
     side = layouts.read_folder(source, names[0])
     found = listing.look(target)
     if found.folders:
-        return tasks.match(task, names, [side, layouts.read_folder(target, names[1])])
+        sides = [side, layouts.read_folder(target, names[1])]
+        return tasks.match(task, names, sides, partial=partial)
     if not found.images:
         rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
         raise UserError(
             f"domain {visible(names[1])} is empty: {visible(target)} has neither images nor "
             f"category folders{rest}"
         )
+    categories = sorted(side[0])
+    labelled = tasks.labelled(names[0], *side, categories)
     unlabelled = Domain(names[1], found.images, None, found.left_out)
-    return tasks.checked(Task(task, tasks.labelled(names[0], *side), unlabelled, sorted(side[0])))
+    return tasks.checked(Task(task, labelled, unlabelled, categories))
 
 
 def check(wanted: Iterable[Task]) -> bool:
@@ -225,9 +241,10 @@ def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> No
         pairs = zip(counts, found, strict=True)
         return other.categories == k and all(count in images for count, images in pairs)
 
-    names = [name for name, other in DATASETS.items() if has_these(other)]
+    whole = {name: other for name, other in DATASETS.items() if not other.kept}
+    names = [name for name, other in whole.items() if has_these(other)]
     if k > DATASETS[dataset].categories or (names and dataset not in names):
-        likely = names or [name for name, other in DATASETS.items() if other.categories == k]
+        likely = names or [name for name, other in whole.items() if other.categories == k]
         those = f"those of {' or '.join(likely)}, {k}" if likely else f"{k}"
         raise UserError(
             f"{dataset} has {DATASETS[dataset].categories} categories, but "
@@ -236,13 +253,13 @@ def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> No
         )
 
 
-def _compare_with_published(dataset: str, task: Task, parts: list[Part]) -> None:
+def _compare_with_published(dataset: str, task: Task, images: list[int]) -> None:
     """Warn where numbers of images or categories are not the published ones."""
-    for part, domain in zip(parts, (task.source, task.target), strict=True):
-        if len(domain.paths) != part.images:
+    for published, domain in zip(images, (task.source, task.target), strict=True):
+        if len(domain.paths) != published:
             warnings.warn(
-                f"{dataset} {part.name}: {len(domain.paths):,} images found, "
-                f"{part.images:,} published",
+                f"{dataset} {domain.name}: {len(domain.paths):,} images found, "
+                f"{published:,} published",
                 stacklevel=3,
             )
     found, published = len(task.categories), DATASETS[dataset].categories

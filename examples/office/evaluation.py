@@ -43,10 +43,16 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 
 def by_category(logits: Tensor, labels: list[int] | None, categories: list[str]) -> dict[str, Any]:
-    """Return ``per_category``, recall in %, and ``confusion`` of one classifier's logits."""
+    """Return ``per_category``, recall in %, and ``confusion`` of one classifier's logits.
+
+    A category without an image has no recall, ``None``.
+    """
     if labels is None:
         return {"per_category": dict.fromkeys(categories), "confusion": None}
     counts = confusion_matrix(torch.tensor(labels), logits.argmax(1), len(categories))
-    recall = 100 * counts.diagonal().double() / counts.sum(1)
-    per_category = dict(zip(categories, recall.tolist(), strict=True))
+    right, images = counts.diagonal().tolist(), counts.sum(1).tolist()
+    per_category = {
+        name: 100 * r / n if n else None
+        for name, r, n in zip(categories, right, images, strict=True)
+    }
     return {"per_category": per_category, "confusion": counts.tolist()}

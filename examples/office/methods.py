@@ -33,6 +33,8 @@ class View(NamedTuple):
         recipe: The run's settings, for a term that one of them changes.
         prior: The share that each category is expected to have of the target, ``(K,)``; ``None``
             if all have the same.
+        weight: Of each source category in the losses with labels, ``(K,)``; ``None`` if all weigh
+            the same.
     """
 
     labels: Tensor
@@ -40,6 +42,7 @@ class View(NamedTuple):
     target: dict[str, Tensor]
     recipe: "Recipe"
     prior: Tensor | None
+    weight: Tensor | None
 
 
 Term = Callable[[View], Tensor]
@@ -68,12 +71,12 @@ def entropy(v: View) -> Tensor:
 
 def source_task(v: View) -> Tensor:
     """Cross-entropy of the source classifier on source images, eq. (5)."""
-    return L.source_task(v.source["task"], v.labels)
+    return L.source_task(v.source["task"], v.labels, weight=v.weight)
 
 
 def target_task(v: View) -> Tensor:
     """Cross-entropy of the target classifier on source images, eq. (6)."""
-    return L.target_task(v.source["task"], v.labels)
+    return L.target_task(v.source["task"], v.labels, weight=v.weight)
 
 
 def domain_discrimination(v: View) -> Tensor:
@@ -83,7 +86,7 @@ def domain_discrimination(v: View) -> Tensor:
 
 def category_confusion(v: View) -> Tensor:
     """Category-level confusion on source images, eq. (8)."""
-    return L.category_confusion(v.source["task"], v.labels)
+    return L.category_confusion(v.source["task"], v.labels, weight=v.weight)
 
 
 def domain_confusion(v: View) -> Tensor:
@@ -144,6 +147,11 @@ class Method:
     def balanced(self) -> bool:
         """Whether ``--balance`` and ``--prior`` change its numbers."""
         return balance in self.weighted
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether its losses with labels take the weights of ``--partial``."""
+        return self.heads == SYMMETRIC
 
 
 METHODS = {
@@ -254,6 +262,7 @@ def losses(
     lam: float,
     recipe: "Recipe",
     prior: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sum of both players' losses, for one backward, and each term by name.
 
@@ -264,16 +273,17 @@ def losses(
         lam: λ.
         recipe: The run's settings.
         prior: Expected shares of the categories, ``(K,)``; all the same by default.
+        weight: Of each category in the losses with labels of a symmetric head, ``(K,)``.
     """
     players = []
     for player in ("head", "extractor"):
         logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
         target = logits[1] if len(logits) > 1 else {}
-        players.append(View(labels, logits[0], target, recipe, prior))
+        players.append(View(labels, logits[0], target, recipe, prior, weight))
     head, extractor = players
     total, values = torch.zeros((), device=labels.device), {}
     if method.objective:
-        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"])
+        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"], weight=weight)
         total, values = found.total(lam), {k: term.detach() for k, term in found._asdict().items()}
     for view, terms, weight in (
         (head, method.head, 1.0),

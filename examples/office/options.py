@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import arguments
 import torch
 
-from office import datasets, distributed, models
+from office import datasets, distributed, models, priors
 from office.errors import UserError
 from office.images import Preprocessing
 from office.methods import METHODS
@@ -51,7 +51,8 @@ class Recipe:
     epochs: int = 200
     max_steps: int | None = None  # instead of epochs
     balance: float = 3.0
-    prior: str = "uniform"
+    prior: str | priors.Shares = "uniform"
+    partial: bool = False
     batch_size: int = 128
     lr: float = 0.01
     weight_decay: float = 1e-4
@@ -153,6 +154,18 @@ def _filled(kind: type[T], args: argparse.Namespace) -> T:
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
 
 
+def _prior(text: str) -> str | priors.Shares:
+    """Read ``uniform``, ``source`` or the file of shares by name."""
+    if text in ("uniform", "source"):
+        return text
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
+    try:
+        return priors.read_shares(Path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _device(text: str) -> torch.device:
     """Read a device's name; of CUDA, torchrun gives each process its GPU."""
     rank = os.environ.get("LOCAL_RANK")
@@ -239,10 +252,19 @@ def build_parser(
     )
     add(
         "--prior",
-        choices=["uniform", "source"],
+        type=_prior,
         default=argparse.SUPPRESS,
+        metavar="P",
         help="balanced methods: the share that each category is expected to have of the target: "
-        f"the same for all, or that of the source's images (default: {Recipe.prior} [ours])",
+        "uniform, the same for all; source, that of the source's images; or a FILE with a line "
+        f"for each category, its name and its share, as mug,0.05 (default: {Recipe.prior} [ours])",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="the target may lack categories of the source: methods with a symmetric head weigh "
+        "the source's categories by their shares in the target's predictions, estimated anew "
+        "before each epoch; the others train as without (default: off [ours])",
     )
     add(
         "--seeds",

@@ -60,7 +60,9 @@ class Progress:
         terms = [
             f"{name} {value:.3g}"
             for name, value in newest.items()
-            if isinstance(value, float) and name not in accuracies
+            if isinstance(value, float)
+            and name not in accuracies
+            and not name.startswith("weight/")
         ]
         self.bar.set_postfix(self.accuracies | self.terms)
         self.bar.write(

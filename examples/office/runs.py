@@ -2,15 +2,17 @@
 
 import enum
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from office import files, fingerprint, outputs
+from office import files, fingerprint, outputs, priors
 from office.datasets import Task
 from office.errors import UserError
 from office.methods import METHODS
+from office.names import visible
 from office.options import BALANCE, PROG, Machine, Recipe
 
 
@@ -52,7 +54,8 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The recipe's settings that change this method's numbers, in JSON's values."""
-        unused = () if METHODS[self.method].balanced else BALANCE
+        method = METHODS[self.method]
+        unused = (*BALANCE * (not method.balanced), *("partial",) * (not method.symmetric))
         return {k: value for k, value in self.recipe.settings().items() if k not in unused}
 
     @property
@@ -178,6 +181,22 @@ def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
                     f"{domain.name} has {len(domain.paths)} images, fewer than one batch of "
                     f"--batch-size {run.recipe.batch_size}"
                 )
+        if METHODS[run.method].balanced:
+            _check_prior(run)
         if run.state(machine) is not State.FINISHED:
             found.append(run)
     return found
+
+
+def _check_prior(run: Run) -> None:
+    """Raise :class:`UserError` if the prior does not fit; warn where it cannot hold."""
+    prior, task = run.recipe.prior, run.task
+    priors.of_task(prior, task)
+    if isinstance(prior, str) and (run.recipe.partial or task.lacking):
+        told = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
+        warnings.warn(
+            f"{visible(task.target.name)} {told}, but {run.method} draws the predictions to all "
+            f"{len(task.categories)} categories, with harm; tell their shares by --prior FILE, or "
+            f"take {run.method.removesuffix('-balanced')}",
+            stacklevel=3,
+        )

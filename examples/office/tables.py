@@ -25,8 +25,8 @@ PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(enco
 # Table 4's names, but for the backbone, which need not be ResNet-50 in ours.
 NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
 # The settings that every note tells; the others only where the rows of a table differ in them.
+OWN = (*BALANCE, "partial")  # not of all methods
 TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr", "precision")
-TOLD += ("balance",)
 
 POOLED = ("GFK", "TCA")  # on features that the network's pooling gave
 
@@ -156,7 +156,7 @@ def _note(ours: dict[str, list[Result]]) -> str:
     made = [f"{name} {' / '.join(values)}" for name, values in facts.items() if values]
     note = f"Ours: {'; '.join([*made, _seeds(ours)])}. Mean ± standard error over the seeds."
     names = dict.fromkeys([*TOLD, *(name for setting in settings for name in setting)])
-    unequal = [name for name in names if len(_values(name, settings)) > 1]
+    unequal = [name for name in names if _differs(name, ours)]
     if unequal:
         where = "; ".join(f"{name} {_where(name, ours)}" for name in unequal)
         note += f"\n\n**Warning: settings differ between the runs of this table:** {where}."
@@ -173,14 +173,19 @@ def _settings(result: Result) -> dict[str, str]:
     if frozen:
         views = "one view" if frozen["views"] == 1 else f"{frozen['views']} views"
         recipe["features"] = f"frozen, {views} ({frozen['precision']})"
+    recipe["partial"] = recipe.get("partial") or None
+    if isinstance(recipe.get("prior"), list):
+        recipe["prior"] = ", ".join(f"{category} {share:g}" for category, share in recipe["prior"])
     return {
         name.replace("_", " "): str(value) for name, value in recipe.items() if value is not None
     }
 
 
-def _values(name: str, settings: list[dict[str, str]]) -> set[str | None]:
-    """Return a setting's values; a method without ``--balance`` does not differ in it."""
-    return {s.get(name) for s in settings if name in s or name not in BALANCE}
+def _differs(name: str, ours: dict[str, list[Result]]) -> bool:
+    """Whether a setting does: of those that some methods lack, within a method or where set."""
+    rows = [{_settings(result).get(name) for result in results} for results in ours.values()]
+    every = set().union(*rows)
+    return len(every - {None} if name in OWN else every) > 1 or max(map(len, rows)) > 1
 
 
 def _seeds(ours: dict[str, list[Result]]) -> str:

@@ -38,29 +38,58 @@ class Task:
     target: Domain
     categories: list[str]
 
+    @property
+    def lacking(self) -> list[str]:
+        """Categories of which a target with labels has no image."""
+        there = set(self.target.labels or range(len(self.categories)))
+        return [name for label, name in enumerate(self.categories) if label not in there]
+
 
 def match(
-    task: str, names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, str] | None = None
+    task: str,
+    names: Sequence[str],
+    sides: Sequence[Side],
+    labels: Mapping[int, str] | None = None,
+    *,
+    partial: bool = False,
 ) -> Task:
     """Make a task of two domains; ``labels`` names the categories that are known by number.
 
     Raises:
-        UserError: If the categories differ, or as for :func:`checked`.
+        UserError: If the categories differ, but for those that a target may lack in ``partial``
+            adaptation, or as for :func:`checked`.
     """
     labels = labels or {}
     here, there = (images.keys() for images, _ in sides)
-    if here != there:
+    if here != there and not (partial and there < here):
         raise UserError(_differ(names, sides, labels))
-    source, target = (labelled(name, *side) for name, side in zip(names, sides, strict=True))
-    return checked(Task(task, source, target, [labels.get(key, str(key)) for key in sorted(here)]))
+    keys = sorted(here)
+    source, target = (labelled(name, *side, keys) for name, side in zip(names, sides, strict=True))
+    return checked(Task(task, source, target, [labels.get(key, str(key)) for key in keys]))
 
 
-def labelled(name: str, images: dict[Key, list[Path]], left_out: list[LeftOut]) -> Domain:
-    """Return a domain whose labels count the sorted categories."""
-    keys = sorted(images)
-    paths = [path for key in keys for path in images[key]]
-    labels = [label for label, key in enumerate(keys) for _ in images[key]]
+def labelled(
+    name: str, images: dict[Key, list[Path]], left_out: list[LeftOut], keys: Sequence[Key]
+) -> Domain:
+    """Return a domain whose labels count the categories in ``keys``."""
+    paths = [path for key in keys for path in images.get(key, [])]
+    labels = [label for label, key in enumerate(keys) for _ in images.get(key, [])]
     return Domain(name, paths, labels, left_out)
+
+
+def keep(side: Side, kept: Sequence[str], labels: Mapping[int, str]) -> Side:
+    """Return a side's categories with names among ``kept``, for the target of partial adaptation.
+
+    Args:
+        side: Images by category, and files left out.
+        kept: Names.
+        labels: Those of categories that are known by number.
+    """
+    images, left_out = side
+    return (
+        {key: paths for key, paths in images.items() if labels.get(key, key) in kept},
+        [item for item in left_out if item.category is None or item.category in kept],
+    )
 
 
 def checked(task: Task) -> Task:
@@ -123,7 +152,7 @@ def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, s
 
 
 def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, str]) -> str:
-    """Say which categories a side lacks, and what one can do today."""
+    """Say which categories a side lacks, and what one can do."""
     shown = [{str(labels.get(key, key)) for key in images} for images, _ in sides]
     lacking = shown[1] - shown[0], shown[0] - shown[1]
     source, target = map(visible, names)
@@ -136,8 +165,8 @@ def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, st
     )
     if lacking[1] and not lacking[0]:
         lines.append(
-            f"A target with fewer categories (partial adaptation) cannot be trained on yet: what "
-            f"works today is {source} without {told[1]}"
+            f"If {target} is meant to have only some of {source}'s categories (partial "
+            "adaptation), add --partial"
         )
     loose = [
         listing.summary(name, left_out)

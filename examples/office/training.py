@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import symloss
-from office import distributed, models
+from office import distributed, evaluation, models, priors
 from office.errors import UserError
 from office.inputs import FeatureInputs, Inputs, stream
 from office.methods import METHODS, Network, losses
@@ -56,7 +56,8 @@ class Trainer:
         )
         self.network = Network(extractor, self.method, len(run.task.categories))
         self.inputs = (FeatureInputs if recipe.frozen else Inputs)(run, machine, cache)
-        self.prior = _prior(run).to(self.device)
+        self.prior = torch.tensor(priors.of_task(recipe.prior, run.task), device=self.device)
+        self.weight: Tensor | None = None  # of each category, in partial adaptation
         self.images_per_step = recipe.batch_size * len(self.inputs.batches)
         self.network.to(self.device, memory_format=self.inputs.layout)
         optimizers = self._optimizers()
@@ -102,12 +103,30 @@ class Trainer:
             schedule.load_state_dict(values)
 
     def epoch(self, number: int, callback: Callback | None = None) -> dict[str, float]:
-        """Train for an epoch, counted from 0; return the mean of each term over it."""
+        """Train for an epoch, counted from 0; return the mean of each term over it.
+
+        In partial adaptation the weights of the categories come with them, by ``weight/NAME``.
+        """
         done = number * self.per_epoch
         steps = min(self.per_epoch, self.total - done)
+        weights = self._weigh(done) if self.run.recipe.partial and self.method.symmetric else {}
         # Dropout differs by process; crops and batches have seeds of their own.
         torch.manual_seed(stream(self.run.seed, number, 2, distributed.rank()))
-        return self.train(self.inputs.epoch(number, steps), done, steps, callback)
+        return weights | self.train(self.inputs.epoch(number, steps), done, steps, callback)
+
+    def _weigh(self, done: int) -> dict[str, float]:
+        """Estimate the categories' weights from predictions on the target; return them by name.
+
+        They follow from the network and λ, so that a resumed run has them too.
+        """
+        task = self.run.task
+        _, logits = self.predict(sorted(task.target.paths))
+        answers = evaluation.classifiers(logits, len(task.categories))[self.method.classifier]
+        lam = symloss.progressive_lambda(done / self.total)
+        weight = symloss.scores.category_weights(answers, lam, joint=False)
+        self.weight = weight.to(self.device)
+        names = (f"weight/{name}" for name in task.categories)
+        return dict(zip(names, weight.tolist(), strict=True))
 
     def train(
         self,
@@ -135,7 +154,9 @@ class Trainer:
             lam = symloss.progressive_lambda((done + i - 1) / self.total)
             with self.autocast:
                 outputs = self.model(*inputs)
-                loss, terms = losses(self.method, outputs, labels, lam, self.run.recipe, self.prior)
+                loss, terms = losses(
+                    self.method, outputs, labels, lam, self.run.recipe, self.prior, self.weight
+                )
             inputs, labels = next(batches, (None, None))  # while the device is at work
             rates = [schedule.get_last_lr()[0] for schedule in self.schedules]
             if self.step(loss):
@@ -192,15 +213,6 @@ class Trainer:
         index, features, logits = (torch.cat(tensors) for tensors in zip(*shares, strict=True))
         order = index.argsort()
         return features[order], logits[order]
-
-
-def _prior(run: Run) -> Tensor:
-    """Return the share that each category is expected to have of the target, ``(K,)``."""
-    k = len(run.task.categories)
-    if run.recipe.prior == "source":
-        counts = torch.tensor(run.task.source.labels).bincount(minlength=k)
-        return counts / counts.sum()
-    return torch.full((k,), 1 / k)
 
 
 def _read(step: int, names: list[str], sums: list[Tensor]) -> dict[str, float]:

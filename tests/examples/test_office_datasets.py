@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ TASKS = {
     "imageclef-da": "I2P P2I I2C C2I C2P P2C",
     "office-home": "Ar2Cl Ar2Pr Ar2Rw Cl2Ar Cl2Pr Cl2Rw Pr2Ar Pr2Cl Pr2Rw Rw2Ar Rw2Cl Rw2Pr",
     "office-caltech10": "A2C A2D A2W C2A C2D C2W D2A D2C D2W W2A W2C W2D",
+    "office31-partial": "A2W D2W W2D A2D D2A W2A",
 }
 
 
@@ -50,10 +52,11 @@ def test_published_counts_add_up_to_the_papers() -> None:
         "imageclef-da": 1800,
         "office-home": 15588,
         "office-caltech10": 2533,
+        "office31-partial": 4110,
     }
 
 
-@pytest.mark.parametrize("dataset", list(datasets.DATASETS))
+@pytest.mark.parametrize("dataset", [name for name in TASKS if "partial" not in name])
 @pytest.mark.parametrize("layout", ["folders", "archive", "image_list", "list"])
 def test_every_task_loads_in_every_layout(
     tree: Callable[..., Path], dataset: str, layout: str
@@ -152,6 +155,74 @@ def test_real_photographs(dataset: str, folder: str) -> None:
                 assert path.parent.name == task.categories[label]
     photographs = images.Images(task.source.paths, images.Preprocessing(), {})
     assert photographs[-1, None][0].shape == (3, 224, 224)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the photographs of ../shared/data")
+def test_partial_office31_on_real_photographs() -> None:
+    counts = {"A": 958, "W": 295, "D": 157}  # those of Office-Caltech10, made of the same ten
+    for name in datasets.task_names("office31-partial"):
+        task = datasets.load_task("office31-partial", REAL / "office31", name)
+        assert len(task.target.paths) == counts[name[-1]]
+        assert len(task.categories) == 31
+        assert len(task.lacking) == 21
+        for path, label in zip(task.target.paths, task.target.labels, strict=True):
+            assert path.parent.name == task.categories[label]
+    assert sorted(set(task.categories) - set(task.lacking)) == sorted(PARTIAL)
+
+
+# Partial adaptation
+
+PARTIAL = ["back_pack", "bike", "calculator", "headphones", "keyboard", "laptop_computer"]
+PARTIAL += ["monitor", "mouse", "mug", "projector"]
+
+
+def test_the_targets_of_partial_office31_keep_ten_categories(tree: Callable[..., Path]) -> None:
+    names = ["bike", "desk", "mug", "pen"]
+    for layout in ("folders", "image_list"):
+        root = tree(layout, ["amazon", "webcam"], categories=names, images=2, name=layout)
+        (root / "webcam/desk").mkdir(exist_ok=True, parents=True)
+        (root / "webcam/desk/notes.txt").write_text("not of this target")
+        with pytest.warns(UserWarning, match="published") as caught:
+            task = datasets.load_task("office31-partial", root, "A2W")
+        assert {str(warning.message) for warning in caught} == {
+            "office31-partial amazon: 8 images found, 2,817 published",
+            "office31-partial webcam (10 categories): 4 images found, 295 published",
+            "office31-partial: 4 categories found, 31 published",
+        }
+        assert task.categories == names
+        assert task.source.labels == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert task.target.labels == [0, 0, 2, 2]
+        assert task.lacking == ["desk", "pen"]
+
+
+@pytest.mark.filterwarnings("ignore:.*published")
+def test_check_shows_a_domain_as_source_and_as_target(
+    tree: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tree(categories=["bike", "desk", "mug"], images=2)
+    tasks = [datasets.load_task("office31-partial", root, name) for name in ("A2W", "W2A")]
+    assert datasets.check(tasks)
+    head, *lines = capsys.readouterr().out.splitlines()
+    columns = "category, amazon, webcam (10 categories), webcam, amazon (10 categories), left out"
+    assert re.split(r"  +", head) == columns.split(", ")
+    cells = [line.split() for line in lines]
+    assert cells[:3] == [
+        ["bike", "2", "2", "2", "2", "-"],
+        ["desk", "2", "-", "2", "-", "-"],
+        ["mug", "2", "2", "2", "2", "-"],
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*published")
+def test_a_target_with_none_of_the_ten_is_named(tree: Callable[..., Path]) -> None:
+    root = tree(categories=["desk", "pen"])
+    none = r"webcam has none of the categories back_pack, bike, .*, projector: it has desk, pen$"
+    with pytest.raises(UserError, match=none):
+        datasets.load_task("office31-partial", root, "A2W")
+    root = tree("list", name="numbered")
+    with pytest.raises(UserError, match=r"webcamList.txt has none of .*: it has 0, 1, 2$"):
+        datasets.load_task("office31-partial", root, "A2W")
 
 
 # Bad input

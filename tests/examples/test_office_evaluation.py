@@ -33,6 +33,13 @@ def test_without_labels_nothing_is_measured():
     assert found == {"per_category": dict.fromkeys(NAMES), "confusion": None}
 
 
+def test_a_category_without_images_has_no_recall_and_counts_in_no_accuracy():
+    found = evaluation.by_category(JOINT[:3, 3:], LABELS[:3], NAMES)
+    assert found["confusion"] == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert found["per_category"] == {"bike": 50.0, "mouse": 100.0, "mug": None}
+    assert evaluation.accuracy(JOINT[:3, 3:], LABELS[:3]) == pytest.approx(100 * 2 / 3)
+
+
 def test_confusion_has_categories_in_rows_and_predictions_in_columns():
     found = evaluation.by_category(JOINT[:, 3:], LABELS, NAMES)
     assert found["confusion"] == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]

@@ -21,10 +21,15 @@ def entropy_of(q):
 
 
 class Paper:
-    """Equations 1 to 37 on plain probabilities; s and t are features, y the source labels."""
+    """Equations 1 to 37 on plain probabilities; s and t are features, y the source labels.
 
-    def __init__(self, heads, s, t, y):
+    Source images weigh as their labels do in (5), (6), (8) and in the source's part of (37).
+    """
+
+    def __init__(self, heads, s, t, y, weight=None):
         self.y = y
+        w = torch.ones(len(y), dtype=s.dtype) if weight is None else weight[y]
+        self.share = w / w.sum()
         v_s, v_t = heads["task"](s), heads["task"](t)
         self.p_s, self.p_t = v_s.softmax(1), v_t.softmax(1)
         self.s_of_source, self.t_of_source = v_s[:, :K].softmax(1), v_s[:, K:].softmax(1)
@@ -45,17 +50,17 @@ class Paper:
         return entropy_of(self.p_t)
 
     def e5(self):
-        return -pick(self.s_of_source, self.y).log().mean()
+        return -(self.share * pick(self.s_of_source, self.y).log()).sum()
 
     def e6(self):
-        return -pick(self.t_of_source, self.y).log().mean()
+        return -(self.share * pick(self.t_of_source, self.y).log()).sum()
 
     def e7(self):
         return -self.p_t[:, K:].sum(1).log().mean() - self.p_s[:, :K].sum(1).log().mean()
 
     def e8(self):
         own, other = pick(self.p_s, self.y), pick(self.p_s, self.y + K)
-        return -other.log().mean() / 2 - own.log().mean() / 2
+        return -(self.share * (own.log() + other.log())).sum() / 2
 
     def e9(self):
         return uniform(self.p_t)
@@ -72,7 +77,8 @@ class Paper:
         return -(other * log).sum(1).mean() / 2
 
     def e37(self):
-        return -pick(self.p_s, self.y).log().mean() - self.p_t[:, K:].sum(1).log().mean()
+        known = pick(self.p_s, self.y).log()
+        return -(self.share * known).sum() - self.p_t[:, K:].sum(1).log().mean()
 
     def e12(self):
         return uniform(self.p_s)
@@ -186,16 +192,23 @@ def test_the_nine_rows_of_table_4_are_there():
     assert {name for name in PAPER if not METHODS[name].target} == {"source-only"}
 
 
-@pytest.mark.parametrize("name", [*PAPER, *LATER])
-def test_each_player_gets_the_gradient_of_its_own_equations(name, batch):
+WEIGHT = torch.tensor([1.0, 0.6, 0.1], dtype=torch.float64)
+SYMMETRIC = [name for name in [*PAPER, *LATER] if name.startswith("symnets")]
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [*((name, None) for name in [*PAPER, *LATER]), *((name, WEIGHT) for name in SYMMETRIC)],
+)
+def test_each_player_gets_the_gradient_of_its_own_equations(name, weight, batch):
     method = METHODS[name]
     x_s, x_t, y = batch
     network = network_of(method)
     images = (x_s, x_t) if method.target else (x_s,)
-    total, values = losses(method, network(*images), y, LAM, RECIPE)
+    total, values = losses(method, network(*images), y, LAM, RECIPE, weight=weight)
     total.backward()
 
-    paper = Paper(network.heads, network.extractor(x_s), network.extractor(x_t), y)
+    paper = Paper(network.heads, network.extractor(x_s), network.extractor(x_t), y, weight)
     heads, extractor = (loss(paper) for loss in (PAPER | LATER)[name])
     torch.testing.assert_close(total.double(), heads + extractor)
     for loss, module in ((heads, network.heads), (extractor, network.extractor)):
@@ -204,6 +217,10 @@ def test_each_player_gets_the_gradient_of_its_own_equations(name, batch):
             torch.testing.assert_close(p.grad, gradient)
     assert values.keys() == TERMS[name]
     assert not any(value.requires_grad for value in values.values())
+
+
+def test_the_symmetric_methods_are_those_that_take_weights():
+    assert [name for name, method in METHODS.items() if method.symmetric] == SYMMETRIC
 
 
 def test_the_six_terms_of_symnets_are_the_papers(batch):

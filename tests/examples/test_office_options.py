@@ -46,6 +46,7 @@ def test_without_options_all_is_as_in_the_dataclasses():
         ("--method source-only all", "methods", tuple(METHODS)),
         ("--seeds 5 3 5", "seeds", (5, 3)),
         ("--check", "check", True),
+        ("--partial", "partial", True),
     ],
 )
 def test_an_option_fills_its_field_and_no_other(option, name, value):
@@ -61,6 +62,19 @@ def test_every_setting_is_an_option_but_the_preprocessing():
     actions = {action.dest for action in options.build_parser()._actions}
     assert names - actions == {"preprocessing"}
     assert actions - names == {"help"}
+
+
+def test_a_prior_may_be_a_file(tmp_path, capsys):
+    path = tmp_path / "shares.csv"
+    argv = ["--dataset", "office31", "--method", "symnets-balanced", "--prior", str(path)]
+    path.write_text("mug,0.25\nbike,0.75\n")
+    recipe, _, _ = options.read(argv)
+    assert recipe.prior == (("mug", 0.25), ("bike", 0.75))
+    assert recipe.settings()["prior"] == [["mug", 0.25], ["bike", 0.75]]
+    path.write_text("mug,0.25\n")
+    with pytest.raises(SystemExit):
+        options.read(argv)
+    assert f"--prior: {path}: the shares of all categories must sum to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("methods", ["symnets-balanced", "source-only symnets-balanced", "all"])
@@ -104,7 +118,10 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--prior uniform --method source-only symnets", "not --method source-only symnets"),
         ("--balance -1 --method symnets-balanced", "must be a number of at least 0, got '-1'"),
         ("--balance nan --method symnets-balanced", "must be a number of at least 0, got 'nan'"),
-        ("--prior flat --method symnets-balanced", "--prior: invalid choice: 'flat'"),
+        (
+            "--prior flat --method symnets-balanced",
+            "--prior: must be uniform, source or a file, got 'flat'",
+        ),
         ("--dataset visda", "invalid choice: 'visda'"),
         ("--method dann", "invalid choice: 'dann'"),
         ("--cache disk", "invalid choice: 'disk'"),

@@ -75,6 +75,47 @@ def test_settings_of_other_methods_are_no_part_of_a_run():
     run = made_run(balance=5.0, prior="source")
     assert run.identity == made_run().identity
     assert run.settings.keys() == run.recipe.settings().keys() - {"balance", "prior"}
+    run = made_run(method="domain-confusion", partial=True)
+    assert run.identity == made_run(method="domain-confusion").identity
+    for method in ("symnets", "symnets-v2", "symnets-wo-entropy"):
+        assert made_run(method=method, partial=True).identity != made_run(method=method).identity
+
+
+SHARES = (("bike", 0.5), ("mouse", 0.3), ("mug", 0.2))
+
+
+def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(machine):
+    runs = [made_run(), made_run(method="symnets-v2-balanced", prior=SHARES[:2])]
+    assert open_runs(runs[:1], machine) == runs[:1]
+    with pytest.raises(UserError, match="--prior has no share of mug"):
+        open_runs(runs, machine)
+
+
+@pytest.mark.filterwarnings("error")
+def test_balance_in_a_target_that_lacks_categories_is_warned_of(machine):
+    task = made_task()
+    few = dataclasses.replace(task.target, labels=[0] * 9)
+    lacking, blind = (
+        dataclasses.replace(task, target=dataclasses.replace(few, labels=labels))
+        for labels in (few.labels, None)
+    )
+    assert (task.lacking, lacking.lacking, blind.lacking) == ([], ["mouse", "mug"], [])
+    told = (
+        "webcam lacks mouse, mug, but symnets-balanced draws the predictions to all 3 categories, "
+        "with harm; tell their shares by --prior FILE, or take symnets"
+    )
+    with pytest.warns(UserWarning, match="lacks") as caught:
+        open_runs([made_run(lacking, "symnets-balanced", prior="source")], machine)
+    assert [str(warning.message) for warning in caught] == [told]
+    with pytest.warns(UserWarning, match="webcam may lack categories, .* or take symnets-v2$"):
+        open_runs([made_run(blind, "symnets-v2-balanced", partial=True)], machine)
+    for run in (
+        made_run(task, "symnets-balanced"),
+        made_run(blind, "symnets-balanced"),
+        made_run(lacking, "symnets", partial=True),
+        made_run(lacking, "symnets-balanced", partial=True, prior=SHARES),
+    ):
+        assert open_runs([run], machine) == [run]
 
 
 @pytest.mark.parametrize("name", ["task", "method", "seed", "categories", "images"])
@@ -82,7 +123,7 @@ def test_the_identity_changes_with_task_method_seed_and_images(name):
     run = made_run()
     changes = {
         "task": {"task": dataclasses.replace(run.task, name="W2A")},
-        "method": {"method": "source-only"},
+        "method": {"method": "symnets-v2"},  # which has the same settings
         "seed": {"seed": 1},
         "categories": {"task": dataclasses.replace(run.task, categories=["bike", "mug", "pen"])},
         "images": {"task": made_task(10)},

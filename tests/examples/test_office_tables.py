@@ -231,12 +231,29 @@ def test_a_setting_of_one_method_alone_is_told_and_warned_of_within_it_alone() -
         made_result(task, "symnets-balanced", recipe={**RECIPE, "balance": w, "prior": "uniform"})
         for task, w in (("A2W", 3.0), ("D2W", 5.0))
     )
-    assert "; balance 3.0; seeds 0. " in note("table1", plain, three)
+    assert "; balance 3.0; prior uniform; seeds 0. " in note("table1", plain, three)
     assert "Warning" not in note("table1", plain, three)
     assert note("table1", plain, three, five).endswith(
         "balance not set (SymNets), 3.0 (SymNets (balanced) on A→W), "
         "5.0 (SymNets (balanced) on D→W)."
     )
+
+
+def test_partial_runs_and_shares_of_a_file_are_told() -> None:
+    plain, partial = (
+        made_result(task, recipe={**RECIPE, "partial": partial})
+        for task, partial in (("A2W", False), ("D2W", True))
+    )
+    baseline = made_result(method="source-only")
+    assert "partial" not in note("table4", plain, baseline)
+    assert "; partial True; seeds 0. " in note("table4", partial, baseline)
+    assert "Warning" not in note("table4", partial, baseline)
+    assert note("table4", partial, plain, baseline).endswith(
+        "partial not set (Source only, SymNets on A→W), True (SymNets on D→W)."
+    )
+    recipe = {**RECIPE, "balance": 3.0, "prior": [["mug", 0.25], ["bike", 0.75]]}
+    given = made_result(method="symnets-balanced", recipe=recipe)
+    assert "; balance 3.0; prior mug 0.25, bike 0.75; seeds 0. " in note("table1", given)
 
 
 def test_settings_that_the_note_leaves_out_are_warned_of_too() -> None:

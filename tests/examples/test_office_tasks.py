@@ -160,20 +160,54 @@ def test_fewer_categories_are_refused_where_another_benchmark_has_just_these(
 # Categories that differ
 
 
-def test_a_target_with_fewer_categories_says_what_works_today(root: Path) -> None:
+def test_a_target_with_fewer_categories_names_partial(root: Path) -> None:
     shutil.rmtree(root / "webcam/mug")
     shutil.rmtree(root / "webcam/bike")
     write_image(root / "webcam/cup/0.jpg", 3, 0)
     with pytest.raises(UserError, match="missing in amazon: cup; missing in webcam: bike, mug"):
         load(root)
     shutil.rmtree(root / "webcam/cup")
-    works = "cannot be trained on yet: what works today is amazon without bike, mug"
+    works = "If webcam is meant to have only some of amazon's categories .*, add --partial$"
     with pytest.raises(UserError, match=works):
         load(root)
     for category in ("bike", "mug"):
         shutil.rmtree(root / "amazon" / category)
     write_tree(root, categories=["cup"])
     assert load(root).categories == ["cup", "mouse"]
+
+
+@pytest.mark.parametrize("layout", ["folders", "archive", "image_list"])
+def test_a_partial_target_lacks_categories_and_adds_none(
+    tree: Callable[..., Path], layout: str
+) -> None:
+    root = tree(layout, images=2)
+    for path in [*root.glob("webcam/mouse/*.jpg"), *root.glob("webcam/images/mouse/*.jpg")]:
+        path.unlink()
+        path.parent.rmdir() if not any(path.parent.iterdir()) else None
+    if layout == "image_list":
+        path = root / "image_list/webcam.txt"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if "mouse" not in line))
+    task = datasets.load_task("office31", root, "A2W", partial=True)
+    assert task.categories == ["bike", "mouse", "mug"]
+    assert task.source.labels == [0, 0, 1, 1, 2, 2]
+    assert task.target.labels == [0, 0, 2, 2]
+    assert [path.parent.name for path in task.target.paths] == ["bike"] * 2 + ["mug"] * 2
+    assert task.lacking == ["mouse"]
+    with pytest.raises(UserError, match="missing in webcam: mouse"):  # the source must have all
+        datasets.load_task("office31", root, "W2A", partial=True)
+
+
+def test_two_folders_may_be_partial(root: Path) -> None:
+    shutil.rmtree(root / "webcam/mouse")
+    with pytest.raises(UserError, match=r"missing in webcam: mouse.*\n.*add --partial$"):
+        datasets.load_folders(root / "amazon", root / "webcam")
+    task = datasets.load_folders(root / "amazon", root / "webcam", partial=True)
+    assert task.target.labels == [0] * 3 + [2] * 3
+    assert len(task.categories) == 3
+    write_image(root / "webcam/cup/0.jpg", 3, 0)
+    with pytest.raises(UserError, match="missing in amazon: cup; missing in webcam: mouse"):
+        datasets.load_folders(root / "amazon", root / "webcam", partial=True)
 
 
 @pytest.mark.parametrize(

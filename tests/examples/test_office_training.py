@@ -90,6 +90,54 @@ def test_the_prior_is_that_of_the_recipe(prior, shares, task, monkeypatch):
     torch.testing.assert_close(seen[0], torch.tensor(shares))
 
 
+def softmax(z):
+    z = np.exp(z - z.max(1, keepdims=True))
+    return z / z.sum(1, keepdims=True)
+
+
+# Of two classifiers the one that answers: the second half of the logits, or the first.
+@pytest.mark.parametrize(
+    ("name", "half"), [("symnets", 1), ("symnets-v2", 1), ("symnets-wo-target-task", 0)]
+)
+def test_partial_weighs_categories_by_their_predictions_before_each_epoch(
+    name, half, task, monkeypatch
+):
+    losses, seen = training.losses, []
+
+    def spy(*args):
+        seen.append(args[6])
+        return losses(*args)
+
+    monkeypatch.setattr(training, "losses", spy)
+    trainer = Trainer(made_run(task, name, epochs=3, partial=True), MACHINE, cache={})
+    trainer.network.heads["task"].bias.data += torch.arange(6) / 4
+    told = []
+    for epoch in range(3):  # of two steps
+        _, logits = trainer.predict(task.target.paths)
+        mean = softmax(logits.double().numpy()[:, 3 * half : 3 * half + 3]).mean(0)
+        p = 2 * epoch / 6
+        lam = 2 / (1 + np.exp(-10 * p)) - 1
+        expected = lam * mean / mean.max() + 1 - lam
+        values = trainer.epoch(epoch)
+        told.append([values[f"weight/{category}"] for category in task.categories])
+        np.testing.assert_allclose(told[-1], expected, rtol=1e-5)
+        for weight in seen[-2:]:
+            assert weight.tolist() == told[-1]
+    assert len(seen) == 6
+    assert told[0] == [1.0] * 3
+    assert max(told[1]) == 1.0
+    assert min(told[1]) < 0.9
+
+
+@pytest.mark.parametrize("name", ["source-only", "domain-confusion-em"])
+def test_partial_changes_nothing_in_methods_of_one_classifier(name, task):
+    plain, partial = (
+        Trainer(made_run(task, name, partial=partial), MACHINE, cache={})
+        for partial in (False, True)
+    )
+    assert [plain.epoch(epoch) for epoch in (0, 1)] == [partial.epoch(epoch) for epoch in (0, 1)]
+
+
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}])
 def test_other_precisions_and_layouts_train(changes, task):
     run = made_run(task, max_steps=2, **changes)

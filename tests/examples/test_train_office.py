@@ -3,9 +3,11 @@
 import csv
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
+import report
 import torch
 import train_office
 from conftest import write_tree
@@ -232,6 +234,44 @@ def test_all_runs_every_task_whole_tables_first(tree, office, capsys):
     assert [title[-1] for title in titles] == ["0"] * 6 + ["1"] * 6
 
 
+@pytest.mark.parametrize("method", ["symnets", "symnets-v2", "source-only"])
+def test_a_target_that_lacks_categories_is_trained_on_as_partial(
+    office, root, tmp_path, capsys, method
+):
+    shutil.rmtree(root / "webcam/mouse")
+    wanted = {"root": None, "source": root / "amazon", "target": root / "webcam"}
+    wanted |= {"dataset": "folders", "tasks": ("all",), "method": method}
+    with pytest.raises(SystemExit, match=r"missing in webcam: mouse.*\n.*add --partial"):
+        office(**wanted)
+    office(**wanted, partial=True)
+    (folder,) = (p.parent for p in tmp_path.rglob("result.json"))
+    found, saved = result(folder), features(folder)
+    assert found.categories == ["bike", "mouse", "mug"]
+    assert saved.logits.shape == (6, 3 if method == "source-only" else 6)
+    predicted = saved.logits[:, -3:].argmax(1)
+    assert found.accuracy == share(torch.tensor(predicted == [0, 0, 0, 2, 2, 2]))
+    assert found.per_category["mouse"] is None
+    assert found.per_category["mug"] == share(torch.tensor(predicted[3:] == 2))
+    assert found.recipe.get("partial") == (None if method == "source-only" else True)
+    assert outputs.read_model(folder / "model.pt").classifier.out_features == 3
+    out = capsys.readouterr().out
+    assert "target C_t" in out
+    assert "weight/" not in out
+    report.main([str(tmp_path / "runs")])
+    assert "Accuracy (%) on folders" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["source-only", "symnets"])
+def test_partial_office31_needs_no_partial(office, tree, method):
+    root = tree(categories=["bike", "desk", "mug"], images=3, name="three")
+    folder = office(dataset="office31-partial", root=root, method=method, max_steps=2)
+    found = result(folder)
+    assert (found.dataset, found.images[:2]) == ("office31-partial", [9, 6])
+    assert found.per_category["desk"] is None
+    assert found.recipe.get("partial") == (None if method == "source-only" else False)
+    assert not any(name.startswith("weight/") for name in found.epochs[-1])
+
+
 def test_a_target_without_categories_is_predicted(office, root, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
@@ -257,16 +297,17 @@ def test_a_target_without_categories_is_predicted(office, root, tmp_path):
 # What the numbers do not depend on
 
 
-def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monkeypatch):
-    folder = office(epochs=3)
+@pytest.mark.parametrize("partial", [False, True])
+def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monkeypatch, partial):
+    folder = office(epochs=3, partial=partial)
 
-    def shuffled(*args):
-        task = load_task(*args)
+    def shuffled(*args, **options):
+        task = load_task(*args, **options)
         random.Random(0).shuffle(task.target.labels)
         return task
 
     monkeypatch.setattr(train_office.datasets, "load_task", shuffled)
-    other = office(epochs=3, out="shuffled")
+    other = office(epochs=3, partial=partial, out="shuffled")
     assert_same_weights(folder, other)
     labels = [features(f).label[9:].tolist() for f in (folder, other)]
     assert labels[0] != labels[1]
@@ -353,6 +394,30 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
     assert "8 steps, 4 done" in capsys.readouterr().out
     assert_same_run(folder, other)
     assert result(other).seconds > 0
+
+
+@pytest.mark.parametrize("method", ["symnets", "symnets-v2-balanced"])
+def test_the_weights_of_partial_adaptation_survive_a_resume(
+    office, root, stopped_at, monkeypatch, method
+):
+    shutil.rmtree(root / "webcam/mouse")
+    shares = (("bike", 0.4), ("mouse", 0.1), ("mug", 0.5))
+    recipe = {"method": method, "partial": True, "prior": shares, "epochs": 4, "lr": 0.1}
+    folder = office(**recipe)
+    stopped_at(2, interrupt)
+    with pytest.raises(SystemExit):
+        office(**recipe, out="stopped")
+    monkeypatch.undo()
+    other = office(**recipe, out="stopped", resume=True)
+    assert_same_run(folder, other)
+    weights = [
+        [epoch[f"weight/{name}"] for name in ("bike", "mouse", "mug")]
+        for epoch in result(folder).epochs
+    ]
+    assert len(weights) == 4
+    assert weights[0] == [1.0] * 3
+    assert len(set(map(tuple, weights))) == 4
+    assert all(max(row) == pytest.approx(1) and min(row) > 0 for row in weights)
 
 
 def test_scalars_after_the_checkpoint_are_written_once(office, monkeypatch):

@@ -1,0 +1,85 @@
+"""The share that each category is expected to have of the target's images."""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from office.errors import UserError
+from office.names import same, told_apart
+from office.tasks import Task
+
+Shares: TypeAlias = tuple[tuple[str, float], ...]  # of categories by name
+
+
+def read_shares(path: Path) -> Shares:
+    """Read a file with a line for each category, its name and its share: ``mug,0.05``.
+
+    Raises:
+        UserError: Naming line and fault, if the file cannot be read, a share is not above 0, a
+            name comes twice, or the sum is not 1.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            found = list(_lines(csv.reader(file, strict=True), path))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    total = math.fsum(share for _, share in found)
+    if abs(total - 1) > 1e-4:
+        raise UserError(f"{path}: the shares of all categories must sum to 1, got {total:g}")
+    return tuple(found)
+
+
+def _lines(rows: "csv._reader", path: Path) -> Iterator[tuple[str, float]]:
+    names = set()
+    for row in rows:
+        if not row:
+            continue
+        at = f"{path}, line {rows.line_num}"
+        if len(row) != 2:
+            raise UserError(f"{at} must be a category and its share, as mug,0.05, got {row}")
+        name, share = same(row[0]), _number(row[1])
+        if not 0 < share <= 1:
+            raise UserError(
+                f"{at}: the share of {told_apart(name)} must be a number above 0, at most 1, got "
+                f"{row[1].strip()!r}; one that the target may lack gets a small one, as 0.001"
+            )
+        if name in names:
+            raise UserError(f"{at}: {told_apart(name)} comes twice")
+        names.add(name)
+        yield name, share
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def of_task(prior: str | Shares, task: Task) -> list[float]:
+    """Return the expected shares in the order of a task's categories.
+
+    Args:
+        prior: ``"uniform"``, ``"source"`` for those of the source's images, or shares by name.
+        task: Whose categories they are.
+
+    Raises:
+        UserError: If categories differ from those that have a share.
+    """
+    k = len(task.categories)
+    if prior == "uniform":
+        return [1 / k] * k
+    if prior == "source":
+        labels = task.source.labels
+        return [labels.count(i) / len(labels) for i in range(k)]
+    shares = dict(prior)
+    for names, others, fault in (
+        (task.categories, shares, "has no share of"),
+        (shares, task.categories, "has shares of categories that the source lacks:"),
+    ):
+        lacking = [told_apart(name) for name in names if name not in others]
+        if lacking:
+            raise UserError(f"--prior {fault} {', '.join(lacking)}")
+    return [shares[name] for name in task.categories]

@@ -1,0 +1,73 @@
+"""Expected shares of the categories: the file of them, and their order in a task."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from office import priors
+from office.errors import UserError
+from small_runs import made_task
+
+
+def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "shares.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_a_line_is_a_category_and_its_share(tmp_path: Path) -> None:
+    path = written(tmp_path, 'mug, 0.5\n\n"cups, small",0.25\ncafe\u0301,2.5e-1\n')
+    assert priors.read_shares(path) == (("mug", 0.5), ("cups, small", 0.25), ("caf\u00e9", 0.25))
+
+
+def test_a_file_that_windows_wrote_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "mug,0.5\r\nbike,0.5\r\n", encoding="utf-8-sig")
+    assert priors.read_shares(path) == (("mug", 0.5), ("bike", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("mug,0.5\nbike,0.4\n", "the shares of all categories must sum to 1, got 0.9"),
+        ("", "the shares of all categories must sum to 1, got 0"),
+        ("mug,0.5\nmug,0.5\n", "line 2: mug comes twice"),
+        ("mug,1\nbike,0\n", "line 2: the share of bike must be a number above 0, .* got '0'"),
+        ("mug,1.5\nbike,-0.5\n", "line 1: the share of mug must be a number above 0, at most 1"),
+        ("mug,nan\n", "line 1: the share of mug must be a number above 0"),
+        ("category,share\nmug,1\n", "line 1: the share of category must be .* got 'share'"),
+        ("mug\n", r"line 1 must be a category and its share, as mug,0\.05, got \['mug'\]"),
+        ("mug,0,5\n", r"line 1 must be .* got \['mug', '0', '5'\]"),
+        ("mug;1\n", r"line 1 must be .* got \['mug;1'\]"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, why: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=f"{path}.*{why}"):
+        priors.read_shares(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
+        priors.read_shares(tmp_path)
+    path = tmp_path / "latin"
+    path.write_bytes(b"caf\xe9,1\n")
+    with pytest.raises(UserError, match=f"cannot read {path}"):
+        priors.read_shares(path)
+
+
+def test_shares_come_in_the_order_of_the_categories() -> None:
+    task = made_task()  # bike, mouse, mug
+    few = dataclasses.replace(task.source, labels=[0, 2, 2, 1, 2, 2, 2, 2])
+    uneven = dataclasses.replace(task, source=few)
+    assert priors.of_task("uniform", uneven) == [1 / 3] * 3
+    assert priors.of_task("source", uneven) == [1 / 8, 1 / 8, 6 / 8]
+    shares = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.2))
+    assert priors.of_task(shares, uneven) == [0.3, 0.2, 0.5]
+
+
+def test_categories_that_differ_are_named() -> None:
+    with pytest.raises(UserError, match="--prior has no share of mouse, mug"):
+        priors.of_task((("bike", 1.0),), made_task())
+    shares = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
+    with pytest.raises(UserError, match="categories that the source lacks: Pen"):
+        priors.of_task(shares, made_task())
