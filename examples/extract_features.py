@@ -19,7 +19,8 @@ from pathlib import Path
 import arguments
 import console
 import torch
-from office import datasets, extraction, fingerprint, images, models, options
+from office import command_line, datasets, extraction, fingerprint, images, models
+from office.benchmarks import DATASETS
 from office.errors import UserError
 from office.features import Extraction, Store
 from office.names import visible
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
     """Read the command line; the last is the number of views."""
-    parser = options.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     parser.add_argument(
         "--views",
         type=arguments.positive,
@@ -69,7 +70,12 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: features")
     parser.set_defaults(batch_size=64, out=Path("features"))
     args = parser.parse_args(argv)
-    return *options.filled(parser, args), args.views
+    if args.dataset in DATASETS and DATASETS[args.dataset].kept:
+        parser.error(
+            f"--dataset {args.dataset} has images of another benchmark: extract that one, and give "
+            f"--dataset {args.dataset} to train_features.py"
+        )
+    return *command_line.filled(parser, args), args.views
 
 
 def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> None:
@@ -99,7 +105,7 @@ def load_domains(dataset: str, wanted: Wanted) -> list[tuple[Domain, list[str]]]
         there = datasets.available_tasks(dataset, wanted.root)
         wanted = replace(wanted, tasks=tuple(there) or wanted.tasks)
     found = {}
-    for task in load_tasks(dataset, wanted):
+    for task in load_tasks(dataset, wanted, partial=True):
         for domain in (task.source, task.target):
             found[domain.name] = (domain, task.categories)
     return [*found.values()]

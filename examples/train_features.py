@@ -17,7 +17,8 @@ from pathlib import Path
 import arguments
 import console
 import torch
-from office import distributed, features, fingerprint, options
+from office import command_line, distributed, features, fingerprint
+from office.benchmarks import DATASETS
 from office.errors import UserError
 from office.experiment import perform
 from office.features import Stored
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine, Wanted]:
     """Read the command line, and the features' folder, which tells how they were made."""
-    parser = options.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     add = parser.add_argument
     add("features", type=Path, help="folder that extract_features.py wrote, as features/office31")
     add(
@@ -61,16 +62,21 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
         metavar="N",
         help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
     )
+    add(
+        "--dataset",
+        choices=[*DATASETS, "folders"],
+        help="another benchmark of the same domains, as office31-partial (default: the features')",
+    )
     add("--out", type=Path, metavar="DIR", help="where the runs go (default: runs-frozen)")
     parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
     args = parser.parse_args(argv)
     stored = features.read(args.features)
     first = next(iter(stored.values()))
     made = first.extraction
-    args.dataset, args.preprocessing = made.dataset, made.preprocessing
+    args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
     args.backbone, args.weights = made.backbone, made.weights
     args.frozen = Frozen(first.features.shape[2], made.views, made.precision)
-    return stored, *options.filled(parser, args)
+    return stored, *command_line.filled(parser, args)
 
 
 def carry_out(
@@ -82,7 +88,7 @@ def carry_out(
         UserError: With one clear line.
     """
     with distributed.process_group(machine.device):
-        tasks = features.tasks(stored, recipe.dataset, wanted.tasks)
+        tasks = features.tasks(stored, recipe.dataset, wanted.tasks, partial=recipe.partial)
         contents = {
             path: content
             for domain in stored.values()

@@ -15,17 +15,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import console
-from office import datasets, distributed, fingerprint, images, options, preflight
+from office import command_line, datasets, distributed, fingerprint, images, preflight
 from office.errors import UserError
 from office.experiment import perform
-from office.options import Machine, Recipe, Wanted
+from office.options import PROG, Machine, Recipe, Wanted
 from office.runs import Run, open_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for; it ends as :func:`carry_out` does."""
     console.take_any_character()
-    carry_out(*options.read(argv))
+    carry_out(*command_line.read(argv))
 
 
 def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
@@ -55,7 +55,7 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
             for run in runs:
                 perform(run, machine, cache)
     except (UserError, OSError) as error:
-        sys.exit(f"{options.PROG}: error: {error}")
+        sys.exit(f"{PROG}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -236,21 +236,30 @@ def _agree(path: Path, wanted: Extraction) -> None:
         )
 
 
-def tasks(stored: Mapping[str, Stored], dataset: str, wanted: Sequence[str]) -> list[Task]:
+def tasks(
+    stored: Mapping[str, Stored], dataset: str, wanted: Sequence[str], *, partial: bool = False
+) -> list[Task]:
     """Return tasks whose images are features, in the benchmark's order.
 
     Args:
         stored: By domain.
-        dataset: The benchmark, or "folders".
+        dataset: The benchmark, perhaps another one of the same domains, or "folders".
         wanted: Names of tasks, or "all": those of which both domains are there.
+        partial: Whether the target may lack categories of the source.
 
     Raises:
-        UserError: If a task's features are not there.
+        UserError: If they are of another benchmark, a task's features are not there, or a target
+            lacks categories.
     """
+    made_of = next(iter(stored.values())).extraction.dataset
+    domains = {name: benchmark.domains for name, benchmark in DATASETS.items()}
+    fitting = [name for name in domains if domains[name] == domains.get(made_of)] or [made_of]
+    if dataset not in fitting:
+        raise UserError(f"the features are of {' or '.join(fitting)}, not of {dataset}")
     if dataset == "folders":
         names = {f"{s}2{t}": (s, t) for s, t in itertools.permutations(stored, 2)}
     else:
-        parts = {short: part.name for short, part in DATASETS[dataset].domains.items()}
+        parts = {short: part.name for short, part in domains[dataset].items()}
         pairs = {name: name.split("2") for name in DATASETS[dataset].tasks}
         names = {name: (parts[s], parts[t]) for name, (s, t) in pairs.items()}
     there = {
@@ -264,11 +273,26 @@ def tasks(stored: Mapping[str, Stored], dataset: str, wanted: Sequence[str]) -> 
             f"no features of {', '.join(missing) or 'two domains'}: there are those of "
             f"{', '.join(stored)}, for the tasks {', '.join(there) or 'none'}"
         )
+    kept = DATASETS[dataset].kept if dataset in DATASETS else ()
     made = []
     for name in there if "all" in wanted else wanted:
-        source, target = (
-            Domain(side, stored[side].extraction.images(), stored[side].extraction.labels)
-            for side in there[name]
-        )
-        made.append(Task(name, source, target, stored[source.name].extraction.categories))
+        source, target = (stored[side].extraction for side in there[name])
+        task = Task(name, _domain(source), _domain(target, kept), source.categories)
+        if task.lacking and not (partial or kept):
+            raise UserError(
+                f"{task.target.name} lacks {', '.join(task.lacking)}, which {task.source.name} "
+                "has; if it is meant to (partial adaptation), add --partial"
+            )
+        made.append(task)
     return made
+
+
+def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
+    """Return the domain of all features, or of those whose categories are kept."""
+    paths, labels = extraction.images(), extraction.labels
+    if not kept:
+        return Domain(extraction.domain, paths, labels)
+    pairs = zip(paths, labels or (), strict=True)
+    pairs = [(path, label) for path, label in pairs if extraction.categories[label] in kept]
+    name = f"{extraction.domain} ({len(kept)} categories)"
+    return Domain(name, [path for path, _ in pairs], [label for _, label in pairs])

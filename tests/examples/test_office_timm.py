@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from office import images, models, options, outputs, weights_files
+from office import command_line, images, models, outputs, weights_files
 from office.errors import UserError
 from office.images import Preprocessing
 from office.training import Trainer
@@ -113,11 +113,11 @@ def test_the_papers_network_wants_its_images_as_torchvisions_do():
 
 def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
     line = ["--dataset", "office31", "--weights", "none", "--backbone"]
-    recipe, _, _ = options.read([*line, TINY])
+    recipe, _, _ = command_line.read([*line, TINY])
     half = (0.5, 0.5, 0.5)
     assert recipe.preprocessing == Preprocessing(248, 224, half, half, "bicubic")
     with pytest.raises(SystemExit):
-        options.read([*line, "timm:vit_tiny_patch16_22"])
+        command_line.read([*line, "timm:vit_tiny_patch16_22"])
     assert "like it are vit_tiny_patch16_224" in capsys.readouterr().err
 
 
