@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         model = outputs.read_model(args.model)
+        if model.frozen:
+            raise UserError(f"{args.model} takes features of {model.backbone}, not images")
     except UserError as error:
         parser.error(str(error))
     failed = False

@@ -12,7 +12,7 @@ import itertools
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import console
 from office import datasets, distributed, fingerprint, images, options, preflight
@@ -40,7 +40,15 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
             if wanted.check:
                 sys.exit(0 if datasets.check(tasks) else 1)
             # The first process alone looks at what is there, and says what is wrong.
-            runs, todo = distributed.in_first(lambda: make_plan(tasks, recipe, machine, wanted))
+            runs, todo = distributed.in_first(
+                lambda: make_plan(
+                    tasks,
+                    fingerprint.listings(tasks, recipe.weights_file, machine.out),
+                    recipe,
+                    machine,
+                    wanted,
+                )
+            )
             domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
             paths = [path for domain in domains for path in domain.paths]
             cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
@@ -53,14 +61,24 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
 
 
 def make_plan(
-    tasks: list[datasets.Task], recipe: Recipe, machine: Machine, wanted: Wanted
+    tasks: list[datasets.Task],
+    listings: Mapping[str, str],
+    recipe: Recipe,
+    machine: Machine,
+    wanted: Wanted,
 ) -> tuple[list[Run], list[Run]]:
     """Return the runs that are wanted and those of them that are not finished.
+
+    Args:
+        tasks: Of the runs.
+        listings: Of each task by name, as :func:`fingerprint.listings` makes them.
+        recipe: Of all runs.
+        machine: Where they will be.
+        wanted: Their methods and seeds.
 
     Raises:
         UserError: If something would stop one of them.
     """
-    listings = fingerprint.listings(tasks, recipe.weights_file, machine.out)
     # Seeds outermost, so that a stopped sweep has whole tables.
     runs = [
         Run(recipe, task, method, seed, listings[task.name])

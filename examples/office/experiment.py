@@ -106,14 +106,14 @@ class Experiment:
             _, logits = trainer.predict(target.paths)
             scores = evaluation.target_accuracies(logits, target.labels, len(self.task.categories))
         self.history.append({"epoch": epoch + 1, **scores, **terms})
-        if self.first:
+        if self.first and not self.run.recipe.frozen:  # such a run takes seconds
             content = {
                 "trainer": trainer.state_dict(),
                 "history": self.history,
                 "seconds": time.perf_counter() - self.started,
             }
             self.run.save_checkpoint(self.machine.out, content)
-        if not last:
+        if not last and not self.run.recipe.frozen:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
     def _finish(self, progress: Progress) -> None:
@@ -162,6 +162,7 @@ class Experiment:
             head,
             self.task.categories,
             recipe.preprocessing,
+            recipe.width,
         )
         outputs.write_model(self.folder, model)
 
@@ -211,8 +212,11 @@ class Experiment:
 
 
 def _versions() -> dict[str, str]:
-    modules = {module.__name__: module.__version__ for module in (torch, torchvision, symloss)}
-    return {"python": platform.python_version(), **modules}
+    modules = [torch, torchvision, symloss, *filter(None, [sys.modules.get("timm")])]
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
 
 
 def _commit() -> str | None:

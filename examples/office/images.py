@@ -33,12 +33,16 @@ class Preprocessing:
         crop: Pixels of a side of the square that the network sees.
         mean: Mean of red, green and blue in [0, 1], which becomes 0.
         std: Standard deviation of the same, which becomes 1.
+        interpolation: Of the resizing, by torchvision's name.
+        squash: Whether the longer side is resized to as many pixels, whatever the image's shape.
     """
 
     resize: int = 256
     crop: int = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    squash: bool = False
 
 
 def load_image(path: Path) -> Image.Image:
@@ -149,9 +153,14 @@ def look(path: Path) -> Look:
         return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 
 
+def _resize(preprocessing: Preprocessing) -> v2.Resize:
+    sides = [preprocessing.resize] * (2 if preprocessing.squash else 1)
+    return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
+
+
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
-    image = v2.functional.resize(load_image(path), [preprocessing.resize], antialias=True)
+    image = _resize(preprocessing)(load_image(path))
     return v2.functional.pil_to_tensor(image).contiguous()  # so that crops are quick to copy
 
 
@@ -208,7 +217,7 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
         return False
     # A GPU belongs to one process; the processes of one machine share its RAM.
     copies = 1 if where.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing.resize), "measuring")
+    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing), "measuring")
     needed, free = copies * sum(sizes), memory.free_memory(where)
     size = tqdm.format_sizeof(needed, "B") + (f" in {copies} processes" if copies > 1 else "")
     name = where if where.type == "cuda" else "memory"
@@ -223,11 +232,12 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
     return True
 
 
-def _resized_bytes(path: Path, shorter: int) -> int:
+def _resized_bytes(path: Path, preprocessing: Preprocessing) -> int:
     """Return the size of what :func:`resized` gives, by the file's header; 0 if it has none."""
     try:
         with Image.open(path) as image:
-            return 3 * shorter * int(shorter * max(image.size) / min(image.size))
+            ratio = 1 if preprocessing.squash else max(image.size) / min(image.size)
+            return 3 * preprocessing.resize * int(preprocessing.resize * ratio)
     except Exception:  # reading it names the fault
         return 0
 
@@ -314,7 +324,7 @@ def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tens
     """Resized, cropped to its centre, normalised: float32 ``(3, crop, crop)`` of one image."""
     return v2.Compose(
         [
-            v2.Resize(preprocessing.resize, antialias=True),
+            _resize(preprocessing),
             v2.CenterCrop(preprocessing.crop),
             v2.PILToTensor(),
             Normalize(preprocessing),

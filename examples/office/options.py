@@ -6,15 +6,15 @@ A setting that changes the numbers is a field of :class:`Recipe`, and then part 
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import arguments
 import torch
 
-from office import datasets, distributed, priors
+from office import datasets, distributed, models, priors
 from office.errors import UserError
 from office.images import Preprocessing
 from office.methods import METHODS
@@ -23,6 +23,21 @@ PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
 BALANCE = ("balance", "prior")  # settings of the balanced methods alone
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Features that a run is trained on in place of images.
+
+    Attributes:
+        width: How many for each view of an image.
+        views: Of each image.
+        precision: Of the forward pass that they come from.
+    """
+
+    width: int
+    views: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,12 @@ class Recipe:
     compile: bool = False
     channels_last: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    frozen: Frozen | None = None
+
+    @property
+    def width(self) -> int | None:
+        """Width of the frozen features, if a run is trained on such."""
+        return self.frozen.width if self.frozen else None
 
     @property
     def weights_file(self) -> Path | None:
@@ -90,7 +111,13 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         SystemExit: With one clear line if options are wrong or do not fit each other.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    return filled(parser, parser.parse_args(argv))
+
+
+def filled(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[Recipe, Machine, Wanted]:
+    """Return what was read, if it fits; the parser says what does not."""
     recipe, machine, wanted = (_filled(kind, args) for kind in (Recipe, Machine, Wanted))
     if recipe.precision == "fp16" and machine.device.type != "cuda":
         parser.error(f"--precision fp16 needs a CUDA GPU, got --device {machine.device}; try bf16")
@@ -113,6 +140,11 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
                 f"--{name} changes {' and '.join(balanced)} alone, not --method "
                 f"{' '.join(wanted.methods)}"
             )
+    if "preprocessing" not in args:
+        try:
+            recipe = replace(recipe, preprocessing=models.preprocessing(recipe.backbone))
+        except UserError as error:
+            parser.error(str(error))
     return recipe, machine, wanted
 
 
@@ -150,15 +182,33 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; an option's default is that of the field it fills."""
+def build_parser(
+    prog: str = PROG,
+    description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
+    only: Collection[str] | None = None,
+) -> argparse.ArgumentParser:
+    """Return the parser; an option's default is that of the field it fills.
+
+    Args:
+        prog: Name of the script.
+        description: What it does.
+        only: Names of the options that it has, if not all.
+    """
     parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="SymNets and the rows of the paper's ablation on the Office benchmarks.",
+        prog=prog,
+        description=description,
         epilog="Where a default comes from: [paper] section 4.1 of the paper, [script] the "
         "settings of the authors' released training script, [ours] a choice of this script.",
     )
-    add = parser.add_argument_group("data").add_argument
+
+    def adder(group: Any) -> Callable[..., None]:
+        def add(flag: str, **settings: Any) -> None:
+            if only is None or flag.removeprefix("--") in only:
+                group.add_argument(flag, **settings)
+
+        return add
+
+    add = adder(parser.add_argument_group("data"))
     add("--dataset", required=True, choices=[*datasets.DATASETS, "folders"], help="benchmark")
     add("--root", type=Path, metavar="DIR", help="folder of the benchmark, in any usual layout")
     add("--source", type=Path, metavar="DIR", help="folders: one subfolder per category")
@@ -179,7 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--check", action="store_true", help="open every image, print a table, train nothing")
 
-    add = parser.add_argument_group("method").add_argument
+    add = adder(parser.add_argument_group("method"))
     add(
         "--method",
         nargs="+",
@@ -225,17 +275,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="one run for each (default: 0 1 2; three runs [paper])",
     )
 
-    add = parser.add_argument_group("network").add_argument
+    add = adder(parser.add_argument_group("network"))
     add(
         "--backbone",
         metavar="NAME",
-        help="torchvision classification network that ends in a linear layer "
-        "(default: resnet50 [paper])",
+        help="torchvision classification network that ends in a linear layer, timm:NAME, or "
+        "resnet50_v1, for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
     )
     add(
         "--weights",
         metavar="W",
-        help="imagenet (torchvision's IMAGENET1K_V1), none, or the FILE of a state_dict "
+        help="imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag, as in "
+        "timm:resnet50.tv_in1k), none, or the FILE of a state_dict "
         "(default: imagenet [paper])",
     )
     add(
@@ -247,7 +298,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("training")
-    length, add = group.add_mutually_exclusive_group().add_argument, group.add_argument
+    add, either = adder(group), group
+    if not only or "epochs" in only:  # an empty one breaks the help
+        either = group.add_mutually_exclusive_group()
+    length = adder(either)
     length(
         "--epochs",
         type=arguments.positive,
@@ -282,7 +336,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="L2 penalty of all weights (default: 0.0001 [script])",
     )
 
-    add = parser.add_argument_group("machine").add_argument
+    add = adder(parser.add_argument_group("machine"))
     add(
         "--device",
         type=_device,
@@ -318,7 +372,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="memory layout that convolutions are fastest in (default: on [ours])",
     )
 
-    add = parser.add_argument_group("output").add_argument
+    add = adder(parser.add_argument_group("output"))
     add(
         "--out",
         type=Path,

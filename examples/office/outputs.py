@@ -176,12 +176,13 @@ class Model:
     """All that a prediction needs; both modules are in evaluation mode when read.
 
     Attributes:
-        backbone: Torchvision's name of the network.
+        backbone: Name of the network, as :func:`models.build_extractor` takes it.
         bottleneck: Size of the layer behind it, if it has one.
         extractor: From images to features, as :func:`models.build_extractor` makes it.
         classifier: From features to K logits: the classifier that answers.
         categories: Names of the K categories.
-        preprocessing: From an image to the extractor's input.
+        preprocessing: From an image to the extractor's input, or to the backbone's.
+        frozen: Width of the backbone's features, if the extractor takes those in its place.
     """
 
     backbone: str
@@ -190,6 +191,7 @@ class Model:
     classifier: nn.Linear
     categories: list[str]
     preprocessing: Preprocessing
+    frozen: int | None = None
 
 
 def write_model(folder: Path, model: Model) -> None:
@@ -201,6 +203,7 @@ def write_model(folder: Path, model: Model) -> None:
         "classifier": model.classifier.state_dict(),
         "categories": model.categories,
         "preprocessing": dataclasses.asdict(model.preprocessing),
+        "frozen": model.frozen,
     }
     files.save(folder / "model.pt", content)
 
@@ -214,7 +217,10 @@ def read_model(path: Path) -> Model:
     content = files.load(path)
     try:
         categories, weight = content["categories"], content["classifier"]["weight"]
-        extractor = models.build_extractor(content["backbone"], "none", content["bottleneck"])
+        frozen = content.get("frozen")
+        extractor = models.build_extractor(
+            content["backbone"], "none", content["bottleneck"], frozen
+        )
         classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
         extractor.load_state_dict(content["extractor"])
         classifier.load_state_dict(content["classifier"])
@@ -228,6 +234,7 @@ def read_model(path: Path) -> Model:
         classifier.eval(),
         categories,
         preprocessing,
+        frozen,
     )
 
 

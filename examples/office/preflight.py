@@ -39,7 +39,9 @@ def check(runs: Sequence[Run], machine: Machine) -> None:
     if recipe.compile:
         _try_compiler(machine.device)
     # A run seeds itself, so its numbers do not depend on this.
-    extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+    extractor = models.build_extractor(
+        recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
+    )
     if recipe.batch_size == distributed.launched():
         _try_one_image(extractor, recipe)
     _try_writing(runs, machine.out, extractor)
@@ -60,9 +62,10 @@ def _try_compiler(device: torch.device) -> None:
 def _try_one_image(extractor: nn.Module, recipe: Recipe) -> None:
     """Forward one image in training: batch norm needs several values of each channel."""
     side = recipe.preprocessing.crop
+    shape = (recipe.width,) if recipe.frozen else (3, side, side)
     try:
         with torch.no_grad():
-            extractor.train()(torch.zeros(1, 3, side, side))
+            extractor.train()(torch.zeros(1, *shape))
     except ValueError as error:
         where = "--bottleneck" if recipe.bottleneck else f"--backbone {recipe.backbone}"
         n = distributed.launched()
