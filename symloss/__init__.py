@@ -1,6 +1,6 @@
 """The symmetric head and the losses of SymNets (Zhang et al., CVPR 2019) for PyTorch."""
 
-from symloss import functional
+from symloss import functional, scores
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
 from symloss.schedules import AnnealedLR, progressive_lambda
@@ -20,6 +20,7 @@ __all__ = [
     "parameter_groups",
     "progressive_lambda",
     "route",
+    "scores",
     "symnet_losses",
     "symnet_v2_losses",
 ]

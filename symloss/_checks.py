@@ -32,17 +32,15 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-def check_logits(name: str, logits: Tensor) -> None:
-    """Raise TypeError or ValueError unless ``logits`` are joint logits ``(N, 2K, ...)``."""
+def check_logits(name: str, logits: Tensor, joint: bool = True) -> None:
+    """Raise TypeError or ValueError unless they are joint logits, or one classifier's."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
     if not logits.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {logits.dtype}")
-    if logits.dim() < 2 or logits.shape[1] == 0 or logits.shape[1] % 2:
-        raise ValueError(
-            f"{name} must have shape (N, 2K, ...) with dim 1 even and positive, "
-            f"got {tuple(logits.shape)}"
-        )
+    if logits.dim() < 2 or logits.shape[1] == 0 or (joint and logits.shape[1] % 2):
+        form = "(N, 2K, ...) with dim 1 even and" if joint else "(N, K, ...) with dim 1"
+        raise ValueError(f"{name} must have shape {form} positive, got {tuple(logits.shape)}")
     if logits.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
 
@@ -137,6 +135,39 @@ def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
         )
 
 
+def checked_prior(v: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
+    """Return a distribution over the K categories in the dtype of ``v``, (N, 2, K, ...)."""
+    num_classes = v.shape[2]
+    if prior is None:
+        return v.new_full((num_classes,), 1 / num_classes)
+    values = prior.detach() if isinstance(prior, Tensor) else torch.as_tensor(prior)
+    if values.is_complex():
+        raise TypeError(f"prior must be real, got {values.dtype}")
+    if values.shape != (num_classes,):
+        raise ValueError(
+            f"prior must have shape ({num_classes},), one entry for each category, got "
+            f"{tuple(values.shape)}"
+        )
+    if isinstance(prior, Tensor):
+        _check_device("prior", values, v)
+    if readable(values):
+        total = float(values.sum(dtype=torch.float64))
+        if not (values > 0).all() or not abs(total - 1) <= 1e-4:
+            raise ValueError(
+                f"prior must be positive and sum to 1, got sum {total:.6g} and least entry "
+                f"{float(values.min()):.6g}"
+            )
+    # From the host it is copied without waiting for the device.
+    return values.to(v.device, v.dtype, non_blocking=True)
+
+
+def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
+    if tensor.device != logits.device:
+        raise ValueError(
+            f"{name} must be on the device of the logits, {logits.device}, got {tensor.device}"
+        )
+
+
 def check_floating(features: Tensor) -> None:
     """Raise TypeError unless ``features`` is a floating-point tensor."""
     if not isinstance(features, Tensor) or not features.is_floating_point():
@@ -159,8 +190,8 @@ def check_features(features: Tensor, weight: Tensor) -> None:
         )
 
 
-def checked_lam(lam: float | Tensor | None) -> float | Tensor:
-    """Return λ, a finite number or 0-d tensor from 0."""
+def checked_lam(lam: float | Tensor | None, most: float = math.inf) -> float | Tensor:
+    """Return λ, a finite number or 0-d tensor from 0 to ``most``."""
     if lam is None:
         raise TypeError(
             "lam is missing: pass λ, such as lam=symloss.progressive_lambda(i / total), or "
@@ -174,8 +205,9 @@ def checked_lam(lam: float | Tensor | None) -> float | Tensor:
     elif torch.compiler.is_compiling():
         return lam
     value = float(lam)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"lam must be finite and at least 0, got {value}")
+    if not 0 <= value <= most or value == math.inf:
+        limits = "finite and at least 0" if most == math.inf else f"in [0, {most:g}]"
+        raise ValueError(f"lam must be {limits}, got {value}")
     return lam
 
 

@@ -1,0 +1,374 @@
+r"""Scores of predictions on the target that need no target labels: higher is better.
+
+Each takes target logits as a model gives them in evaluation mode. Joint logits ``(N, 2K, ...)``
+are scored by the target classifier, :math:`p = \mathrm{softmax}(v^t)`; ``joint=False`` takes the
+logits ``(N, K, ...)`` of any classifier. Every index but dim 1 is one position, of which there are
+:math:`n`; :math:`P` is the ``(n, K)`` matrix of their probabilities and :math:`H` the entropy in
+nats.
+
+A score ranks candidates on the same target. None of them is the accuracy, and each can be fooled:
+read the note of each, and see which categories are predicted at all by :func:`category_shares`.
+
+What holds for every score here:
+
+- It is computed in float32, also under autocast, or in float64 for float64 logits; it carries no
+  gradient.
+- It lies on the logits' device, and nothing waits for that device.
+- NaN among the logits that are scored gives NaN.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symloss._checks import check_logits, checked_lam, checked_prior
+
+__all__ = [
+    "information_maximization",
+    "nuclear_norm",
+    "soft_neighborhood_density",
+    "corr_c",
+    "agreement",
+    "ensemble_agreement",
+    "CategoryShares",
+    "category_shares",
+    "category_weights",
+]
+
+_ELEMENTS = 2**24  # of an n x n matrix that are held at once
+
+
+def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+    r"""Mutual information of input and prediction: certain, and spread over the categories.
+
+    .. math:: H\Big(\frac{1}{n}\sum_i p_i\Big) - \frac{1}{n}\sum_i H(p_i)
+
+    Krause, Perona and Gomes, *Discriminative Clustering by Regularized Information Maximization*,
+    NeurIPS 2010. It expects categories of equal size.
+
+    Args:
+        target_logits: Joint logits ``(N, 2K, ...)``, of any floating dtype.
+        joint: False for logits ``(N, K, ...)`` of one classifier.
+
+    Returns:
+        A scalar in :math:`[0, \log K]`, in nats.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor.
+        ValueError: If its shape does not fit, or it is empty.
+
+    Example:
+        >>> certain = 100 * torch.eye(4)
+        >>> information_maximization(certain, joint=False)  # log 4
+        tensor(1.3863)
+        >>> information_maximization(torch.zeros(4, 8))
+        tensor(0.)
+    """
+    p = _rows(target_logits, joint).softmax(1)
+    return _entropy(p.mean(0)) - _entropy(p).mean()
+
+
+def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+    r"""Sum of the singular values of the prediction matrix, relative to its largest value.
+
+    .. math:: \frac{\lVert P \rVert_*}{\sqrt{n \min(n, K)}}
+
+    Cui et al., *Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
+    Insufficient Situations*, CVPR 2020; there it is divided by n. Like
+    :func:`information_maximization` it expects categories of equal size.
+
+    Args:
+        target_logits: As in :func:`information_maximization`.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        A scalar in :math:`[1/K, 1]` for :math:`n \ge K`: 1 if all predictions are certain and the
+        categories equally frequent.
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`.
+
+    Example:
+        >>> nuclear_norm(100 * torch.eye(4), joint=False)
+        tensor(1.)
+        >>> nuclear_norm(torch.zeros(4, 8))
+        tensor(0.2500)
+    """
+    p = _rows(target_logits, joint).softmax(1)
+    with _no_autocast(p):
+        # Singular values wait for a GPU. The polar factor of P does not, by Newton and Schulz, and
+        # its product with P is their sum. R of P = QR has the same ones.
+        r: Tensor = torch.linalg.qr(p, mode="r").R
+        factor = r / r.square().sum().sqrt()
+        for _ in range(60):  # singular values below 1.5^-60 of the norm are left short
+            factor = 1.5 * factor - 0.5 * factor @ (factor.T @ factor)
+    return (factor * r).sum() / math.sqrt(len(p) * len(r))
+
+
+def soft_neighborhood_density(
+    target_logits: Tensor, temperature: float = 0.05, *, joint: bool = True
+) -> Tensor:
+    r"""How many neighbours, softly counted, each prediction has among the others.
+
+    .. math::
+
+        \frac{1}{n}\sum_i H(s_i), \qquad
+        s_{ij} \propto \exp\frac{\cos(p_i, p_j)}{T} \;\; (j \ne i), \quad s_{ii} = 0
+
+    Saito et al., *Tune it the Right Way: Unsupervised Validation of Domain Adaptation via Soft
+    Neighborhood Density*, ICCV 2021, on softmax outputs. A classifier that predicts one category
+    everywhere reaches the maximum. Time grows with the square of n, memory does not.
+
+    Args:
+        target_logits: As in :func:`information_maximization`, with at least 2 positions.
+        temperature: T, above 0.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        A scalar in :math:`[0, \log(n - 1)]`, in nats.
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`, or if there is one position only or
+            ``temperature`` is not a positive number.
+
+    Example:
+        >>> soft_neighborhood_density(torch.zeros(5, 6))  # log 4
+        tensor(1.3863)
+    """
+    rows = _rows(target_logits, joint)
+    n = len(rows)
+    if n < 2:
+        raise ValueError(
+            f"target_logits must have 2 positions or more, got shape {tuple(target_logits.shape)}"
+        )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be finite and above 0, got {temperature}")
+    p = F.normalize(rows.softmax(1), dim=1)
+    total = p.new_zeros(())
+    step = max(1, _ELEMENTS // n)
+    with _no_autocast(p):
+        for start in range(0, n, step):
+            s = (p[start : start + step] / temperature) @ p.T
+            s.diagonal(start).fill_(-math.inf)
+            s -= s.amax(1, keepdim=True)
+            e = s.exp()
+            s.diagonal(start).fill_(0)
+            z = e.sum(1)
+            total += (z.log() - s.mul_(e).sum(1) / z).sum()
+    return total / n
+
+
+def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+    r"""Cosine of the categories' correlation matrix and the identity matrix.
+
+    .. math:: \frac{\mathrm{tr}(P^\top P)}{\sqrt{K} \, \lVert P^\top P \rVert_F}
+
+    Tu et al., *What Does Softmax Probability Tell Us about Classifiers Ranking Across Diverse Test
+    Conditions?*, TMLR 2024 ("SoftmaxCorr"), with equally frequent categories as the reference.
+
+    Args:
+        target_logits: As in :func:`information_maximization`.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        A scalar in :math:`[1/\sqrt{K}, 1]`: 1 if all predictions are certain and the categories
+        equally frequent.
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`.
+
+    Example:
+        >>> corr_c(100 * torch.eye(4), joint=False), corr_c(torch.zeros(4, 8))
+        (tensor(1.), tensor(0.5000))
+    """
+    p = _rows(target_logits, joint).softmax(1)
+    with _no_autocast(p):
+        correlation = p.T @ p / len(p)
+    norm = correlation.square().sum().sqrt()
+    return correlation.trace() / (math.sqrt(len(correlation)) * norm)
+
+
+def agreement(target_logits: Tensor) -> Tensor:
+    r"""Share of positions where source and target classifier name the same category.
+
+    .. math:: \frac{1}{n}\sum_i [\arg\max_k v^s_{ik} = \arg\max_k v^t_{ik}]
+
+    Only a symmetric head has it. The two can agree on what is wrong.
+
+    Args:
+        target_logits: Joint logits ``(N, 2K, ...)``, of any floating dtype.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`.
+
+    Example:
+        >>> agreement(torch.tensor([[2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 1.0]]))
+        tensor(0.5000)
+    """
+    target = _rows(target_logits, joint=True)
+    source = _rows(target_logits, joint=True, classifier=0)
+    same = (source.argmax(1) == target.argmax(1)).to(target.dtype).mean()
+    return _unless_nan(torch.maximum(source, target), same)
+
+
+def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> Tensor:
+    r"""Agreement of each candidate with the mean prediction of all.
+
+    .. math::
+
+        a_m = \frac{1}{n}\sum_i \Big[\arg\max_k p^{(m)}_{ik}
+        = \arg\max_k \sum_{m'} p^{(m')}_{ik}\Big]
+
+    Hu et al., *EnsV* (ensemble-based validation). It compares candidates with one another, and
+    needs that most of them are sound.
+
+    Args:
+        candidates: Of each of M candidates the target logits, all of one shape ``(N, 2K, ...)``,
+            for the same images in the same order.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        A score in [0, 1] for each, ``(M,)``.
+
+    Raises:
+        TypeError: If one is not a floating-point tensor.
+        ValueError: If there is none, or the shape of one does not fit.
+
+    Example:
+        >>> one, other = torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0, 0.0]])
+        >>> ensemble_agreement([one, other, other], joint=False)
+        tensor([0., 1., 1.])
+    """
+    if len(candidates) == 0:
+        raise ValueError("candidates must hold one candidate's logits or more, got none")
+    rows = [_rows(v, joint, f"candidates[{m}]") for m, v in enumerate(candidates)]
+    for m, v in enumerate(candidates):
+        if v.shape != candidates[0].shape:
+            raise ValueError(
+                f"candidates must have one shape, got {tuple(candidates[0].shape)} and "
+                f"{tuple(v.shape)} (candidates[{m}])"
+            )
+    mean = torch.zeros_like(rows[0])
+    for v in rows:
+        mean += v.softmax(1)
+    common = mean.argmax(1)
+    same = torch.stack([(v.argmax(1) == common).to(mean.dtype).mean() for v in rows])
+    return _unless_nan(mean, same)
+
+
+class CategoryShares(NamedTuple):
+    """Shares of the categories among the positions of the target, each ``(K,)`` and of sum 1.
+
+    Attributes:
+        predicted: Share of positions where the category is predicted.
+        expected: Share that it is expected to have.
+    """
+
+    predicted: Tensor
+    expected: Tensor
+
+
+def category_shares(
+    target_logits: Tensor, prior: Tensor | Sequence[float] | None = None, *, joint: bool = True
+) -> CategoryShares:
+    r"""How often each category is predicted, beside how often it is expected. Not a score.
+
+    .. math:: \frac{1}{n}\sum_i [\arg\max_j v^t_{ij} = k]
+
+    A category that is predicted far less often than expected may have been lost in training.
+
+    Args:
+        target_logits: As in :func:`information_maximization`.
+        prior: The expected shares ``(K,)``, such as the source's; None for equal ones.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        Both shares, each ``(K,)``.
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`, or if ``prior`` does not fit: another
+            shape or device, an entry that is not positive, or a sum that is not 1.
+
+    Example:
+        >>> shares = category_shares(torch.eye(2)[[0, 0, 0, 1]], joint=False)
+        >>> shares.predicted, shares.expected
+        (tensor([0.7500, 0.2500]), tensor([0.5000, 0.5000]))
+    """
+    rows = _rows(target_logits, joint)
+    expected = checked_prior(rows.unsqueeze(1), prior)
+    predicted = rows.argmax(1)
+    counts = predicted.new_zeros(rows.shape[1])  # in whole numbers, for float32 stops at 2^24
+    counts.scatter_add_(0, predicted, torch.ones_like(predicted))
+    return CategoryShares(_unless_nan(rows, counts.to(rows.dtype) / len(rows)), expected)
+
+
+def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool = True) -> Tensor:
+    r"""Weights that leave source categories out which the target lacks. Not a score.
+
+    .. math::
+
+        w_k = \lambda \frac{m_k}{\max_j m_j} + 1 - \lambda, \qquad
+        m = \frac{1}{n}\sum_i p_i
+
+    The rule of Zhang et al., *Unsupervised Multi-Class Domain Adaptation: Theory, Algorithms, and
+    Practice*, TPAMI 2020, for partial adaptation: give them as ``weight=`` to the losses of a
+    step, and estimate them anew once per epoch, from the whole target in evaluation mode.
+
+    Args:
+        target_logits: As in :func:`information_maximization`.
+        lam: λ in [0, 1], from :func:`symloss.progressive_lambda`: at 0 all weights are 1.
+        joint: As in :func:`information_maximization`.
+
+    Returns:
+        Weights in [0, 1] ``(K,)``, the largest 1.
+
+    Raises:
+        TypeError: As in :func:`information_maximization`.
+        ValueError: As in :func:`information_maximization`, or if ``lam`` is not in [0, 1].
+
+    Example:
+        >>> category_weights(torch.tensor([[9.0, 9.0, -99.0]]), lam=0.5, joint=False)
+        tensor([1.0000, 1.0000, 0.5000])
+    """
+    mean = _rows(target_logits, joint).softmax(1).mean(0)
+    lam = checked_lam(lam, most=1)
+    return lam * (mean / mean.max()) + (1 - lam)
+
+
+def _rows(
+    logits: Tensor, joint: bool, name: str = "target_logits", *, classifier: int = 1
+) -> Tensor:
+    """Return one classifier's logits ``(n, K)``, without gradient, in float32 or as float64."""
+    check_logits(name, logits, joint)
+    v = logits.detach()
+    v = v.chunk(2, dim=1)[classifier] if joint else v
+    wide = v if v.dtype == torch.float64 else v.float()
+    return wide.movedim(1, -1).flatten(0, -2)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -torch.xlogy(p, p).sum(-1)
+
+
+def _unless_nan(used: Tensor, value: Tensor) -> Tensor:
+    """Return ``value``, or NaN if there is one in ``used``, which argmax takes for the largest."""
+    return torch.where(used.isnan().any(), math.nan, value)
+
+
+def _no_autocast(p: Tensor) -> AbstractContextManager[None]:
+    """Products in the dtype of ``p``."""
+    enabled = torch.is_autocast_enabled(p.device.type)
+    return torch.autocast(p.device.type, enabled=False) if enabled else nullcontext()
