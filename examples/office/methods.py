@@ -2,7 +2,8 @@ r"""The nine rows of the paper's Table 4 and what came after: which terms each p
 
 A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
 in the logs; to add a method, add an entry, and a term or a head if it needs a new one. SymNets
-itself takes the library's objective, the same terms with gradients in closed form.
+itself takes the library's objective, the same terms with gradients in closed form; so does
+SymmNets-V2, the authors' successor (arXiv 2002.08681).
 """
 
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class View(NamedTuple):
 
 
 Term = Callable[[View], Tensor]
+Objective = Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses]
 
 
 def task(v: View) -> Tensor:
@@ -134,7 +136,7 @@ class Method:
     head: tuple[Term, ...] = ()
     extractor: tuple[Term, ...] = ()
     weighted: tuple[Term, ...] = ()
-    objective: Callable[[RoutedLogits, Tensor, RoutedLogits], symloss.SymNetLosses] | None = None
+    objective: Objective | None = None
     classifier: str = "C_t"  # or "C_s": the one that answers, whose accuracy counts
     target: bool = True  # whether training sees target images
 
@@ -211,6 +213,17 @@ METHODS = {
         row="SymNets (balanced)",
         heads=SYMMETRIC,
         objective=symloss.symnet_losses,
+        weighted=(balance,),
+    ),
+    "symnets-v2": Method(
+        row="SymmNets-V2",
+        heads=SYMMETRIC,
+        objective=symloss.symnet_v2_losses,
+    ),
+    "symnets-v2-balanced": Method(
+        row="SymmNets-V2 (balanced)",
+        heads=SYMMETRIC,
+        objective=symloss.symnet_v2_losses,
         weighted=(balance,),
     ),
 }

@@ -182,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=arguments.real(0),
         default=argparse.SUPPRESS,  # so that it is known whether it was given
         metavar="X",
-        help="symnets-balanced: weight, beside λ, of the pull of each target batch's mean "
+        help="balanced methods: weight, beside λ, of the pull of each target batch's mean "
         "prediction to the prior; 1 is the safer choice, and where the target lacks categories it "
         f"does harm (default: {Recipe.balance} [ours])",
     )
@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--prior",
         choices=["uniform", "source"],
         default=argparse.SUPPRESS,
-        help="symnets-balanced: the share that each category is expected to have of the target: "
+        help="balanced methods: the share that each category is expected to have of the target: "
         f"the same for all, or that of the source's images (default: {Recipe.prior} [ours])",
     )
     add(

@@ -1,7 +1,8 @@
 """Tables 1 to 4 of the paper with our accuracies beside the published ones, out of results.
 
 The published numbers are in published.json: each table's tasks and rows as printed, a cell a pair
-of mean and standard error. A row's "ours" names the method of ours that stands beside it.
+of mean and standard error; below them SymmNets-V2, of another paper, of which there are averages
+alone. A row's "ours" names the method of ours that stands beside it.
 Table 1's ResNet-50 is quoted from other work, so our source-only runs stand beside Table 4's.
 """
 
@@ -79,7 +80,8 @@ def _beside(name: str, results: list[Result]) -> Table:
         ours = {method: shown for method, shown in ours.items() if method not in ablation}
     rows = []
     for row in published["rows"]:
-        printed = Row(row["method"], [tuple(cell) for cell in row["cells"]], row["average"])
+        cells = [cell and tuple(cell) for cell in row["cells"]]
+        printed = Row(row["method"], cells, row["average"])
         if row.get("ours") in ours:
             label = f"{NAMES[row['ours']]}, ours"
             rows += _compared(printed, _row(label, ours[row["ours"]], tasks))
@@ -117,7 +119,7 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
 def _compared(published: Row, ours: Row) -> list[Row]:
     """Return the published row, ours, and the difference of their means."""
     pairs = zip(ours.cells, published.cells, strict=True)
-    cells = [(mine[0] - theirs[0], None) if mine else None for mine, theirs in pairs]
+    cells = [(mine[0] - theirs[0], None) if mine and theirs else None for mine, theirs in pairs]
     average = None if ours.average is None else ours.average - published.average
     named = published._replace(label=f"{published.label}, published")
     return [named, ours, Row("difference", cells, average)]

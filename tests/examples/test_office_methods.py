@@ -21,7 +21,7 @@ def entropy_of(q):
 
 
 class Paper:
-    """Equations 1 to 13 on plain probabilities; s and t are features, y the source labels."""
+    """Equations 1 to 37 on plain probabilities; s and t are features, y the source labels."""
 
     def __init__(self, heads, s, t, y):
         self.y = y
@@ -66,6 +66,13 @@ class Paper:
     def balance(self, prior=None):
         m = (self.p_t[:, :K] + self.p_t[:, K:]).mean(0)
         return (m * (m / (torch.ones(K) / K if prior is None else prior)).log()).sum()
+
+    def e36(self):
+        log, other = self.p_t.log(), self.p_t.roll(K, 1)
+        return -(other * log).sum(1).mean() / 2
+
+    def e37(self):
+        return -pick(self.p_s, self.y).log().mean() - self.p_t[:, K:].sum(1).log().mean()
 
     def e12(self):
         return uniform(self.p_s)
@@ -113,6 +120,21 @@ LATER = {
         lambda p: p.e5() + p.e6() + p.e7(),
         lambda p: p.e8() + LAM * (p.e9() + p.e10() + BALANCE * p.balance()),
     ),
+    "symnets-v2": (
+        lambda p: p.e5() + p.e6() + p.e37(),
+        lambda p: p.e8() + LAM * p.e36(),
+    ),
+    "symnets-v2-balanced": (
+        lambda p: p.e5() + p.e6() + p.e37(),
+        lambda p: p.e8() + LAM * (p.e36() + BALANCE * p.balance()),
+    ),
+}
+V2 = {
+    "source_task",
+    "target_task",
+    "category_discrimination",
+    "category_confusion",
+    "target_category_confusion",
 }
 # The terms by their names in the logs, which figures and TensorBoard are read by.
 HEAD = {"source_task", "target_task", "domain_discrimination"}
@@ -135,6 +157,8 @@ TERMS = {
     "symnets": HEAD | {"category_confusion", "domain_confusion", "symmetric_entropy"},
     "symnets-balanced": HEAD
     | {"category_confusion", "domain_confusion", "symmetric_entropy", "balance"},
+    "symnets-v2": V2,
+    "symnets-v2-balanced": V2 | {"balance"},
 }
 
 

@@ -96,7 +96,11 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--workers -1", "--workers: must be a whole number from 0, got '-1'"),
         ("--seeds 0 -1", "--seeds: must be a whole number from 0, got '-1'"),
         # Also at its default, which someone who asks for it does not get either.
-        ("--balance 3", "--balance changes symnets-balanced alone, not --method symnets"),
+        (
+            "--balance 3",
+            "--balance changes symnets-balanced and symnets-v2-balanced alone, not --method "
+            "symnets",
+        ),
         ("--prior uniform --method source-only symnets", "not --method source-only symnets"),
         ("--balance -1 --method symnets-balanced", "must be a number of at least 0, got '-1'"),
         ("--balance nan --method symnets-balanced", "must be a number of at least 0, got 'nan'"),

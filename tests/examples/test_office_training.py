@@ -41,7 +41,8 @@ def terms_of(name):
     """The names of a method's terms in the logs."""
     method = METHODS[name]
     names = {term.__name__ for term in (*method.head, *method.extractor, *method.weighted)}
-    return names.union(symloss.SymNetLosses._fields if method.objective else ())
+    terms = symloss.SymNetV2Losses if "v2" in name else symloss.SymNetLosses
+    return names.union(terms._fields if method.objective else ())
 
 
 def source_error(trainer, batch, labels):
