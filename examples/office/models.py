@@ -19,7 +19,8 @@ def build_extractor(
     """Build the feature extractor: a backbone, then a bottleneck if wanted.
 
     Args:
-        backbone: Name of a torchvision classification network, such as ``"resnet50"``.
+        backbone: Name of a torchvision classification network, such as ``"resnet50"``, or
+            ``"resnet50_v1"``, see :func:`resnet50_v1`.
         weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1), ``"none"`` (random), or the path of
             a state_dict, see :func:`weights_files.read`.
         bottleneck: Size of a linear layer with batch norm and ReLU behind the backbone.
@@ -32,12 +33,7 @@ def build_extractor(
         UserError: If the network is unknown, has no last linear layer to take off, or the
             weights are not there or do not fit.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in names:
-        raise UserError(f"unknown backbone {backbone}; torchvision has {', '.join(names)}")
-    if backbone in TWO_OUTPUTS:
-        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
-    network = torchvision.models.get_model(backbone, weights=None)
+    network = _random(backbone)
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
         raise UserError(
@@ -61,7 +57,37 @@ def build_extractor(
     return extractor
 
 
+def resnet50_v1() -> nn.Module:
+    """Build the ResNet-50 of He et al. (2016), which weights of Keras, Caffe or TensorFlow expect.
+
+    Each stage has its stride in the first 1x1 convolution, where torchvision's ``resnet50`` has it
+    in the 3x3 behind it. The weights' layout is the same: either loads the other's without a word.
+    """
+    network = torchvision.models.resnet50(weights=None)
+    for stage in (network.layer2, network.layer3, network.layer4):
+        one, three = stage[0].conv1, stage[0].conv2
+        one.stride, three.stride = three.stride, one.stride
+    return network
+
+
+def _random(backbone: str) -> nn.Module:
+    if backbone == "resnet50_v1":
+        return resnet50_v1()
+    names = torchvision.models.list_models(module=torchvision.models)
+    if backbone not in names:
+        names = ", ".join(["resnet50_v1", *names])
+        raise UserError(f"unknown backbone {backbone}; choose one of {names}")
+    if backbone in TWO_OUTPUTS:
+        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
+    return torchvision.models.get_model(backbone, weights=None)
+
+
 def _imagenet(backbone: str) -> nn.Module:
+    if backbone == "resnet50_v1":
+        raise UserError(
+            "torchvision's weights are of resnet50, not of resnet50_v1, whose strides are "
+            "elsewhere; use --backbone resnet50, or --weights FILE"
+        )
     known = torchvision.models.get_model_weights(backbone).__members__
     if "IMAGENET1K_V1" not in known:
         raise UserError(

@@ -206,8 +206,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--backbone",
         metavar="NAME",
-        help="torchvision classification network that ends in a linear layer "
-        "(default: resnet50 [paper])",
+        help="torchvision classification network that ends in a linear layer, or resnet50_v1, "
+        "for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
     )
     add(
         "--weights",
