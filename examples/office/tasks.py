@@ -100,7 +100,11 @@ def checked(task: Task) -> Task:
 
 
 def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, str]:
-    """Category names of numbers: the images' folder where it tells, else the number."""
+    """Category names of numbers: the images' folder where it tells, else the number.
+
+    Raises:
+        UserError: If a folder of one name has another number in each list.
+    """
     named = []
     for side, _ in sides:
         folders = {
@@ -111,11 +115,19 @@ def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, s
         if not single or len(set(found.values())) < len(found):
             return {number: str(number) for side, _ in sides for number in side}
         named.append(found)
+    numbers = [{name: number for number, name in found.items()} for found in named]
+    for name in sorted(numbers[0].keys() & numbers[1].keys()):
+        one, other = numbers[0][name], numbers[1][name]
+        if one != other:
+            raise UserError(
+                f"category {told_apart(name)} has the number {one} in {names[0]} and {other} in "
+                f"{names[1]}: the two lists number the categories differently"
+            )
     for number in sorted(named[0].keys() & named[1].keys()):
         if named[0][number] != named[1][number]:
-            one, other = (told_apart(found[number]) for found in named)
+            here, there = (told_apart(found[number]) for found in named)
             warnings.warn(
-                f"category {number} is {one} in {names[0]} and {other} in {names[1]}; "
+                f"category {number} is {here} in {names[0]} and {there} in {names[1]}; "
                 "matched by number",
                 stacklevel=3,
             )
