@@ -48,9 +48,9 @@ def _file(path: Path) -> tuple[int, int]:
 
 
 def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    """Sort paths by size, without links to nothing, which reading them will name."""
+    """Sort paths by size, without those that cannot be read, which reading them will name."""
     sizes: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        if os.path.isfile(path):
+        if os.access(path, os.R_OK):
             sizes[path.stat().st_size].append(path)
     return sizes
