@@ -171,7 +171,7 @@ class Trainer:
         every process gets them all.
 
         Returns:
-            Features ``(N, F)``, float16, and logits ``(N, 2K)`` or ``(N, K)``, float32.
+            Features ``(N, F)`` and logits ``(N, 2K)`` or ``(N, K)``, float32.
         """
         distributed.share_buffers(self.network)
         recipe, network = self.run.recipe, self.network
@@ -193,7 +193,7 @@ class Trainer:
                 batch = self.inputs.normalize(crops.to(self.device, non_blocking=True))
                 features = network.extractor(batch)
                 logits = network.heads["task"](features)
-                parts.append((index, features.half(), logits.float()))
+                parts.append((index, features.float(), logits.float()))
         with distributed.uninterrupted():  # Python drops what is raised while workers are ended
             del loader
         network.train(was_training)
