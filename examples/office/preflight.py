@@ -94,7 +94,8 @@ def _try_writing(runs: Sequence[Run], out: Path, extractor: nn.Module) -> None:
     needed, free = needed + largest, shutil.disk_usage(out).free
     if needed > free:
         size, left = (tqdm.format_sizeof(n, "B") for n in (needed, free))
-        raise UserError(f"{out} has {left} free, {len(runs)} runs will write {size} at most")
+        what = f"{len(runs)} runs" if len(runs) > 1 else "the run"
+        raise UserError(f"{out} has {left} free, {what} will write {size} at most")
 
 
 def _sizes(run: Run, extractor: nn.Module) -> tuple[int, int, int]:

@@ -118,7 +118,7 @@ def test_too_little_space_for_all_runs(refused, office, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(p)._replace(free=int(free)))
 
     leave(0.8 * one)
-    assert "free, 1 runs will write" in refused()
+    assert "free, the run will write" in refused()
     leave(1.5 * one)
     assert "free, 3 runs will write" in refused(seeds=(0, 1, 2))
     office(max_steps=2)
