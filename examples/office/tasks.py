@@ -64,7 +64,7 @@ def labelled(name: str, images: dict[Key, list[Path]], left_out: list[LeftOut]) 
 
 
 def checked(task: Task) -> Task:
-    """Return a task that can be right; warn of files left out and of images in both domains.
+    """Return a task that can be right; warn of files left out and of images in two places.
 
     Raises:
         UserError: If there is one category alone, or all images of a domain are the other's too.
@@ -78,6 +78,14 @@ def checked(task: Task) -> Task:
     for domain in (source, target):
         if domain.left_out:
             warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
+        pairs = overlap.in_two_categories(domain.paths, domain.labels or [0] * len(domain.paths))
+        if pairs:
+            images = "image is" if len(pairs) == 1 else "images are"
+            one = f"{visible(pairs[0][0])} is {visible(pairs[0][1])}"
+            warnings.warn(
+                f"{len(pairs):,} {images} in two categories of {visible(domain.name)}, as {one}",
+                stacklevel=4,
+            )
     pairs = overlap.shared(source.paths, target.paths)
     if not pairs:
         return task
