@@ -182,9 +182,11 @@ def test_a_failure_at_the_end_loses_nothing(office, monkeypatch, name):
 
 
 def test_absurd_losses_are_warned_of_once(office, monkeypatch):
-    with pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"):
-        with pytest.raises(SystemExit, match=r"not finite; .* try a lower --lr than 100"):
-            office(method="source-only", lr=100.0, max_steps=4)
+    with (
+        pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"),
+        pytest.raises(SystemExit, match=r"not finite; .* try a lower --lr than 100"),
+    ):
+        office(method="source-only", lr=100.0, max_steps=4)
     monkeypatch.setattr(training, "ABSURD", 0.01)
     with pytest.warns(UserWarning, match="losses above") as caught:
         folder = office(method="source-only", max_steps=8, out="low bound")
