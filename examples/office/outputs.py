@@ -131,7 +131,7 @@ class Features:
     """Features of both domains at the end of training, source images first, in the task's order.
 
     Attributes:
-        features: float16 ``(N, F)``.
+        features: float16 ``(N, F)``; float32 if one is too large for that.
         domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
         label: int16 ``(N,)``, -1 in a target without labels.
         logits: float32, of the target images alone: joint logits ``(M, 2K)``, or ``(M, K)`` of a

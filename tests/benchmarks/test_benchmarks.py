@@ -202,6 +202,14 @@ def test_calls_take_turns():
     assert [len(samples) for samples in times.values()] == [3, 3]
 
 
+def test_the_clock_is_read_when_the_device_is_done(monkeypatch):
+    for kind in ("cuda", "mps"):
+        waited = []
+        monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *_, w=waited: w.append(1))
+        timing.interleave({"a": waited.clear}, repeat=1, device=torch.device(kind))
+        assert waited == [1]
+
+
 def test_medians_and_quartiles():
     assert timing.spread([5, 1, 2, 3, 4]) == "3.00 (2.00 to 4.00)"
     assert timing.median([5, 1, 2, 4]) == 3
