@@ -55,15 +55,22 @@ def interleave(
     return times
 
 
+def waiter(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until a device has done what it was given."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return getattr(torch, device.type).synchronize  # mps, xpu and the CPU, which has no queue
+
+
 def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait = waiter(device)
     if inner > 1:
         call()  # a short call would feel what the others left in the caches
-    wait(device)
+    wait()
     start = time.perf_counter()
     for _ in range(inner):
         call()
-    wait(device)
+    wait()
     return (time.perf_counter() - start) / inner
 
 
@@ -95,13 +102,17 @@ def report(
     title: str, rows: list[list[str]], notes: list[str], device: torch.device, out: Path | None
 ) -> None:
     """Print title, Markdown table (first row: header), notes and machine; write them to ``out``."""
-    header, *body = rows
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    text = "\n\n".join([title, table, *notes, machine(device)]) + "\n"
+    text = "\n\n".join([title, markdown(rows), *notes, machine(device)]) + "\n"
     print(text, end="")
     if out:
         out.write_text(text, encoding="utf-8")
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return a Markdown table; the first row is its header."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine(device: torch.device) -> str:

@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             for path in find_images(given):
                 failed |= not predict(model, path)
+        except BrokenPipeError:
+            raise
         except (UserError, OSError) as error:
             failed = True
             print(error, file=sys.stderr, flush=True)
@@ -95,4 +97,4 @@ def predict(model: outputs.Model, path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.take_any_character()
     try:
         carry_out(*read(argv))
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         sys.exit(f"{PROG}: error: {error}")
     except KeyboardInterrupt:
@@ -112,4 +114,4 @@ def carry_out(
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
-    main()
+    console.run(main)

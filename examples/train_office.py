@@ -9,6 +9,7 @@ checkpoint.pt, features.npz, model.pt and TensorBoard's event files; report.py m
 
 import dataclasses
 import itertools
+import re
 import signal
 import sys
 import warnings
@@ -20,6 +21,8 @@ from office.errors import UserError
 from office.experiment import perform
 from office.options import PROG, Machine, Recipe, Wanted
 from office.runs import Run, open_runs
+
+NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,8 +57,17 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
             cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
             for run in runs:
                 perform(run, machine, cache)
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         sys.exit(f"{PROG}: error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
+            raise
+        sys.exit(
+            f"{PROG}: error: out of memory: try a smaller --batch-size, --cache off or "
+            "--precision bf16; finished epochs are kept for --resume with the same settings"
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -126,4 +138,4 @@ if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     # A job scheduler's SIGTERM ends a run as Ctrl-C does: with a word on its checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    main()
+    console.run(main)

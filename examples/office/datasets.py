@@ -95,11 +95,7 @@ def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
             raise UserError(f"no such folder: {visible(folder)}")
     if source.resolve() == target.resolve():
         raise UserError(f"source and target are the same folder: {visible(source)}")
-    names = [source.resolve().name, target.resolve().name]
-    if names[0] == names[1]:
-        names = [
-            f"{folder.resolve().parent.name}-{folder.resolve().name}" for folder in (source, target)
-        ]
+    names = _names_of_folders(source.resolve(), target.resolve())
     task = "2".join(names)
     side = layouts.read_folder(source, names[0])
     found = listing.look(target)
@@ -116,6 +112,16 @@ def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
     labelled = tasks.labelled(names[0], *side, categories)
     unlabelled = Domain(names[1], found.images, None, found.left_out)
     return tasks.checked(Task(task, labelled, unlabelled, categories))
+
+
+def _names_of_folders(*folders: Path) -> list[str]:
+    """Return the names of two folders, with those above them until they differ."""
+    n = 1
+    while True:
+        names = ["-".join(folder.parts[1:][-n:]) for folder in folders]
+        if names[0] != names[1]:
+            return names
+        n += 1
 
 
 def check(wanted: Iterable[Task]) -> bool:

@@ -14,13 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 import symloss
-from office import distributed, evaluation, outputs
+from office import distributed, evaluation, health, outputs, priors
 from office.errors import UserError
 from office.methods import METHODS
 from office.options import Machine
 from office.progress import Progress
 from office.runs import Run, State
 from office.training import Trainer
+
+Predicted = tuple[Tensor, Tensor]  # features and logits
 
 
 def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
@@ -87,8 +89,16 @@ class Experiment:
         try:
             for epoch in range(len(self.history), trainer.epochs):
                 self._epoch(epoch, progress)
+            predictions = [
+                self.trainer.predict(d.paths) for d in (self.task.source, self.task.target)
+            ]
+            if not all(tensor.isfinite().all() for pair in predictions for tensor in pair):
+                raise UserError(
+                    f"{run.title}: the trained network's features or logits are not finite; the "
+                    f"run has diverged, try a lower --lr than {run.recipe.lr:g}"
+                )
             try:
-                self._finish(progress)
+                self._finish(progress, *predictions)
             except (UserError, OSError) as error:
                 if not self.first:
                     raise
@@ -116,11 +126,10 @@ class Experiment:
         if not last and not self.run.recipe.frozen:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
-    def _finish(self, progress: Progress) -> None:
-        """Evaluate both domains and write what the run leaves, result.json last."""
+    def _finish(self, progress: Progress, of_source: Predicted, of_target: Predicted) -> None:
+        """Evaluate what was predicted and write what the run leaves, result.json last."""
         source, target, k = self.task.source, self.task.target, len(self.task.categories)
-        of_source, source_logits = self.trainer.predict(source.paths)
-        of_target, logits = self.trainer.predict(target.paths)
+        (source_features, source_logits), (target_features, logits) = of_source, of_target
         final = evaluation.target_accuracies(logits, target.labels, k)
         final |= evaluation.source_accuracy(source_logits, source.labels, k)
         newest = self.history[-1]
@@ -129,19 +138,22 @@ class Experiment:
         if not self.first:
             return
         answers = evaluation.classifiers(logits, k)[METHODS[self.run.method].classifier]
-        self._write_features(torch.cat([of_source, of_target]), logits)
+        self._write_features(torch.cat([source_features, target_features]), logits)
         self._write_model()
         if target.labels is None:
             self._write_predictions(answers)
         # Last, for it marks the run as finished.
-        seconds = self._write_result(final, answers)
-        progress.bar.write(f"{self.run.title}: done in {seconds:.0f} s, see {self.folder}")
+        result = self._write_result(final, logits, answers)
+        bar, run = progress.bar, self.run
+        bar.write(f"{run.title}: done in {result.seconds:.0f} s, see {self.folder}")
+        bar.write(health.diagnosis(result).describe(health.remedy(run.method, run.settings)))
 
     def _write_features(self, features: Tensor, logits: Tensor) -> None:
         domains = [self.task.source, self.task.target]
         labels = [domain.labels or [-1] * len(domain.paths) for domain in domains]
+        half = features.half()
         saved = outputs.Features(
-            features.numpy(),
+            (half if half.isfinite().all() else features).numpy(),
             np.repeat(np.arange(2, dtype=np.uint8), [*map(len, labels)]),
             np.concatenate(labels).astype(np.int16),
             logits.numpy(),
@@ -172,10 +184,14 @@ class Experiment:
             [outputs.Prediction(path, self.task.categories[k], float(p)) for path, k, p in rows],
         )
 
-    def _write_result(self, final: dict[str, float | None], answers: Tensor) -> float:
-        """Write result.json; return the seconds that the run took."""
+    def _write_result(
+        self, final: dict[str, float | None], logits: Tensor, answers: Tensor
+    ) -> outputs.Result:
+        """Write result.json, and return what is in it."""
         run, machine, seconds = self.run, self.machine, time.perf_counter() - self.started
         classifier, labels = METHODS[run.method].classifier, self.task.target.labels
+        expected = run.recipe.prior if METHODS[run.method].balanced else "source"
+        prior = priors.of_task(expected, self.task)
         result = outputs.Result(
             dataset=run.recipe.dataset,
             task=self.task.name,
@@ -188,6 +204,7 @@ class Experiment:
             **evaluation.by_category(answers, labels, self.task.categories),
             categories=self.task.categories,
             recipe=run.settings,
+            **health.label_free(logits, answers, self.task.categories, prior),
             images=run.identity["images"],
             machine={
                 "device": str(machine.device),
@@ -201,7 +218,7 @@ class Experiment:
             peak_memory_bytes=_peak_memory(machine.device),
         )
         outputs.write_result(self.folder, result)
-        return seconds
+        return result
 
 
 def _versions() -> dict[str, str]:

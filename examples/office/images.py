@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from office.errors import UserError
 from office.names import visible
 
 T = TypeVar("T")
+NARROWEST = 100  # longer images take too much memory at the size they are cropped from
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,16 @@ def load_image(path: Path) -> Image.Image:
     """
     try:
         with _open(path) as image:
+            if max(image.size) > NARROWEST * min(image.size):
+                side = f"{NARROWEST} times as long as wide"
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {side}")
+            deep = re.search(";16[BLN]", str(image.tile))  # of colours, Pillow takes the high bytes
             image.load()
             turn = _TURNS.get(_orientation(image))
-            if _is_deep(image) and max(high for _, high in image.getextrema()[:3]) < 64:
-                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 image = Image.fromarray(_eight_bits(np.asarray(image)))
+            elif deep and _highest(image) < 64:
+                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
             elif image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -132,10 +138,10 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow took the high bytes of a TIFF's colours, whose range nothing tells."""
-    bits = image.tag_v2.get(258, ()) if image.format == "TIFF" else ()
-    return len(bits) > 1 and max(bits) > 8
+def _highest(image: Image.Image) -> int:
+    """The highest value of a colour."""
+    bands = zip(image.getbands(), image.split(), strict=True)
+    return max(band.getextrema()[1] for name, band in bands if name != "A")
 
 
 class Look(NamedTuple):

@@ -195,7 +195,7 @@ class Trainer:
         The processes share the images out, and every process gets them all.
 
         Returns:
-            Features ``(N, F)``, float16, and logits ``(N, 2K)`` or ``(N, K)``, float32.
+            Features ``(N, F)`` and logits ``(N, 2K)`` or ``(N, K)``, float32.
         """
         distributed.share_buffers(self.network)
         network = self.network
@@ -206,7 +206,7 @@ class Trainer:
             for batch, index in self.inputs.once(paths):
                 features = network.extractor(batch)
                 logits = network.heads["task"](features)
-                parts.append((index, features.half(), logits.float()))
+                parts.append((index, features.float(), logits.float()))
         network.train(was_training)
         mine = [torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)] if parts else None
         shares = [share for share in distributed.gather(mine) if share is not None]

@@ -79,10 +79,16 @@ def assert_positive(values):
 
 def test_step(step, capsys, tmp_path):
     rows = run(step, capsys, tmp_path)
-    assert [row[0] for row in rows][:3] == ["supervised", "two backwards", "symloss"]
+    assert [row[0] for row in rows][:4] == [
+        "supervised",
+        "two backwards",
+        "authors' settings",
+        "symloss",
+    ]
     assert {row[0]: row[-1] for row in rows}.items() >= {
         ("supervised", "1"),
         ("two backwards", "2"),
+        ("authors' settings", "2"),
         ("symloss", "1"),
     }
     for row in rows:
@@ -90,6 +96,17 @@ def test_step(step, capsys, tmp_path):
         assert_positive(numbers(row[1:]))
         if sys.platform == "linux":
             assert float(peak) > 0
+
+
+@pytest.mark.parametrize(("name", "bf16"), [("authors' settings", False), ("symloss", True)])
+def test_the_authors_settings_are_float32_and_contiguous(step, name, bf16, monkeypatch):
+    monkeypatch.setattr(step, "build_extractor", tiny_extractor)
+    options = Namespace(**vars(SETTINGS) | {"precision": "bf16", "channels_last": True})
+    net = step.build_trainer(options, name)
+    with net.autocast():
+        assert torch.is_autocast_enabled("cpu") == bf16
+    assert net.images[0].is_contiguous() != bf16
+    assert net.extractor[0].weight.is_contiguous() != bf16
 
 
 def tiny_extractor(_):
@@ -183,6 +200,14 @@ def test_calls_take_turns():
     times = timing.interleave(calls, repeat=3, device=CPU)
     assert "".join(order).endswith("ababab")
     assert [len(samples) for samples in times.values()] == [3, 3]
+
+
+def test_the_clock_is_read_when_the_device_is_done(monkeypatch):
+    for kind in ("cuda", "mps"):
+        waited = []
+        monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *_, w=waited: w.append(1))
+        timing.interleave({"a": waited.clear}, repeat=1, device=torch.device(kind))
+        assert waited == [1]
 
 
 def test_medians_and_quartiles():

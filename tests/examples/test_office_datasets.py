@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_tree
 from office import datasets, images
 from office.errors import UserError
 from PIL import Image
@@ -316,6 +317,15 @@ def test_folders_of_one_name_keep_their_names_apart(tree: Callable[..., Path]) -
     root = tree("archive")
     task = datasets.load_folders(root / "amazon/images", root / "webcam/images")
     assert task.name == "amazon-images2webcam-images"
+
+
+def test_check_counts_folders_whose_parents_have_one_name_too(tmp_path: Path, capsys) -> None:
+    for i, above in enumerate("ab"):
+        write_tree(tmp_path / above / "x", domains=("y", "photos")[i:], images=3 + i)
+    task = datasets.load_folders(tmp_path / "a/x/photos", tmp_path / "b/x/photos")
+    assert task.name == "a-x-photos2b-x-photos"
+    assert datasets.check([task])
+    assert "9 of 21" not in capsys.readouterr().out
 
 
 def test_bad_folders(tree: Callable[..., Path], tmp_path: Path) -> None:
