@@ -26,8 +26,8 @@ PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(enco
 NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
 # The settings that every note tells; the others only where the rows of a table differ in them.
 OWN = (*BALANCE, "partial")  # not of all methods
-TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr", "precision")
-
+TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr")
+TOLD += ("precision", *OWN)
 POOLED = ("GFK", "TCA")  # on features that the network's pooling gave
 
 Cell = tuple[float, float | None]  # mean and standard error
