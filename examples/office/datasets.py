@@ -12,6 +12,7 @@ from office import benchmarks, images, layouts, listing, lists, tasks
 from office.benchmarks import DATASETS, Benchmark, Part
 from office.errors import UserError
 from office.layouts import Place
+from office.listing import LeftOut
 from office.names import printable, visible
 from office.tasks import Domain, Task
 
@@ -132,16 +133,17 @@ def check(wanted: Iterable[Task]) -> bool:
     """
     sides = [(task, domain) for task in wanted for domain in (task.source, task.target)]
     domains = {domain.name: domain for _, domain in sides}
-    paths = [path for domain in domains.values() for path in domain.paths]
+    # A domain that is whole as a source is in part a target of partial adaptation.
+    paths = [*dict.fromkeys(path for domain in domains.values() for path in domain.paths)]
+    left_out = [*dict.fromkeys(item for domain in domains.values() for item in domain.left_out)]
     looks = images.read_all(paths, images.look, "reading")
-    for line in _table(sides, domains):
+    for line in _table(sides, domains, left_out):
         print(printable(line))
 
     faults = [look for look in looks if isinstance(look, UserError)]
     seen = [look for look in looks if not isinstance(look, UserError)]
     modes = Counter(look.mode for look in seen if look.mode != "RGB")
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
-    left_out = [item for domain in domains.values() for item in domain.left_out]
     verb = "files are read" if left_out else "images can be read"
     print(f"{len(seen):,} of {len(paths) + len(left_out):,} {verb}", end="")
     print(f", {len(left_out):,} left out" if left_out else "", end="")
@@ -157,16 +159,15 @@ def check(wanted: Iterable[Task]) -> bool:
     return not faults
 
 
-def _table(sides: list[tuple[Task, Domain]], domains: dict[str, Domain]) -> list[str]:
+def _table(
+    sides: list[tuple[Task, Domain]], domains: dict[str, Domain], items: list[LeftOut]
+) -> list[str]:
     """Lines of the numbers of images by category and domain, and of files left out if any are."""
     counts = {
         domain.name: Counter(task.categories[label] for label in domain.labels or [])
         for task, domain in sides
     }
-    left_out: Counter[str | None] = Counter()
-    for domain in domains.values():
-        for item in domain.left_out:
-            left_out[item.category] += 1
+    left_out = Counter(item.category for item in items)
     columns = [*counts.values(), left_out]
     names = [*map(visible, domains), "left out"]
     totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]

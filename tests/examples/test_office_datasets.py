@@ -197,11 +197,12 @@ def test_the_targets_of_partial_office31_keep_ten_categories(tree: Callable[...,
         assert task.lacking == ["desk", "pen"]
 
 
-@pytest.mark.filterwarnings("ignore:.*published")
+@pytest.mark.filterwarnings("ignore:webcam.*left out", "ignore:.*published")
 def test_check_shows_a_domain_as_source_and_as_target(
     tree: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tree(categories=["bike", "desk", "mug"], images=2)
+    (root / "webcam/mug/notes.txt").write_text("of both")
     tasks = [datasets.load_task("office31-partial", root, name) for name in ("A2W", "W2A")]
     assert datasets.check(tasks)
     head, *lines = capsys.readouterr().out.splitlines()
@@ -211,8 +212,9 @@ def test_check_shows_a_domain_as_source_and_as_target(
     assert cells[:3] == [
         ["bike", "2", "2", "2", "2", "-"],
         ["desk", "2", "-", "2", "-", "-"],
-        ["mug", "2", "2", "2", "2", "-"],
+        ["mug", "2", "2", "2", "2", "1"],
     ]
+    assert lines[4] == "12 of 13 files are read, 1 left out"
 
 
 @pytest.mark.filterwarnings("ignore:.*published")
