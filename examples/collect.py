@@ -39,14 +39,11 @@ def read(path: Path) -> records.Record:
     """Return the line of the run that wrote this result.json.
 
     Raises:
-        UserError: Naming the folder, if a file of the run cannot be read.
+        UserError: Naming the file, if one of the run cannot be read.
     """
-    result = outputs.read_result(path)
-    features = outputs.read_features(path.with_name("features.npz"))
-    try:
-        return records.record(result, features)
-    except UserError as error:
-        raise UserError(f"{path.parent}: {error}") from None
+    saved = path.with_name("features.npz")
+    features = outputs.read_features(saved) if saved.exists() else None
+    return records.record(outputs.read_result(path), features)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from office import evaluation, files
-from office.errors import UserError
 from office.outputs import Features, Result
 from symloss import scores
 
+# What needs the target's logits: three numbers of this file, then scores of the library.
+LOGITS = ("joint", "agreement", "calibration_error", "information_maximization")
+LOGITS += ("nuclear_norm", "soft_neighborhood_density", "corr_c")
 BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
 
 
@@ -22,7 +24,8 @@ BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
 class Record:
     """What a finished run found and how it was made; accuracies and shares are in %.
 
-    ``None`` stands where the target has no labels, or the method no second classifier.
+    ``None`` stands where the target has no labels, the method no second classifier, or the run
+    left no logits.
 
     Attributes:
         accuracy: Of the classifier that answers, on the target at the end of training.
@@ -48,10 +51,10 @@ class Record:
     worst_recall: float | None
     agreement: float | None
     calibration_error: float | None
-    information_maximization: float
-    nuclear_norm: float
-    soft_neighborhood_density: float
-    corr_c: float
+    information_maximization: float | None
+    nuclear_norm: float | None
+    soft_neighborhood_density: float | None
+    corr_c: float | None
     seconds: float
     weights: str
     settings: str
@@ -59,46 +62,48 @@ class Record:
     versions: str
 
 
-def record(result: Result, features: Features) -> Record:
-    """Return the line of a run, from what it wrote.
-
-    Raises:
-        UserError: If the features hold no target logits.
-    """
-    if features.logits is None:
-        raise UserError("features.npz holds no logits of the target images")
-    logits, k = torch.from_numpy(features.logits), len(result.categories)
-    parts = evaluation.classifiers(logits, k)
-    answers, symmetric = parts[result.classifier], len(parts) == 2
-    label = torch.from_numpy(features.label[features.domain == 1]).long()
-    labels = label.tolist() if (label >= 0).all() else None
+def record(result: Result, features: Features | None) -> Record:
+    """Return the line of a run, from what it wrote; its features need not be there."""
     recalls = {name: r for name, r in result.per_category.items() if _is_number(r)}
     worst = min(recalls, key=recalls.__getitem__) if recalls else None
-    p = logits.double().softmax(1)
-    q = p[:, :k] + p[:, k:] if symmetric else p
+    told = dict.fromkeys(LOGITS)
+    if features is not None and features.logits is not None:
+        told = _of_logits(result, features)
     return Record(
         dataset=result.dataset,
         task=result.task,
         method=result.method,
         seed=result.seed,
         accuracy=result.accuracy,
-        c_t=labels and evaluation.accuracy(parts["C_t"], labels),
-        c_s=evaluation.accuracy(parts["C_s"], labels) if labels and symmetric else None,
-        joint=labels and evaluation.accuracy(q, labels),
+        c_t=result.final["target_accuracy/C_t"],
+        c_s=result.final.get("target_accuracy/C_s"),
         worst_category=worst,
         worst_recall=worst and recalls[worst],
-        agreement=100 * scores.agreement(logits).item() if symmetric else None,
-        calibration_error=labels and calibration_error(answers, label),
-        information_maximization=scores.information_maximization(answers, joint=False).item(),
-        nuclear_norm=scores.nuclear_norm(answers, joint=False).item(),
-        soft_neighborhood_density=scores.soft_neighborhood_density(answers, joint=False).item(),
-        corr_c=scores.corr_c(answers, joint=False).item(),
+        **told,
         seconds=result.seconds,
         weights=str(result.recipe.get("weights")),
         settings=json.dumps(result.recipe, sort_keys=True),
         device=str(result.machine.get("device")),
         versions=json.dumps(result.versions, sort_keys=True),
     )
+
+
+def _of_logits(result: Result, features: Features) -> dict[str, float | None]:
+    """Return the fields that the target's logits tell."""
+    logits, k = torch.from_numpy(features.logits), len(result.categories)
+    parts = evaluation.classifiers(logits, k)
+    answers, symmetric = parts[result.classifier], len(parts) == 2
+    label = torch.from_numpy(features.label[features.domain == 1]).long()
+    labelled = bool((label >= 0).all())
+    p = logits.double().softmax(1)
+    q = p[:, :k] + p[:, k:] if symmetric else p
+    found = [getattr(scores, name)(answers, joint=False).item() for name in LOGITS[3:]]
+    return {
+        "joint": evaluation.accuracy(q, label.tolist()) if labelled else None,
+        "agreement": 100 * scores.agreement(logits).item() if symmetric else None,
+        "calibration_error": calibration_error(answers, label) if labelled else None,
+        **dict(zip(LOGITS[3:], found, strict=True)),
+    }
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:
