@@ -25,10 +25,10 @@ from office.errors import UserError
 from office.features import Extraction, Store
 from office.names import visible
 from office.options import Machine, Recipe, Wanted
+from office.plan import load_tasks
 from office.tasks import Domain
 from torch import Tensor, nn
 from tqdm import tqdm
-from train_office import load_tasks
 
 PROG = "extract_features.py"
 OPTIONS = {"dataset", "root", "source", "target", "task", "backbone", "weights", "device"}

@@ -22,8 +22,9 @@ from office.benchmarks import DATASETS
 from office.errors import UserError
 from office.experiment import perform
 from office.features import Stored
-from office.options import Frozen, Machine, Recipe, Wanted
-from train_office import make_plan
+from office.options import Machine, Recipe, Wanted
+from office.plan import make_plan
+from office.runs import Run
 
 PROG = "train_features.py"
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
@@ -73,18 +74,17 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
     parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
     args = parser.parse_args(argv)
     stored = features.read(args.features)
-    first = next(iter(stored.values()))
-    made = first.extraction
+    made = next(iter(stored.values())).extraction
     args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
     args.backbone, args.weights = made.backbone, made.weights
-    args.frozen = Frozen(first.features.shape[2], made.views, made.precision)
+    args.frozen = features.frozen(stored)
     return stored, *command_line.filled(parser, args)
 
 
 def carry_out(
     stored: Mapping[str, Stored], recipe: Recipe, machine: Machine, wanted: Wanted
-) -> None:
-    """Train every run that is wanted and not finished.
+) -> list[Run]:
+    """Train every run that is wanted and not finished; return them all.
 
     Raises:
         UserError: With one clear line.
@@ -109,6 +109,7 @@ def carry_out(
         }
         for run in runs:
             perform(run, machine, cache)
+    return runs
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from office import datasets, distributed, models, priors
 from office.errors import UserError
 from office.methods import METHODS
-from office.options import BALANCE, PROG, Machine, Recipe, Wanted
+from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Machine, Recipe, Wanted
 
 T = TypeVar("T")
 Add: TypeAlias = Callable[..., None]  # argparse's add_argument
@@ -26,7 +26,15 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         SystemExit: With one clear line if options are wrong or do not fit each other.
     """
     parser = build_parser()
-    return filled(parser, parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    if args.preset == "quick":
+        if args.dataset != "folders":
+            parser.error(f"--preset quick belongs to --dataset folders, not {args.dataset}")
+        parser.set_defaults(**QUICK)
+        args = parser.parse_args(argv)
+    if args.dataset == "folders" and args.methods == Wanted.methods:
+        args.methods = OWN_METHODS
+    return filled(parser, args)
 
 
 def filled(
@@ -53,6 +61,8 @@ def filled(
     if recipe.dataset != "folders":
         if wanted.source or wanted.target:
             parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
+        if wanted.unlabelled:
+            parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
     elif wanted.source is None or wanted.target is None:
         parser.error("--dataset folders needs --source DIR and --target DIR")
     elif wanted.root is not None or wanted.tasks != ("all",):
@@ -153,6 +163,12 @@ def _data(add: Add) -> None:
         help="folders: the same subfolders, or images alone, which are then predicted",
     )
     add(
+        "--unlabelled",
+        action="store_true",
+        help="folders: the target's folders are no categories; all its images, at any depth, are "
+        "predicted",
+    )
+    add(
         "--task",
         nargs="+",
         action=_Once,
@@ -173,7 +189,7 @@ def _method(add: Add) -> None:
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
-        help="one, several, or all (default: symnets [ours]): "
+        help="one, several, or all (default: symnets, for folders source-only too [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
     )
     add(
@@ -212,6 +228,13 @@ def _method(add: Add) -> None:
 
 
 def _network(add: Add) -> None:
+    quick = ", ".join(f"{name} {value}" for name, value in QUICK.items() if name != "seeds")
+    add(
+        "--preset",
+        choices=["quick", "paper"],
+        help="other defaults, for folders: quick, a first answer on a CPU in minutes, trains on "
+        f"the features of a small frozen network ({quick}, one seed) (default: paper)",
+    )
     add(
         "--backbone",
         metavar="NAME",

@@ -80,13 +80,16 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
     return task
 
 
-def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
+def load_folders(
+    source: Path, target: Path, *, partial: bool = False, unlabelled: bool = False
+) -> Task:
     """Make a task of any two folders of images.
 
     Args:
         source: One subfolder per category.
         target: The same subfolders, or images without subfolders: then its labels are ``None``.
         partial: Whether the target may lack subfolders of the source.
+        unlabelled: Whether the target's folders, at any depth, are no categories.
 
     Raises:
         UserError: As :func:`load_task`, or if the two folders are the same.
@@ -99,10 +102,15 @@ def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
     names = _names_of_folders(source.resolve(), target.resolve())
     task = "2".join(names)
     side = layouts.read_folder(source, names[0])
-    found = listing.look(target)
+    found = listing.look_below(target) if unlabelled else listing.look(target)
     if found.folders:
-        sides = [side, layouts.read_folder(target, names[1])]
-        return tasks.match(task, names, sides, partial=partial)
+        try:
+            sides = [side, layouts.read_folder(target, names[1])]
+            return tasks.match(task, names, sides, partial=partial)
+        except UserError as error:
+            raise UserError(
+                f"{error}; if the folders in {visible(target)} are no categories, add --unlabelled"
+            ) from None
     if not found.images:
         rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
         raise UserError(

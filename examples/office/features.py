@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from office import files
+from office import files, models, outputs
 from office.benchmarks import DATASETS
 from office.errors import UserError
 from office.fingerprint import Content
 from office.images import Preprocessing
 from office.names import visible
+from office.options import Frozen, Recipe
 from office.tasks import Domain, Task
 
 
@@ -285,6 +286,22 @@ def tasks(
             )
         made.append(task)
     return made
+
+
+def frozen(stored: Mapping[str, Stored]) -> Frozen:
+    """Return what a recipe tells of the features, which are alike in all domains."""
+    one = next(iter(stored.values()))
+    return Frozen(one.features.shape[2], one.extraction.views, one.extraction.precision)
+
+
+def put_backbone(folder: Path, recipe: Recipe) -> None:
+    """Put the backbone into a run's model.pt, which then takes images; the disk may refuse it."""
+    model = outputs.read_model(folder / "model.pt")
+    if model.frozen:
+        extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+        extractor.bottleneck.load_state_dict(model.extractor.bottleneck.state_dict())
+        model = dataclasses.replace(model, extractor=extractor, frozen=None)
+        outputs.write_model(folder, model)
 
 
 def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from office.errors import UserError
 from office.names import visible
 
 T = TypeVar("T")
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # longer images take too much memory at the size they are cropped from
 
 
@@ -326,7 +327,7 @@ class Normalize(nn.Module):
         return images.mul_(self.scale).add_(self.shift)
 
 
-def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Resized, cropped to its centre, normalised: float32 ``(3, crop, crop)`` of one image."""
     return v2.Compose(
         [

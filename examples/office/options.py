@@ -17,6 +17,9 @@ from office.images import Preprocessing
 
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
+# A first answer on a CPU: a small frozen network, and a bottleneck trained on its features.
+QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": 20, "seeds": (0,)}
+OWN_METHODS = ("source-only", "symnets")  # of own images, if none are named
 BALANCE = ("balance", "prior")  # settings of the balanced methods alone
 
 
@@ -97,3 +100,5 @@ class Wanted:
     methods: Sequence[str] = ("symnets",)
     seeds: Sequence[int] = (0, 1, 2)
     check: bool = False
+    unlabelled: bool = False  # whether the target's folders are no categories
+    preset: str = "paper"  # or "quick"

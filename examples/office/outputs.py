@@ -11,6 +11,7 @@ import json
 import re
 import reprlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -256,6 +257,30 @@ def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
     rows.writerow(Prediction._fields)
     rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
     files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def write_answers(
+    path: Path, rows: Sequence[tuple[Path, list[tuple[str, float]]]], top: int
+) -> None:
+    """Write images with their ``top`` likeliest categories as CSV that a spreadsheet may open.
+
+    A cell that it would take for a formula begins with an apostrophe.
+
+    Raises:
+        UserError: If the disk does not take it.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
+    table.writerow(["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))])
+    for image, answers in rows:
+        cells = [cell for name, p in answers for cell in (_safe(name), f"{p:.4f}")]
+        table.writerow([_safe(str(image)), *cells])
+    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_predictions(path: Path) -> list[Prediction]:
