@@ -36,10 +36,27 @@ def folders(tmp_path):
 def run(folders, weights, tmp_path, *more):
     """The command as typed, on little images; returns what it wrote."""
     train_office.main(
-        ["--dataset", "folders", "--source", str(folders / "labelled")]
-        + ["--target", str(folders / "new"), "--weights", str(weights)]
-        + ["--backbone", "shufflenet_v2_x0_5", "--out", str(tmp_path / "runs")]
-        + ["--batch-size", "4", "--device", "cpu", "--workers", "0", *more]
+        [
+            "--dataset",
+            "folders",
+            "--source",
+            str(folders / "labelled"),
+            "--target",
+            str(folders / "new"),
+            "--weights",
+            str(weights),
+            "--backbone",
+            "shufflenet_v2_x0_5",
+            "--out",
+            str(tmp_path / "runs"),
+            "--batch-size",
+            "4",
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            *more,
+        ]
     )
     return tmp_path / "runs/folders/labelled2new"
 
@@ -147,8 +164,16 @@ def test_top_and_csv(model, tmp_path, capsys):
     out = tmp_path / "answers.csv"
     with pytest.raises(SystemExit) as stopped:
         predict.main(
-            [str(model), *map(str, [paths[0], broken, *paths[1:]])]
-            + ["--top", "3", "--csv", str(out), "--batch-size", "2"]
+            [
+                str(model),
+                *map(str, [paths[0], broken, *paths[1:]]),
+                "--top",
+                "3",
+                "--csv",
+                str(out),
+                "--batch-size",
+                "2",
+            ]
         )
     assert stopped.value.code == 1
     assert f"cannot read the image {broken}" in capsys.readouterr().err
