@@ -189,7 +189,7 @@ def _method(add: Add) -> None:
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
-        help="one, several, or all (default: symnets, for folders source-only too [ours]): "
+        help="one, several, or all (default: symnets; for folders source-only too [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
     )
     add(
