@@ -54,8 +54,8 @@ from symloss import *
 from symloss.functional import *
 """
 
-# torch's names are links where the build may use the network.
-nitpick_ignore_regex = [("py:.*", r"(torch|optional)\b.*")]
+# Names of torch and Python are links where the build may use the network.
+nitpick_ignore_regex = [("py:.*", r"(torch|collections|optional)\b.*")]
 if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {

@@ -83,55 +83,60 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
 
 
 def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
-    """Return weights ``(K,)``, without gradient, in the dtype of ``v``, (N, 2, K, ...)."""
+    """Return the categories' weights ``(K,)``, without gradient, for logits ``(N, 2, K, ...)``."""
     if weight is None:
         return None
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a tensor, got {type(weight).__name__}")
     if not weight.is_floating_point():
         raise TypeError(f"weight must be floating point, got {weight.dtype}")
-    if weight.shape != v.shape[2:3]:
-        raise ValueError(
-            f"weight must have shape ({v.shape[2]},), one entry for each category, got "
-            f"{tuple(weight.shape)}"
-        )
+    _check_one_per_category("weight", tuple(weight.shape), v)
     _check_device("weight", weight, v)
-    if readable(weight) and not ((weight >= 0) & weight.isfinite()).all():
-        raise ValueError(f"weight must be finite and at least 0, got {weight.tolist()}")
-    return weight.detach().to(v.dtype)
+    weight = weight.detach().to(v.dtype)
+    if readable(weight):
+        least, most = (float(value) for value in weight.aminmax())
+        if not (least >= 0 and most < math.inf):
+            raise ValueError(f"weight must be finite and at least 0, got {weight.tolist()}")
+    return weight
 
 
-def checked_prior(v: Tensor, prior: Tensor | Sequence[float] | None) -> Tensor:
-    """Return a distribution over the K categories in the dtype of ``v``, (N, 2, K, ...)."""
+def checked_prior(v: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
+    """Return the categories' shares ``(K,)``, without gradient, for logits ``(N, 2, K, ...)``."""
+    if isinstance(prior, Tensor):
+        if prior.is_complex():
+            raise TypeError(f"prior must be real, got {prior.dtype}")
+        _check_one_per_category("prior", tuple(prior.shape), v)
+        _check_device("prior", prior, v)
+        if readable(prior):
+            _check_distribution(prior.tolist())
+        return prior.detach().to(v.dtype)
+    try:
+        shares = [float(share) for share in prior]
+    except (TypeError, ValueError):
+        raise TypeError(f"prior must be K numbers or None, got {prior!r}") from None
+    _check_one_per_category("prior", (len(shares),), v)
+    _check_distribution(shares)
+    on_host = torch.tensor(shares, dtype=v.dtype)
+    return on_host.to(v.device, non_blocking=True)  # does not wait for the device
+
+
+def _check_distribution(prior: list[float]) -> None:
+    if not (min(prior) > 0 and abs(sum(prior) - 1) <= 1e-4):
+        raise ValueError(f"prior must be positive and sum to 1, got {prior}")
+
+
+def _check_one_per_category(name: str, shape: tuple[int, ...], v: Tensor) -> None:
     num_classes = v.shape[2]
-    if prior is None:
-        return v.new_full((num_classes,), 1 / num_classes)
-    given = isinstance(prior, Tensor)
-    values = prior.detach() if given else torch.as_tensor(prior)
-    if values.is_complex():
-        raise TypeError(f"prior must be real, got {values.dtype}")
-    if values.shape != (num_classes,):
+    if shape != (num_classes,):
         raise ValueError(
-            f"prior must have shape ({num_classes},), one entry for each category, got "
-            f"{tuple(values.shape)}"
+            f"{name} must have shape ({num_classes},), one number for each category, got {shape}"
         )
-    if given:
-        _check_device("prior", values, v)
-    if readable(values):
-        total = float(values.sum(dtype=torch.float64))
-        if not (values > 0).all() or not abs(total - 1) <= 1e-4:
-            raise ValueError(
-                f"prior must be positive and sum to 1, got sum {total:.6g} and least entry "
-                f"{float(values.min()):.6g}"
-            )
-    # From the host it is copied without waiting for the device.
-    return values.to(v.device, v.dtype, non_blocking=True)
 
 
-def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
-    if tensor.device != logits.device:
+def _check_device(name: str, values: Tensor, v: Tensor) -> None:
+    if values.device != v.device:
         raise ValueError(
-            f"{name} must be on the device of the logits, {logits.device}, got {tensor.device}"
+            f"{name} must be on the device of the logits, {v.device}, got {values.device}"
         )
 
 

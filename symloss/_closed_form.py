@@ -21,9 +21,7 @@ from symloss._log_domain import halves
 
 
 class HeadTerms(torch.autograd.Function):
-    r"""Eqs. (5), (6) and (7), or (33), (34) and (37) - (33), with :math:`e_y` the label's unit vector.
-
-    (37) - (33) is (7) with the source counted as in the labelled terms: ``by_label``.
+    r"""Eqs. (5), (6) and (7), with :math:`e_y` the unit vector of the label.
 
     .. math::
 
@@ -33,6 +31,8 @@ class HeadTerms(torch.autograd.Function):
             -(1 - \pi)\,[p^s;\, -p^t] & \text{on source} \\
             \pi\,[p^s;\, -p^t] & \text{on target}
         \end{cases}
+
+    With ``by_label`` the source's part of (7) is averaged as (5) is, and (7) is (37) - (33).
     """
 
     @staticmethod
@@ -51,10 +51,11 @@ class HeadTerms(torch.autograd.Function):
         ctx.save_for_backward(e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count)
         ctx.by_label = by_label
         task = (top_s - v_s.gather(2, y)).add_(log_z_s).masked_fill_(ignored, 0)
-        domain_s = F.logsigmoid(d_s)
-        domain_s = (
-            (domain_s.masked_fill_(ignored, 0) / count).sum() if by_label else domain_s.mean()
-        )
+        log_pi_s = F.logsigmoid(d_s)
+        if by_label:
+            domain_s = (log_pi_s.masked_fill_(ignored, 0) / count).sum()
+        else:
+            domain_s = log_pi_s.mean()
         domain = domain_s + F.logsigmoid(-d_t).mean()
         return *(task / count).flatten(2).sum((0, 2)).unbind(), -domain
 
@@ -64,10 +65,11 @@ class HeadTerms(torch.autograd.Function):
         e_s, z_s, d_s, e_t, z_t, d_t, y, ignored, count = ctx.saved_tensors
         grad_task = torch.stack(grads[:2]).view(2, *[1] * (y.dim() - 2))
         unit = torch.where(ignored, 0, grad_task / count)
-        share = (
-            torch.where(ignored, 0, grads[2] / count) if ctx.by_label else grads[2] / d_s.numel()
-        )
-        not_pi_s = _signed(torch.sigmoid(-d_s) * share)
+        if ctx.by_label:
+            share_s = torch.where(ignored, 0, grads[2] / count)
+        else:
+            share_s = grads[2] / d_s.numel()
+        not_pi_s = _signed(torch.sigmoid(-d_s) * share_s)
         pi_t = _signed(torch.sigmoid(d_t) * (grads[2] / d_t.numel()))
         grad_s = (e_s * ((unit - not_pi_s) / z_s)).scatter_add_(2, y, -unit)
         grad_t = e_t * (pi_t / z_t)
@@ -115,16 +117,16 @@ class ExtractorTerms(torch.autograd.Function):
 
 
 class ExtractorTermsV2(torch.autograd.Function):
-    r"""Eqs. (35) and (36), which splits into a part of the domains and a part of the categories.
+    r"""Eqs. (35), as (8), and (36), where :math:`j'` is the same category of the other half.
 
     .. math::
 
-        (36) = \tfrac{1}{2}\left[\pi B + (1 - \pi) A\right], \qquad
-        B = -\log(1 - \pi) - \sum_k p^s_k \log p^t_k, \quad
-        A = -\log\pi - \sum_k p^t_k \log p^s_k
+        (36) = -\tfrac{1}{2} \sum_j p^{st}_j \log p^{st}_{j'}, \quad
+        \frac{\partial (36)}{\partial v_j} = \tfrac{1}{2}
+        \left[p^{st}_j (1 - \log p^{st}_{j'} - 2 \cdot (36)) - p^{st}_{j'}\right]
 
-    Inside, a pair of numbers for (source, target) stands in dim 1, and ``other`` is :math:`\log p`
-    of the other half.
+    Each logarithm is kept as a sum, that of the half, :math:`\log p^s` or :math:`\log p^t`, and
+    that of the domain: in one number halves that lie far apart would be rounded.
     """
 
     @staticmethod
@@ -133,31 +135,26 @@ class ExtractorTermsV2(torch.autograd.Function):
     ) -> Any:
         log_p_s, confusion = _category_confusion(source, y, ignored, count)
         v = halves(target)
-        e, z, d, top, log_z = _softmax(v)
-        p = e.div_(z)
-        other = (v - top).sub_(log_z).flip(1).masked_fill_(p == 0, 0)  # p log p' goes to 0 with p
-        cross = (p * other).sum(2, keepdim=True).neg_()
-        d = _signed(d)
+        log_p = v.log_softmax(2)
+        p = log_p.exp()
+        top, top_p = v.amax(2, keepdim=True), log_p.amax(2, keepdim=True)
+        d = (top - top.flip(1)).sub_(top_p - top_p.flip(1))  # (d, -d)
         pi = torch.sigmoid(d)
-        b_a = cross - F.logsigmoid(-d)
-        ctx.save_for_backward(log_p_s, p, other, cross, d, pi, b_a, y, ignored, count)
-        return confusion, (pi * b_a).mean()
+        other = log_p.flip(1).masked_fill_(p == 0, 0)  # p log p' goes to 0 with p
+        cross = (p * other).sum(2, keepdim=True)
+        both = cross + F.logsigmoid(-d)
+        loss = (pi * both).mean().neg_()
+        rest = torch.addcmul(1 + cross, pi.flip(1), both.flip(1) - both) - other
+        ctx.save_for_backward(log_p_s, p.mul_(pi), rest, y, ignored, count)
+        return confusion, loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_double_backward()
-        log_p_s, p, other, cross, d, pi, b_a, y, ignored, count = ctx.saved_tensors
+        log_p_s, p, rest, y, ignored, count = ctx.saved_tensors
         grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
-        not_pi = pi.flip(1)
-        slope = pi * not_pi * (b_a - b_a.flip(1)) + torch.tanh(d / 2)
-        grad_t = (other + cross).mul_(-pi).add_(slope + not_pi).mul_(p).sub_(not_pi * p.flip(1))
-        return (
-            grad_s.flatten(1, 2),
-            grad_t.mul_(grads[1] / d.numel()).flatten(1, 2),
-            None,
-            None,
-            None,
-        )
+        grad_t = (p * rest).sub_(p.flip(1)).mul_(grads[1] / (2 * p[:, 0, 0].numel()))
+        return grad_s.flatten(1, 2), grad_t.flatten(1, 2), None, None, None
 
 
 def _category_confusion(

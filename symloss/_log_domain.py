@@ -15,14 +15,6 @@ def log_joint(v: Tensor) -> Tensor:
     return v.flatten(1, 2).log_softmax(1).view_as(v)
 
 
-def log_q(v: Tensor) -> Tensor:
-    """Return log q, ``(N, K, ...)``."""
-    source, target = v.unbind(1)
-    top = torch.maximum(source.detach(), target.detach())
-    log_sum = ((source - top).exp_() + (target - top).exp_()).log()
-    return (log_sum + (top - top.amax(1, keepdim=True))).log_softmax(1)
-
-
 def domain_logit(v: Tensor) -> Tensor:
     """Return d = a - b, ``(N, ...)``."""
     # Each half has its own maximum: a common one would round away the lower half. It needs no

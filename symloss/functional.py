@@ -1,4 +1,4 @@
-r"""The six losses of SymNets as pure functions of joint logits.
+r"""The losses of SymNets and SymmNets-V2 as pure functions of joint logits.
 
 Joint logits hold the outputs of two classifiers side by side along dim 1:
 :math:`v = [v^s; v^t]` with :math:`2K` entries, the first :math:`K` of the source classifier
@@ -17,8 +17,10 @@ index is one position. Per position,
     a = \log\sum_k e^{v^s_k}, \quad b = \log\sum_k e^{v^t_k}, \quad d = a - b,
 
 and :math:`P(\text{source} \mid x) = \sum_k p^{st}_k = \sigma(d)`, with :math:`\sigma` the
-logistic function. Equation numbers are those of the paper (Zhang et al., *Domain-Symmetric
-Networks for Adversarial Domain Adaptation*, CVPR 2019).
+logistic function. Equations (5) to (13) are those of the paper (Zhang et al., *Domain-Symmetric
+Networks for Adversarial Domain Adaptation*, CVPR 2019); (33) to (37) are SymmNets-V2's (Zhang et
+al., *Unsupervised Multi-Class Domain Adaptation: Theory, Algorithms, and Practice*, TPAMI 2020),
+where (33), (34) and (35) are (5), (6) and (8).
 
 What holds for every loss here:
 
@@ -44,7 +46,7 @@ from symloss._checks import (
     checked_labels,
     checked_weight,
 )
-from symloss._log_domain import domain_logit, halves, log_joint, log_q, reduce
+from symloss._log_domain import domain_logit, halves, log_joint, reduce
 from symloss._v2 import category_balance, category_discrimination, target_category_confusion
 
 __all__ = [
@@ -104,17 +106,22 @@ def source_task(
         reduction: ``"mean"`` over the positions whose label counts, ``"sum"``, or ``"none"``.
         ignore_index: Label of positions that do not count. They are 0 under ``"none"``; if no
             position counts, the mean is NaN.
+        weight: Weight of each category, ``(K,)``, at least 0, as in
+            :func:`torch.nn.functional.cross_entropy`: a position's loss is multiplied by its
+            label's weight, and the mean divides by the sum of these weights (NaN if it is 0). It
+            gets no gradient.
 
     Returns:
         A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
         float64 logits.
 
     Raises:
-        TypeError: If ``logits`` is not floating point or ``labels`` is not integer.
-        ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, or a
-            label is outside ``[0, K)`` and not ``ignore_index``. The range is checked on the CPU
-            only; labels on a GPU, and under ``torch.compile``, are left to torch's own
-            cross-entropy. The check does not work under ``torch.func.vmap``; use ``"none"``.
+        TypeError: If ``logits`` or ``weight`` is not floating point or ``labels`` is not integer.
+        ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, a label
+            is outside ``[0, K)`` and not ``ignore_index``, or a weight is negative, NaN, infinite,
+            or on another device. Values are checked on the CPU only; labels on a GPU, and under
+            ``torch.compile``, are left to torch's own cross-entropy. The check does not work
+            under ``torch.func.vmap``; use ``"none"``.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
@@ -144,10 +151,10 @@ def target_task(
         labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
         reduction: As in :func:`source_task`.
         ignore_index: As in :func:`source_task`.
+        weight: As in :func:`source_task`.
 
     Returns:
-        A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
-        float64 logits.
+        As :func:`source_task`.
 
     Raises:
         TypeError: As in :func:`source_task`.
@@ -243,10 +250,10 @@ def category_confusion(
         labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
         reduction: As in :func:`source_task`.
         ignore_index: As in :func:`source_task`.
+        weight: As in :func:`source_task`.
 
     Returns:
-        A scalar, or ``(N, ...)`` under ``"none"``: at least :math:`\log 2` where it counts, in
-        nats; float32, or float64 for float64 logits.
+        As :func:`source_task`, but at least :math:`\log 2` where it counts and has no weight.
 
     Raises:
         TypeError: As in :func:`source_task`.
@@ -327,23 +334,19 @@ def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
     """
     check_reduction(reduction)
     check_logits("target_logits", target_logits)
-    log = log_q(halves(target_logits))
-    return reduce(-(log.exp() * log).sum(1), reduction)
+    source, target = halves(target_logits).unbind(1)
+    top = torch.maximum(source.detach(), target.detach())
+    log_sum = ((source - top).exp_() + (target - top).exp_()).log()
+    log_q = (log_sum + (top - top.amax(1, keepdim=True))).log_softmax(1)
+    return reduce(-(log_q.exp() * log_q).sum(1), reduction)
 
 
 def _task(
-    half: int,
-    logits: Tensor,
-    labels: Tensor,
-    reduction: str,
-    ignore_index: int,
-    weight: Tensor | None,
+    half: int, logits: Tensor, labels: Tensor, reduction: str, ignore: int, weight: Tensor | None
 ) -> Tensor:
     check_reduction(reduction)
     check_logits("logits", logits)
-    labels = checked_labels(logits, labels, ignore_index)
+    labels = checked_labels(logits, labels, ignore)
     v = halves(logits)
     weight = checked_weight(v, weight)
-    return F.cross_entropy(
-        v[:, half], labels, weight, ignore_index=ignore_index, reduction=reduction
-    )
+    return F.cross_entropy(v[:, half], labels, weight, ignore_index=ignore, reduction=reduction)

@@ -1,4 +1,4 @@
-"""The two players' objective, eq. (11): six terms, each with its gradient routed to its player."""
+"""The two players' objectives, SymNets and SymmNets-V2, each term routed to its player."""
 
 from typing import NamedTuple
 
@@ -81,7 +81,25 @@ class SymNetLosses(NamedTuple):
 
 
 class SymNetV2Losses(NamedTuple):
-    r"""The five terms of SymmNets-V2, each a scalar, named as the functions of the library."""
+    r"""The five terms of SymmNets-V2, each a scalar, named as the functions of the library.
+
+    .. math::
+
+        \min_{C^s, C^t, C^{st}} \; (33) + (34) + (37), \qquad \min_G \; (35) + \lambda \, (36)
+
+    Attributes:
+        source_task: Eq. (33), which is (5), for the head.
+        target_task: Eq. (34), which is (6), for the head.
+        category_discrimination: Eq. (37), for the head.
+        category_confusion: Eq. (35), which is (8), for the extractor.
+        target_category_confusion: Eq. (36), for the extractor.
+
+    Example:
+        >>> import torch
+        >>> losses = SymNetV2Losses(*torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+        >>> losses.head(), losses.extractor(lam=0.5), losses.total(lam=0.5)
+        (tensor(6.), tensor(6.5000), tensor(12.5000))
+    """
 
     source_task: Tensor
     target_task: Tensor
@@ -94,11 +112,27 @@ class SymNetV2Losses(NamedTuple):
         return self.source_task + self.target_task + self.category_discrimination
 
     def extractor(self, lam: float | Tensor | None = None) -> Tensor:
-        """Return what the extractor minimises, (35) + lam (36), a scalar in nats."""
+        """Return what the extractor minimises, (35) + lam (36), a scalar in nats.
+
+        Args:
+            lam: As in :meth:`SymNetLosses.extractor`.
+
+        Raises:
+            TypeError: As :meth:`SymNetLosses.extractor`.
+            ValueError: As :meth:`SymNetLosses.extractor`.
+        """
         return self.category_confusion + checked_lam(lam) * self.target_category_confusion
 
     def total(self, lam: float | Tensor | None = None) -> Tensor:
-        """Return the sum of both players' losses, for one backward, a scalar in nats."""
+        """Return the sum of both players' losses, for one backward, a scalar in nats.
+
+        Args:
+            lam: As in :meth:`SymNetLosses.extractor`.
+
+        Raises:
+            TypeError: As :meth:`SymNetLosses.extractor`.
+            ValueError: As :meth:`SymNetLosses.extractor`.
+        """
         return self.head() + self.extractor(lam)
 
 
@@ -123,6 +157,8 @@ def symnet_losses(
             dtype.
         labels: Categories of the source samples in ``[0, K)``, ``(N, ...)``, of any integer dtype.
         target: Routed joint logits of unlabelled target samples, ``(M, 2K, ...)``.
+        weight: Weight of each category in (5), (6) and (8), ``(K,)``, as in
+            :func:`symloss.functional.source_task`.
         ignore_index: Label of source positions that (5), (6) and (8) leave out. If none is left,
             the three are NaN.
 
@@ -130,8 +166,8 @@ def symnet_losses(
         Six scalars, float32, or float64 for float64 logits.
 
     Raises:
-        TypeError: If ``source`` or ``target`` is not :class:`RoutedLogits`, logits are not
-            floating point, or labels are not integer.
+        TypeError: If ``source`` or ``target`` is not :class:`RoutedLogits`, logits or weights are
+            not floating point, or labels are not integer.
         ValueError: If the shapes of a pair or the 2K of source and target differ, or as the
             functions of :mod:`symloss.functional` do.
         RuntimeError: In a backward with ``create_graph=True``.
@@ -159,7 +195,37 @@ def symnet_v2_losses(
     weight: Tensor | None = None,
     ignore_index: int = -100,
 ) -> SymNetV2Losses:
-    """Compute the five terms of SymmNets-V2, each with its gradient routed to its player."""
+    r"""Compute all five terms of SymmNets-V2, each with its gradient routed to its player.
+
+    The head's terms (33), (34), (37) are taken on ``.head``, the extractor's terms (35), (36) on
+    ``.extractor``; see :class:`SymNetV2Losses`. All else is as in :func:`symnet_losses`, closed
+    form included.
+
+    Args:
+        source: As in :func:`symnet_losses`, ``(N, 2K, ...)``.
+        labels: As in :func:`symnet_losses`, ``(N, ...)``.
+        target: As in :func:`symnet_losses`, ``(M, 2K, ...)``.
+        weight: Weight of each category in (33), (34), (35) and the source's part of (37), ``(K,)``,
+            as in :func:`symloss.functional.source_task`.
+        ignore_index: Label of source positions that (33), (34), (35) and (37) leave out. If none is
+            left, the four are NaN.
+
+    Returns:
+        Five scalars, float32, or float64 for float64 logits.
+
+    Raises:
+        TypeError: As :func:`symnet_losses`.
+        ValueError: As :func:`symnet_losses`.
+        RuntimeError: In a backward with ``create_graph=True``.
+
+    Example:
+        >>> import symloss, torch
+        >>> extractor, head = torch.nn.Linear(8, 4), symloss.SymmetricHead(4, 3)
+        >>> source = head.route(extractor(torch.randn(6, 8)))
+        >>> target = head.route(extractor(torch.randn(5, 8)))
+        >>> labels = torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> symloss.symnet_v2_losses(source, labels, target).total(lam=0.1).backward()
+    """
     labelled = _labelled(source, labels, target, weight, ignore_index)
     source_task, target_task, domain = HeadTerms.apply(source.head, target.head, *labelled, True)
     return SymNetV2Losses(

@@ -77,6 +77,33 @@ def symmetric_entropy(v):
     return entropy[:, 0], np.hstack([du * np.exp(s - u), du * np.exp(t - u)])
 
 
+def discrimination_of_category(v, y):
+    v, s, t, _, _ = parts(v)
+    z = lse(v)
+    hot = np.hstack([onehot(y, s.shape[1]), np.zeros_like(t)])
+    return ((z - v) * hot).sum(1), np.exp(v - z) - hot
+
+
+def target_category_confusion(v):
+    v, s, t, _, _ = parts(v)
+    z = lse(v)
+    p, swapped = np.exp(v - z), np.exp(np.hstack([t, s]) - z)
+    log_swapped = np.hstack([t, s]) - z
+    twice = -(p * log_swapped).sum(1, keepdims=True)
+    return twice[:, 0] / 2, (p * (1 - log_swapped - twice) - swapped) / 2
+
+
+def category_balance(v, prior):
+    """The one loss of the batch, so its value is a number."""
+    v, s, t, _, _ = parts(v)
+    log_q = np.logaddexp(s, t) - lse(v)
+    log_m = np.logaddexp.reduce(log_q, axis=0) - np.log(len(v))
+    ratio = np.tile(log_m - np.log(prior), 2)
+    p = np.exp(v - lse(v))
+    gradient = p * (ratio - (p * ratio).sum(1, keepdims=True)) / len(v)
+    return (np.exp(log_m) * (log_m - np.log(prior))).sum(), gradient
+
+
 def flatten(v):
     """Turn ``(N, 2K, ...)`` into ``(positions, 2K)``."""
     v = np.asarray(v, dtype=np.float64)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 import symloss
 from symloss import _checks
+from symloss import functional as sf
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -46,15 +47,17 @@ def test_one_tensor_in_both_fields_is_refused():
 @pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("kind", [float, torch.tensor])
 @pytest.mark.parametrize("method", ["extractor", "total"])
-def test_lam_must_be_finite_and_at_least_0(method, kind, lam):
-    losses = symloss.SymNetLosses(*torch.ones(6))
+@pytest.mark.parametrize("objective", [symloss.SymNetLosses, symloss.SymNetV2Losses])
+def test_lam_must_be_finite_and_at_least_0(objective, method, kind, lam):
+    losses = objective(*torch.ones(len(objective._fields)))
     with pytest.raises(ValueError, match=f"lam must be finite and at least 0, got {lam}"):
         getattr(losses, method)(kind(lam))
 
 
 @pytest.mark.parametrize("method", ["extractor", "total"])
-def test_a_missing_lam_says_what_to_pass(method):
-    losses = symloss.SymNetLosses(*torch.ones(6))
+@pytest.mark.parametrize("objective", [symloss.SymNetLosses, symloss.SymNetV2Losses])
+def test_a_missing_lam_says_what_to_pass(objective, method):
+    losses = objective(*torch.ones(len(objective._fields)))
     with pytest.raises(TypeError, match=r"lam is missing: pass λ, such as .*progressive_lambda"):
         getattr(losses, method)()
 
@@ -64,6 +67,9 @@ def test_values_are_read_on_the_cpu_alone():
     assert _checks.checked_lam(lam) is lam
     labels = torch.zeros(4, dtype=torch.long, device="meta")
     assert _checks.checked_labels(torch.zeros(4, 6, device="meta"), labels, -100).is_meta
+    v = torch.zeros(4, 2, 3, device="meta")
+    for checked in (_checks.checked_weight, _checks.checked_prior):
+        assert checked(v, torch.zeros(3, device="meta")).is_meta
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -77,6 +83,43 @@ def test_a_step_with_a_tensor_lam_compiles_whole(parts):
 
     for lam in (torch.tensor(0.5), 0.5):
         torch.testing.assert_close(total(lam), loss_of(head, extractor(x_s), extractor(x_t)))
+
+
+# Weights of categories
+
+LOSSES = {
+    "source_task": lambda v, w: sf.source_task(v, LABELS, weight=w),
+    "target_task": lambda v, w: sf.target_task(v, LABELS, weight=w),
+    "category_confusion": lambda v, w: sf.category_confusion(v, LABELS, weight=w),
+    "category_discrimination": lambda v, w: sf.category_discrimination(v, LABELS, v, weight=w),
+    "symnet_losses": lambda v, w: symloss.symnet_losses(two(v), LABELS, two(v), weight=w),
+    "symnet_v2_losses": lambda v, w: symloss.symnet_v2_losses(two(v), LABELS, two(v), weight=w),
+}
+
+
+def two(logits):
+    return symloss.RoutedLogits(logits, logits.clone())
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        ([1.0, 2.0, 1.0], TypeError, "weight must be a tensor, got list"),
+        (torch.ones(3, dtype=torch.int64), TypeError, r"floating point, got torch\.int64"),
+        (torch.ones(2), ValueError, r"weight must have shape \(3,\), .* got \(2,\)"),
+        (torch.ones(6), ValueError, r"weight must have shape \(3,\), .* got \(6,\)"),
+        (torch.ones(1, 3), ValueError, r"weight must have shape \(3,\), .* got \(1, 3\)"),
+        (torch.tensor(1.0), ValueError, r"weight must have shape \(3,\), .* got \(\)"),
+        (torch.tensor([1.0, -0.5, 1.0]), ValueError, r"finite and at least 0, got \[1.0, -0.5"),
+        (torch.tensor([1.0, math.nan, 1.0]), ValueError, "finite and at least 0, got"),
+        (torch.tensor([1.0, math.inf, 1.0]), ValueError, "finite and at least 0, got"),
+        (torch.ones(3, device="meta"), ValueError, "the logits, cpu, got meta"),
+    ],
+)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_bad_weights(loss, weight, error, message):
+    with pytest.raises(error, match=message):
+        LOSSES[loss](torch.zeros(4, 6), weight)
 
 
 # Features

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
+from drawn import DTYPES, EXTREMES, draw, relative, unflatten
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,16 +15,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from symloss import functional as sf
 
 LABELLED = ["source_task", "target_task", "category_confusion"]
-UNLABELLED = ["domain_confusion", "symmetric_entropy"]
+UNLABELLED = ["domain_confusion", "symmetric_entropy", "target_category_confusion"]
 SHAPES = [(5, 6), (1, 2), (3, 62), (4, 6, 7), (2, 6, 3, 4), (2, 4, 1, 2, 3)]
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-
-
-def draw(shape, dtype=torch.float64, scale=3.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    logits = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
-    labels = torch.randint(shape[1] // 2, shape[:1] + shape[2:], generator=generator)
-    return logits.to(dtype), labels
 
 
 def call(name, logits, labels, **options):
@@ -34,10 +28,6 @@ def expected(name, logits, labels):
     v = reference.flatten(logits.detach().to(torch.float64))
     arguments = (v, labels.numpy().ravel()) if name in LABELLED else (v,)
     return getattr(reference, name)(*arguments)
-
-
-def unflatten(gradient, shape):
-    return torch.as_tensor(gradient).reshape(*shape[:1], *shape[2:], shape[1]).movedim(-1, 1)
 
 
 # Values and gradients
@@ -128,25 +118,10 @@ def test_gradients_of_domain_discrimination_once_and_twice(reduction):
 # Stability
 
 
-def relative(got, want):
-    # A gradient that is 0 in float64 has no relative error: there any difference counts.
-    return ((got.double() - want).abs().max() / want.abs().max().clamp(min=1e-30)).item()
-
-
-EXTREMES = [
-    (torch.float32, 1e4, 0.0, 1e-4),
-    (torch.float32, 3.0, 1e3, 1e-4),
-    (torch.float32, 3.0, 1e4, 1e-4),
-    (torch.float32, 3.0, -1e4, 1e-4),
-    (torch.float16, 2e4, 0.0, 1e-3),
-    (torch.bfloat16, 1e38, 0.0, 1e-2),
-]
-
-
 @pytest.mark.parametrize(("dtype", "scale", "shift", "rtol"), EXTREMES)
 @pytest.mark.parametrize("half", [slice(None), slice(5), slice(5, None)])
 @pytest.mark.parametrize("layout", ["rows", "dense"])
-@pytest.mark.parametrize("name", [*LABELLED, *UNLABELLED, "source", "target"])
+@pytest.mark.parametrize("name", [*LABELLED, *UNLABELLED, "source", "target", "category"])
 def test_large_and_shifted_logits_match_float64(name, layout, half, dtype, scale, shift, rtol):
     limit = 0.45 * torch.finfo(dtype).max  # the difference of two logits must be finite
     wide, labels = draw((64, 10), scale=scale)
@@ -157,6 +132,8 @@ def test_large_and_shifted_logits_match_float64(name, layout, half, dtype, scale
     v = logits.double().numpy()
     if name in ("source", "target"):
         value, gradient = getattr(reference, f"discrimination_of_{name}")(v)
+    elif name == "category":
+        value, gradient = reference.discrimination_of_category(v, labels.numpy())
     else:
         value, gradient = expected(name, logits, labels)
     logits.requires_grad_()
@@ -165,6 +142,8 @@ def test_large_and_shifted_logits_match_float64(name, layout, half, dtype, scale
     if name in ("source", "target"):
         pair = sf.domain_discrimination(given, given, reduction="none")
         loss = pair[name == "target"]
+    elif name == "category":
+        loss, _ = sf.category_discrimination(given, labels, given, reduction="none")
     else:
         loss = call(name, given, labels, reduction="none")
     loss.sum().backward()
@@ -229,10 +208,11 @@ def samples(draw_from):
 
 
 def everything(logits, labels):
-    """Every loss per position, with the two sides of (7) as entries of their own."""
+    """Every loss per position, the two sides of (7) and the source's of (37) as its own."""
     losses = {name: call(name, logits, labels, reduction="none") for name in LABELLED + UNLABELLED}
     source, target = sf.domain_discrimination(logits, logits, reduction="none")
-    return losses | {"source": source, "target": target}
+    category, _ = sf.category_discrimination(logits, labels, logits, reduction="none")
+    return losses | {"source": source, "target": target, "category": category}
 
 
 def assert_same(left, right):
@@ -261,11 +241,14 @@ def test_permuting_the_categories_changes_nothing(sample, random):
 def test_swapping_the_halves_exchanges_the_players(sample):
     logits, labels = sample
     swapped = everything(torch.cat(logits.chunk(2, 1)[::-1], 1), labels)
+    own = everything(logits, labels)
+    del own["category"]  # it has one player: swapped, it is what is left of the other
+    torch.testing.assert_close(swapped.pop("category"), own["target_task"] + own["target"])
     exchanged = {"source_task": "target_task", "source": "target"}
     exchanged |= {new: old for old, new in exchanged.items()}
     assert_same(
         {exchanged.get(name, name): loss for name, loss in swapped.items()},
-        everything(logits, labels),
+        own,
     )
 
 
@@ -277,6 +260,7 @@ def test_bounds(sample):
     assert (losses["symmetric_entropy"] >= 0).all()
     assert (losses["symmetric_entropy"] <= math.log(k) + 1e-12).all()
     assert (losses["domain_confusion"] >= math.log(2) - 1e-12).all()
+    assert (losses["target_category_confusion"] >= math.log(2) / 2 - 1e-12).all()
     task = (losses["source_task"] + losses["target_task"]) / 2
     assert (losses["category_confusion"] - task >= math.log(2) - 1e-12).all()
 
@@ -368,6 +352,85 @@ def test_split_logits_returns_views():
     assert source.shape == target.shape == (2, 3, 2)
     assert source._base is logits
     assert target._base is logits
+
+
+# Weights of categories
+
+WEIGHT = [2.0, 0.0, 0.5, 1.25]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("shape", [(9, 8), (3, 8, 5)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_weights_are_those_of_cross_entropy(name, shape, dtype, weight_dtype):
+    logits, labels = draw(shape, dtype)
+    labels[0] = -100
+    counts = labels.numpy().ravel() != -100
+    value, gradient = expected(name, logits, labels.clamp(min=0))
+    of_label = np.where(counts, np.array(WEIGHT)[labels.clamp(min=0).numpy().ravel()], 0)
+    weight = torch.tensor(WEIGHT, dtype=weight_dtype, requires_grad=True)
+    out_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    close = {"rtol": 1e-5, "atol": 1e-5, "check_dtype": False}
+    for reduction, reduced in (
+        ("none", (of_label * value).reshape(labels.shape)),
+        ("sum", (of_label * value).sum()),
+        ("mean", (of_label * value).sum() / of_label.sum()),
+    ):
+        loss = call(name, logits, labels, reduction=reduction, weight=weight)
+        assert loss.dtype == out_dtype
+        torch.testing.assert_close(loss, torch.as_tensor(reduced), **close)
+    logits.requires_grad_()
+    call(name, logits, labels, weight=weight).backward()
+    assert weight.grad is None
+    scaled = gradient * (of_label / of_label.sum())[:, None]
+    close["rtol"] = close["atol"] = max(1e-5, torch.finfo(dtype).eps)
+    torch.testing.assert_close(logits.grad, unflatten(scaled, shape), **close)
+
+
+@pytest.mark.parametrize(("name", "half"), [("source_task", 0), ("target_task", 1)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [None, torch.tensor(WEIGHT, dtype=torch.float64)])
+def test_the_tasks_are_torchs_cross_entropy(name, half, reduction, weight):
+    logits, labels = draw((3, 8, 5))
+    labels[0] = -100
+    want = F.cross_entropy(logits.chunk(2, 1)[half], labels, weight, reduction=reduction)
+    torch.testing.assert_close(call(name, logits, labels, reduction=reduction, weight=weight), want)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_of_one_change_nothing_and_a_weight_of_zero_drops_its_category(name, reduction):
+    logits, labels = draw((6, 6, 3))
+    options = {"reduction": reduction}
+    torch.testing.assert_close(
+        call(name, logits, labels, weight=torch.ones(3), **options),
+        call(name, logits, labels, **options),
+    )
+    torch.testing.assert_close(
+        call(name, logits, labels, weight=torch.tensor([1.0, 1.0, 0.0]), **options),
+        call(name, logits, labels, ignore_index=2, **options),
+    )
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_weights_that_sum_to_zero_give_nan(name):
+    logits, labels = draw((3, 6))
+    assert call(name, logits, labels, weight=torch.zeros(3)).isnan()
+    assert call(name, logits, labels, weight=torch.zeros(3), reduction="sum") == 0
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weighted_gradients_once_and_twice(name, reduction):
+    logits, labels = draw((2, 8, 3))
+    logits.requires_grad_()
+
+    def loss(v):
+        return call(name, v, labels, reduction=reduction, weight=torch.tensor(WEIGHT))
+
+    assert gradcheck(loss, (logits,))
+    assert gradgradcheck(loss, (logits,))
 
 
 # Bad input

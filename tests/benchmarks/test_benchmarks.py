@@ -19,7 +19,16 @@ import losses
 import timing
 
 CPU = torch.device("cpu")
-ROWS = ["straightforward", "functional, composed", "symloss"]
+ROWS = [
+    "straightforward",
+    "functional, composed",
+    "symloss",
+    "V2, straightforward",
+    "V2, functional, composed",
+    "V2, symloss",
+    "balance, straightforward",
+    "balance, symloss",
+]
 SETTINGS = Namespace(
     backbone="tiny",
     batch_size=3,
@@ -133,20 +142,22 @@ def test_copy_bandwidth_is_that_of_a_memory():
 
 
 @pytest.mark.parametrize("shape", [(9, 10), (2, 6, 3, 5)])
-def test_the_straightforward_formulas_are_those_of_symloss(shape):
+@pytest.mark.parametrize("method", losses.METHODS, ids=["V1", "V2", "balance"])
+def test_the_straightforward_formulas_are_those_of_symloss(method, shape):
     logits, labels = losses.make_inputs(shape, CPU)
     with torch.no_grad():
         for tensor in logits:
             tensor.mul_(3)
     routed = symloss.RoutedLogits(*logits[:2]), labels, symloss.RoutedLogits(*logits[2:])
-    ours, theirs = symloss.symnet_losses(*routed), losses.straightforward(*routed)
-    torch.testing.assert_close(theirs, ours)
-    for a, b in zip(
-        torch.autograd.grad(losses.total(losses.straightforward, logits, labels), logits),
-        torch.autograd.grad(losses.total(symloss.symnet_losses, logits, labels), logits),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    ways = [*method.values()]
+    terms = [way(*routed) for way in ways]
+    options = {"allow_unused": True, "materialize_grads": True}
+    gradients = [
+        torch.autograd.grad(losses.total(way, logits, labels), logits, **options) for way in ways
+    ]
+    for way in range(len(ways) - 1):
+        torch.testing.assert_close(terms[way], terms[-1])
+        torch.testing.assert_close(gradients[way], gradients[-1])
 
 
 def test_kept_bytes_tell_results_from_inputs():

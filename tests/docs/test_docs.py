@@ -43,12 +43,13 @@ del PUBLIC["symloss.functional"]
 WITHOUT_SHAPES = {
     "symloss.AnnealedLR",
     "symloss.SymNetLosses",
+    "symloss.SymNetV2Losses",
     "symloss.TwoOptimizerStep",
     "symloss.parameter_groups",
     "symloss.progressive_lambda",
 }
-# The one has none, the other's stands at SymNetLosses.
-WITHOUT_EQUATION = {"symloss.RoutedLogits", "symloss.symnet_losses"}
+# The one has none, the others' stand at SymNetLosses and SymNetV2Losses.
+WITHOUT_EQUATION = {"symloss.RoutedLogits", "symloss.symnet_losses", "symloss.symnet_v2_losses"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
