@@ -95,13 +95,17 @@ def report(
     title: str, rows: list[list[str]], notes: list[str], device: torch.device, out: Path | None
 ) -> None:
     """Print title, Markdown table (first row: header), notes and machine; write them to ``out``."""
-    header, *body = rows
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    text = "\n\n".join([title, table, *notes, machine(device)]) + "\n"
+    text = "\n\n".join([title, markdown(rows), *notes, machine(device)]) + "\n"
     print(text, end="")
     if out:
         out.write_text(text, encoding="utf-8")
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return a Markdown table; the first row is its header."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine(device: torch.device) -> str:

@@ -52,6 +52,7 @@ import torch
 from torch import nn
 from symloss import *
 from symloss.functional import *
+from symloss.scores import *
 """
 
 # Names of torch and Python are links where the build may use the network.

@@ -2,8 +2,9 @@
 
     python examples/report.py runs/
 
-prints Tables 1 to 4 with the published numbers beside yours and writes them, as Markdown and
-CSV, with the figures (confusion matrix, convergence, t-SNE).
+prints Tables 1 to 4 with the published numbers beside yours, and which runs hardly predict a
+category of the target, and writes both, as Markdown and CSV, with the figures (confusion matrix,
+convergence, t-SNE).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import console
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from office import figures, outputs, tables
+from office import figures, health, outputs, tables
 from office.errors import UserError
 
 
@@ -52,6 +53,12 @@ def write_report(runs: Path, out: Path, task: str | None = None) -> None:
         (out / f"{name}.md").write_text(text, encoding="utf-8")
         tables.write_csv(table, out / f"{name}.csv")
         written += [out / f"{name}.md", out / f"{name}.csv"]
+    told = health.summary(results.values())
+    if told:
+        print(told)
+        (out / "health.md").write_text(told, encoding="utf-8")
+        health.write_csv(results.values(), out / "health.csv")
+        written += [out / "health.md", out / "health.csv"]
     with matplotlib.rc_context(figures.STYLE):
         for dataset in dict.fromkeys(result.dataset for result in results.values()):
             for name, figure in draw(results, dataset, task).items():

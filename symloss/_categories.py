@@ -66,7 +66,7 @@ def category_shares(
     A category that is predicted far less often than expected may have been lost in training.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         prior: The expected shares ``(K,)``, such as the source's; None for equal ones.
         joint: As in :func:`information_maximization`.
 
@@ -84,7 +84,8 @@ def category_shares(
         (tensor([0.7500, 0.2500]), tensor([0.5000, 0.5000]))
     """
     v = rows(target_logits, joint)
-    expected = checked_prior(v.unsqueeze(1), prior)
+    shared = v.new_full(v.shape[1:], 1 / v.shape[1])
+    expected = shared if prior is None else checked_prior(v.unsqueeze(1), prior)
     predicted = v.argmax(1)
     counts = predicted.new_zeros(v.shape[1])  # whole numbers, for float32 stops at 2^24
     counts.scatter_add_(0, predicted, torch.ones_like(predicted))
@@ -104,7 +105,7 @@ def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool 
     step, and estimate them anew once per epoch, from the whole target in evaluation mode.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         lam: λ in [0, 1], from :func:`symloss.progressive_lambda`: at 0 all weights are 1.
         joint: As in :func:`information_maximization`.
 
@@ -136,6 +137,13 @@ class Diagnosis:
         expected: Share that each is expected to have.
         agreement: Share of the target where both classifiers of a symmetric head name the same
             category; None for one classifier.
+
+    Example:
+        >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
+        >>> found.hardly_predicted
+        ['mug']
+        >>> found.sentence(remedy="a balance")
+        '1 of 2 categories is hardly predicted (mug): if the target should have it, try a balance'
     """
 
     categories: tuple[str, ...]
@@ -196,7 +204,7 @@ def diagnose(
     Unlike the scores it waits for the logits' device.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         categories: Names of the K categories; their numbers by default.
         prior: The expected shares :math:`\pi`, as in :func:`category_shares`.
         joint: As in :func:`information_maximization`.

@@ -54,7 +54,7 @@ _ELEMENTS = 2**24  # of an n x n matrix that are held at once
 def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     r"""Mutual information of input and prediction: certain, and spread over the categories.
 
-    .. math:: H\Big(\frac{1}{n}\sum_i p_i\Big) - \frac{1}{n}\sum_i H(p_i)
+    .. math:: H\left(\frac{1}{n}\sum_i p_i\right) - \frac{1}{n}\sum_i H(p_i)
 
     Krause, Perona and Gomes, *Discriminative Clustering by Regularized Information Maximization*,
     NeurIPS 2010. It expects categories of equal size.
@@ -91,7 +91,7 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     :func:`information_maximization` it expects categories of equal size.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         joint: As in :func:`information_maximization`.
 
     Returns:
@@ -134,7 +134,7 @@ def soft_neighborhood_density(
     everywhere reaches the maximum. Time grows with the square of n, memory does not.
 
     Args:
-        target_logits: As in :func:`information_maximization`, with at least 2 positions.
+        target_logits: Joint logits ``(N, 2K, ...)``, with 2 positions or more.
         temperature: T, above 0.
         joint: As in :func:`information_maximization`.
 
@@ -182,7 +182,7 @@ def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     Conditions?*, TMLR 2024 ("SoftmaxCorr"), with equally frequent categories as the reference.
 
     Args:
-        target_logits: As in :func:`information_maximization`.
+        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
         joint: As in :func:`information_maximization`.
 
     Returns:
@@ -209,8 +209,8 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
 
     .. math::
 
-        a_m = \frac{1}{n}\sum_i \Big[\arg\max_k p^{(m)}_{ik}
-        = \arg\max_k \sum_{m'} p^{(m')}_{ik}\Big]
+        a_m = \frac{1}{n}\sum_i \left[\arg\max_k p^{(m)}_{ik}
+        = \arg\max_k \sum_{m'} p^{(m')}_{ik}\right]
 
     Hu et al., *EnsV* (ensemble-based validation). It compares candidates with one another, and
     needs that most of them are sound.

@@ -12,9 +12,10 @@ from torch import Tensor
 from digits.data import Digits
 from digits.results import Run
 
-TITLES = {"source-only": "Source only", "symnets": "SymNets"}
+TITLES = {"source-only": "Source only", "symnets": "SymNets", "symnets-balanced": "Balanced"}
 TSNE_POINTS = 500  # of each domain
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # told apart by the colour-blind
+# Told apart by the colour-blind.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
 def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
@@ -38,6 +39,7 @@ def plot_convergence(runs: list[Run], path: Path) -> None:
         ("source-only", "target_accuracy/C_t", "Source only", GREY, "s--"),
         ("symnets", "target_accuracy/C_t", "SymNets, $C^t$", ORANGE, "o-"),
         ("symnets", "target_accuracy/C_s", "SymNets, $C^s$", BLUE, "^:"),
+        ("symnets-balanced", "target_accuracy/C_t", "Balanced, $C^t$", GREEN, "D-"),
     ):
         histories = [run.history for run in runs if run.method == method]
         if histories:
@@ -50,29 +52,38 @@ def plot_convergence(runs: list[Run], path: Path) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=200)
 
 
 @torch.no_grad()
-def plot_tsne(runs: list[Run], source: Digits, target_images: Tensor, path: Path) -> None:
-    """Plot a t-SNE of both domains' features for runs of one seed, the paper's Figure 3."""
+def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> None:
+    """Plot a t-SNE of both domains' features for runs of one seed, the paper's Figure 3.
+
+    Handwritten digits that C^t takes for another stand out.
+    """
     seed = runs[0].seed
-    figure = Figure(figsize=(3.9 * len(runs), 4.2), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(runs), 4.0), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     rng = np.random.default_rng(seed)
     printed, handwritten = (
         rng.choice(len(images), TSNE_POINTS, replace=False)
-        for images in (source.images, target_images)
+        for images in (source.images, target.images)
     )
-    images = torch.cat([source.images[printed], target_images[handwritten]])
+    images = torch.cat([source.images[printed], target.images[handwritten]])
     labels = source.labels[printed].cpu().numpy()
     outline = [withStroke(linewidth=3, foreground="white")]
     for axes, run in zip(panels, runs, strict=True):
-        points = TSNE(random_state=seed).fit_transform(run.extractor(images).cpu().numpy())
+        features = run.extractor(images)
+        predicted = run.head.predict(features[TSNE_POINTS:])
+        wrong = (predicted != target.labels[handwritten]).cpu().numpy()
+        points = TSNE(random_state=seed).fit_transform(features.cpu().numpy())
         left, right = points[:TSNE_POINTS], points[TSNE_POINTS:]
         axes.scatter(*left.T, 9, BLUE, marker="o", linewidths=0, label="Printed")
-        axes.scatter(*right.T, 11, ORANGE, marker="x", linewidths=0.8, label="Handwritten")
+        axes.scatter(*right[~wrong].T, 11, ORANGE, marker="x", linewidths=0.8, label="Handwritten")
+        axes.scatter(
+            *right[wrong].T, 14, "black", marker="x", linewidths=1, label="Handwritten, misread"
+        )
         for digit in range(10):
             x, y = np.median(left[labels == digit], axis=0)
             text = axes.text(x, y, str(digit), size=13, weight="bold", ha="center", va="center")
@@ -80,5 +91,5 @@ def plot_tsne(runs: list[Run], source: Digits, target_images: Tensor, path: Path
         title, accuracy = TITLES[run.method], run.final["target_accuracy/C_t"]
         axes.set(xticks=[], yticks=[], title=f"{title}: target accuracy {accuracy:.0f} %")
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, markerscale=2)
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False, markerscale=2)
     figure.savefig(path, dpi=200)

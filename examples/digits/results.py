@@ -1,23 +1,26 @@
-"""What a run leaves behind: the table on the screen and results.json."""
+"""What a run leaves behind: the table and the diagnosis on the screen, and results.json."""
 
 import json
 import math
 import statistics
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import symloss
+from symloss.scores import diagnose
 
-COLUMNS = (
-    "target_accuracy/C_t",
-    "target_accuracy/C_s",
-    "source_accuracy/C_t",
-    "source_accuracy/C_s",
-)
-ROW = "{:12} {:>5} {:>12} {:>12} {:>12} {:>12} {:>8}"
+COLUMNS = {
+    "target_accuracy/C_t": "target C_t",
+    "target_worst_recall/C_t": "worst digit",
+    "target_accuracy/C_s": "target C_s",
+    "source_accuracy/C_t": "source C_t",
+    "source_accuracy/C_s": "source C_s",
+}
+ROW = "{:21} {:>5}" + " {:>12}" * len(COLUMNS) + " {:>8}"
 
 
 @dataclass(frozen=True)
@@ -39,31 +42,40 @@ class Run:
 
 
 def print_table(runs: list[Run], scored: int) -> None:
-    """Print every run, then means, standard errors and the paired gain.
+    """Print every run, then means, standard errors and the gains over source-only, by seed.
 
     ``scored`` is the number of target images that the accuracy was measured on.
     """
-    print(f"\nAccuracy (%) after the last epoch, on {scored} handwritten digits (target)")
-    print("and on the printed training digits (source)")
-    print(ROW.format("method", "seed", *map(short, COLUMNS), "seconds"))
+    print(f"\nAccuracy (%) after the last epoch: on {scored} handwritten digits (target), of the")
+    print("digit that fares worst there, and on the printed training digits (source)")
+    print(ROW.format("method", "seed", *COLUMNS.values(), "seconds"))
     for run in runs:
         print_row(run.method, str(run.seed), [run])
     methods = {run.method: [r for r in runs if r.method == run.method] for run in runs}
     if len(runs) > len(methods):
         for method, same in methods.items():
             print_row(method, "mean", same)
-    if len(methods) == 2:
-        after, before = (
-            [run.final["target_accuracy/C_t"] for run in methods[m]]
-            for m in ("symnets", "source-only")
-        )
-        gains = [a - b for a, b in zip(after, before, strict=True)]
-        print(ROW.format("gain", "", mean_and_error(gains), *[""] * 4).rstrip())
+    before = methods.pop("source-only", [])
+    for method, after in methods.items() if before else ():
+        gains = [
+            mean_and_error([a.final[c] - b.final[c] for a, b in zip(after, before, strict=True)])
+            for c in ("target_accuracy/C_t", "target_worst_recall/C_t")
+        ]
+        print(ROW.format(f"{method} gain", "", *gains, *[""] * 4).rstrip())
 
 
-def short(accuracy: str) -> str:
-    """Shorten an accuracy's name for the head of a column."""
-    return accuracy.replace("_accuracy/", " ")
+@torch.no_grad()
+def print_diagnosis(runs: list[Run], images: Tensor) -> None:
+    """Print what target images tell without their labels, for runs of one seed."""
+    print(f"\nWithout labels, on all {len(images)} handwritten digits, seed {runs[0].seed}")
+    for run in runs:
+        logits = run.head(run.extractor(images))
+        if run.method == "source-only":  # its C^s is not trained
+            diagnosis = diagnose(symloss.functional.split_logits(logits)[1], joint=False)
+        else:
+            diagnosis = diagnose(logits)
+        remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
+        print(f"{run.method}\n{textwrap.indent(diagnosis.describe(remedy), '  ')}")
 
 
 def print_row(method: str, seed: str, runs: list[Run]) -> None:

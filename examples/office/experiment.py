@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import symloss
-from office import distributed, evaluation, outputs
+from office import distributed, evaluation, health, outputs, priors
 from office.errors import UserError
 from office.methods import METHODS
 from office.options import Machine
@@ -134,8 +134,10 @@ class Experiment:
         if target.labels is None:
             self._write_predictions(answers)
         # Last, for it marks the run as finished.
-        seconds = self._write_result(final, answers)
-        progress.bar.write(f"{self.run.title}: done in {seconds:.0f} s, see {self.folder}")
+        result = self._write_result(final, logits, answers)
+        bar, run = progress.bar, self.run
+        bar.write(f"{run.title}: done in {result.seconds:.0f} s, see {self.folder}")
+        bar.write(health.diagnosis(result).describe(health.remedy(run.method, run.settings)))
 
     def _write_features(self, features: Tensor, logits: Tensor) -> None:
         domains = [self.task.source, self.task.target]
@@ -171,10 +173,14 @@ class Experiment:
             [outputs.Prediction(path, self.task.categories[k], float(p)) for path, k, p in rows],
         )
 
-    def _write_result(self, final: dict[str, float | None], answers: Tensor) -> float:
-        """Write result.json; return the seconds that the run took."""
+    def _write_result(
+        self, final: dict[str, float | None], logits: Tensor, answers: Tensor
+    ) -> outputs.Result:
+        """Write result.json, and return what is in it."""
         run, machine, seconds = self.run, self.machine, time.perf_counter() - self.started
         classifier, labels = METHODS[run.method].classifier, self.task.target.labels
+        expected = run.recipe.prior if METHODS[run.method].balanced else "source"
+        prior = priors.of_task(expected, self.task)
         result = outputs.Result(
             dataset=run.recipe.dataset,
             task=self.task.name,
@@ -187,6 +193,7 @@ class Experiment:
             **evaluation.by_category(answers, labels, self.task.categories),
             categories=self.task.categories,
             recipe=run.settings,
+            **health.label_free(logits, answers, self.task.categories, prior),
             images=run.identity["images"],
             machine={
                 "device": str(machine.device),
@@ -200,7 +207,7 @@ class Experiment:
             peak_memory_bytes=_peak_memory(machine.device),
         )
         outputs.write_result(self.folder, result)
-        return seconds
+        return result
 
 
 def _versions() -> dict[str, str]:

@@ -23,6 +23,9 @@ from office import files, models
 from office.errors import UserError
 from office.images import Preprocessing
 
+# What a result that is older than they does not have.
+YOUNGER: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -39,6 +42,10 @@ class Result:
         epochs: Of each epoch its number, the accuracies that were measured, and its mean losses.
         per_category: Recall of each category in %.
         confusion: Images by category (row) and prediction (column), ``None`` without labels.
+        predicted: Share of the target's images that are given each category.
+        expected: Share that each category was expected to have.
+        agreement: Share of the target's images for which C_t and C_s name the same category,
+            ``None`` where there is one classifier.
         images: Number of source and target images and the checksum of inputs.csv, which lists them.
         recipe: Every setting that changes the numbers.
         machine: Where it was trained, which does not.
@@ -56,6 +63,9 @@ class Result:
     confusion: list[list[int]] | None
     categories: list[str]
     recipe: dict[str, Any]
+    predicted: dict[str, float] = field(default_factory=dict)
+    expected: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
     images: list[int] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -84,6 +94,7 @@ def read_result(path: Path) -> Result:
     if not isinstance(found, dict):
         raise UserError(f"{path} was not written by train_office.py")
     kinds = get_type_hints(Result)
+    found = YOUNGER | found
     for name, kind in kinds.items():
         if name not in found:
             raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
@@ -93,6 +104,8 @@ def read_result(path: Path) -> Result:
     result = Result(**{name: found[name] for name in kinds})
     if any("epoch" not in epoch for epoch in result.epochs):
         raise UserError(f"{path}: each of epochs must have its number, epoch")
+    if result.predicted.keys() != result.expected.keys():
+        raise UserError(f"{path}: predicted and expected must have the same categories")
     k, rows = len(result.categories), result.confusion
     if rows is not None and [*map(len, rows)] != [k] * k:
         raise UserError(f"{path}: confusion must be {k} x {k}, as there are {k} categories")

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 import symloss
 from symloss import functional as sf
+from symloss import scores
 
 N, M, K = 6, 5, 3
 
@@ -134,6 +135,20 @@ def test_the_objectives(device, objective, weighted, lam, trailing):
     losses = getattr(symloss, objective)(source, labels, target, weight=weight)
     losses.total(0.5 if lam == "number" else torch.full((), 0.5, device=device)).backward()
     assert {logits.grad.device for logits in (*source, *target)} == {device}
+
+
+@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
+@pytest.mark.parametrize("score", scores.__all__[:8])
+def test_every_score(device, score, trailing):
+    logits = torch.randn(N, 2 * K, *trailing, device=device, requires_grad=True)
+    arguments = {
+        "ensemble_agreement": ([logits, logits.flip(0)],),
+        "category_weights": (logits, torch.full((), 0.5, device=device)),
+        "category_shares": (logits, torch.full((K,), 1 / K, device=device)),
+    }.get(score, (logits,))
+    out = getattr(scores, score)(*arguments)
+    for value in out if isinstance(out, tuple) else (out,):
+        assert value.device == device
 
 
 @pytest.mark.parametrize("router", ["head.route", "symloss.route"])

@@ -52,6 +52,9 @@ def made_result(
         "confusion": [[3, 1, 0], [0, 4, 0], [0, 0, 2]],
         "categories": CATEGORIES,
         "recipe": RECIPE,
+        "predicted": dict(zip(CATEGORIES, (0.5, 0.3, 0.2), strict=True)),
+        "expected": dict.fromkeys(CATEGORIES, 1 / 3),
+        "agreement": 0.9 if symmetric else None,
     }
     return Result(**{**fields, **changes})
 

@@ -1,5 +1,9 @@
+import dataclasses
+
 import pytest
+import torch
 from digits import pictures
+from digits.data import Digits
 from digits.results import Run
 from torch import nn
 
@@ -9,6 +13,7 @@ ERRORS = {  # of two epochs, for the seeds 4 and 5
     ("source-only", "target_accuracy/C_t"): [(40, 30), (50, 20)],
     ("symnets", "target_accuracy/C_t"): [(20, 10), (22, 16)],
     ("symnets", "target_accuracy/C_s"): [(25, 11), (21, 15)],
+    ("symnets-balanced", "target_accuracy/C_t"): [(12, 4), (10, 8)],
 }
 
 
@@ -34,12 +39,14 @@ def curves(figure):
 
 
 def test_a_curve_is_the_mean_error_of_its_classifier_after_each_epoch(figures, tmp_path):
-    runs = [trained(method, seed) for seed in (4, 5) for method in ("source-only", "symnets")]
+    methods = "source-only", "symnets", "symnets-balanced"
+    runs = [trained(method, seed) for seed in (4, 5) for method in methods]
     pictures.plot_convergence(runs, tmp_path)
     assert curves(figures[0]) == {
         "Source only": [[1, 45], [2, 25]],
         "SymNets, $C^t$": [[1, 21], [2, 13]],
         "SymNets, $C^s$": [[1, 23], [2, 13]],
+        "Balanced, $C^t$": [[1, 11], [2, 6]],
     }
     assert figures[0].axes[0].get_xlabel() == "Epoch, mean of 2 seeds"
 
@@ -48,3 +55,54 @@ def test_a_method_that_was_not_trained_has_no_curve(figures, tmp_path):
     pictures.plot_convergence([trained("source-only", 4)], tmp_path)
     assert curves(figures[0]) == {"Source only": [[1, 40], [2, 30]]}
     assert figures[0].axes[0].get_xlabel() == "Epoch"
+
+
+@pytest.fixture
+def reader(monkeypatch):
+    """A run whose features, in the picture too, are the images: two numbers.
+
+    C^t reads a 3 where the first is positive, else a 4.
+    """
+
+    class Same:
+        def __init__(self, **_):
+            pass
+
+        def fit_transform(self, features):
+            return features
+
+    monkeypatch.setattr(pictures, "TSNE", Same)
+    monkeypatch.setattr(pictures, "TSNE_POINTS", 20)
+    head = symloss.SymmetricHead(2, 10)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.weight[10 + 3, 0] = 1.0
+        head.weight[10 + 4, 0] = -1.0
+        head.weight[7, 0] = 100.0  # C^s is not asked
+    return Run("symnets", 4, nn.Identity(), head, [], {"target_accuracy/C_t": 75.0}, 1.0)
+
+
+def test_a_misread_handwritten_digit_is_drawn_in_another_way(figures, reader, tmp_path):
+    images = torch.stack([torch.arange(20) - 9.5, torch.arange(20.0)], 1)
+    source = Digits(images + 100, torch.arange(20) % 10)
+    labels = torch.where(images[:, 0] > 0, 3, 4)
+    labels[[2, 17, 18]] = 9
+    pictures.plot_tsne([reader], source, Digits(images, labels), tmp_path)
+    (axes,) = figures[0].axes
+    printed, right, misread = ({*map(tuple, c.get_offsets().tolist())} for c in axes.collections)
+    assert printed == {*map(tuple, source.images.tolist())}
+    assert misread == {*map(tuple, images[[2, 17, 18]].tolist())}
+    assert right == {*map(tuple, images.tolist())} - misread
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts == ["Printed", "Handwritten", "Handwritten, misread"]
+    assert axes.get_title() == "SymNets: target accuracy 75 %"
+
+
+def test_every_method_has_a_panel(figures, reader, tmp_path):
+    digits = Digits(torch.arange(40.0).view(20, 2), torch.arange(20) % 10)
+    methods = "source-only", "symnets", "symnets-balanced"
+    runs = [dataclasses.replace(reader, method=method) for method in methods]
+    pictures.plot_tsne(runs, digits, digits, tmp_path)
+    titles = [axes.get_title().split(":")[0] for axes in figures[0].axes]
+    assert titles == ["Source only", "SymNets", "Balanced"]

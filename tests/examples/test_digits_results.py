@@ -1,27 +1,39 @@
 import json
+import re
 import statistics
 
 import pytest
-from digits.results import Run, print_table, write_results
+import torch
+from digits.results import Run, print_diagnosis, print_table, write_results
 from torch import nn
 
 import symloss
 
-SOURCE_ONLY = [{"target_accuracy/C_t": x, "source_accuracy/C_t": 99.0} for x in (70.0, 72.0, 77.0)]
-SYMNETS = [
-    {"target_accuracy/C_t": x, "target_accuracy/C_s": x - 1, "source_accuracy/C_s": 98.0}
-    for x in (81.0, 85.0, 86.0)
+SOURCE_ONLY = [
+    {"target_accuracy/C_t": x, "target_worst_recall/C_t": 20.0, "source_accuracy/C_t": 99.0}
+    for x in (70.0, 72.0, 77.0)
 ]
+SYMNETS = [
+    {
+        "target_accuracy/C_t": x,
+        "target_worst_recall/C_t": worst,
+        "target_accuracy/C_s": x - 1,
+        "source_accuracy/C_s": 98.0,
+    }
+    for x, worst in ((81.0, 1.0), (85.0, 3.0), (86.0, 8.0))
+]
+BALANCED = [{name: x + 10 for name, x in final.items()} for final in SYMNETS]
+FINALS = {"source-only": SOURCE_ONLY, "symnets": SYMNETS, "symnets-balanced": BALANCED}
 
 
 @pytest.fixture
 def runs():
-    """Three seeds of both methods, in the order in which the script trains them."""
+    """Three seeds of all methods, in the order in which the script trains them."""
     network = nn.Identity(), symloss.SymmetricHead(2, 10)
     return [
         Run(method, seed, *network, history=[{"loss": 1.0, **final}], final=final, seconds=seed)
-        for seed, pair in enumerate(zip(SOURCE_ONLY, SYMNETS, strict=True), start=4)
-        for method, final in zip(("source-only", "symnets"), pair, strict=True)
+        for seed, finals in enumerate(zip(*FINALS.values(), strict=True), start=4)
+        for method, final in zip(FINALS, finals, strict=True)
     ]
 
 
@@ -35,10 +47,11 @@ def cells(text, *first):
 def test_a_row_says_whose_accuracy_and_where(runs, capsys):
     print_table(runs, scored=898)
     text = capsys.readouterr().out
-    head = ["target", "C_t", "target", "C_s", "source", "C_t", "source", "C_s", "seconds"]
-    assert cells(text, "method", "seed") == head
-    assert cells(text, "source-only", "5") == ["72.0", "-", "99.0", "-", "5.0"]
-    assert cells(text, "symnets", "6") == ["86.0", "85.0", "-", "98.0", "6.0"]
+    head = "target C_t worst digit target C_s source C_t source C_s seconds"
+    assert cells(text, "method", "seed") == head.split()
+    assert cells(text, "source-only", "5") == ["72.0", "20.0", "-", "99.0", "-", "5.0"]
+    assert cells(text, "symnets", "6") == ["86.0", "8.0", "85.0", "-", "98.0", "6.0"]
+    assert cells(text, "symnets-balanced", "4") == ["91.0", "11.0", "90.0", "-", "108.0", "4.0"]
     assert "898 handwritten" in text
 
 
@@ -48,22 +61,28 @@ def test_means_come_with_standard_errors(runs, capsys):
     values = [81.0, 85.0, 86.0]
     expected = f"{statistics.mean(values):.1f}", f"{statistics.stdev(values) / 3**0.5:.1f}"
     assert tuple(cells(text, "symnets", "mean")[:2]) == expected
-    assert cells(text, "source-only", "mean")[2:] == ["-", "99.0", "0.0", "-", "5.0"]
+    assert cells(text, "source-only", "mean")[2:4] == ["20.0", "0.0"]
+    assert cells(text, "source-only", "mean")[4:] == ["-", "99.0", "0.0", "-", "5.0"]
 
 
 def test_the_gain_is_paired_by_seed(runs, capsys):
     print_table(runs, scored=898)
-    gains = [11.0, 13.0, 9.0]
-    expected = [f"{statistics.mean(gains):.1f}", f"{statistics.stdev(gains) / 3**0.5:.1f}"]
-    assert cells(capsys.readouterr().out, "gain") == expected
-
-
-def test_one_seed_has_no_mean_and_one_method_no_gain(runs, capsys):
-    print_table(runs[:2], scored=898)
     text = capsys.readouterr().out
-    assert cells(text, "gain") == ["11.0"]
+    for method, more in (("symnets", 0), ("symnets-balanced", 10)):
+        expected = []
+        for gains in ([11.0, 13.0, 9.0], [-19.0, -17.0, -12.0]):
+            gains = [gain + more for gain in gains]
+            expected.append(f"{statistics.mean(gains):.1f}")
+            expected.append(f"{statistics.stdev(gains) / 3**0.5:.1f}")
+        assert cells(text, method, "gain") == expected
+
+
+def test_one_seed_has_no_mean_and_no_gain_lacks_the_source_only(runs, capsys):
+    print_table(runs[:3], scored=898)
+    text = capsys.readouterr().out
+    assert cells(text, "symnets", "gain") == ["11.0", "-19.0"]
     assert "mean" not in text
-    print_table(runs[1::2], scored=898)
+    print_table([run for run in runs if run.method != "source-only"], scored=898)
     text = capsys.readouterr().out
     assert "mean" in text
     assert "gain" not in text
@@ -80,3 +99,36 @@ def test_the_file_holds_settings_versions_and_every_run(runs, tmp_path):
             "final": run.final,
             "epochs": run.history,
         }
+
+
+def test_the_diagnosis_is_that_of_the_trained_classifiers(capsys):
+    head = symloss.SymmetricHead(10, 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(10).repeat(2, 1))
+        head.weight[0, 4] = 2.0  # C^s calls a 4 a 0
+        head.bias.zero_()
+    read = torch.tensor([0] * 4 + [1, 2, 3, 5, 6, 7, 8, 9] * 2 + [4] * 5)
+    runs = [Run(method, 4, nn.Identity(), head, [], {}, 1.0) for method in FINALS]
+    print_diagnosis(runs, torch.eye(10)[read])
+    text = capsys.readouterr().out
+    assert "all 25 handwritten digits, seed 4" in text
+    plain, symnets, _ = re.split("(?=symnets)", text)
+    assert "agree" not in plain
+    assert "agree on 80.0 %" in symnets
+    for part in (plain, symnets):
+        assert "4 20.0 (10.0)" in part
+        assert "None of 10 categories is hardly predicted." in part
+
+
+def test_the_diagnosis_names_a_lost_digit_and_the_method_that_may_help(capsys):
+    head = symloss.SymmetricHead(10, 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(10).repeat(2, 1))
+        head.bias.zero_()
+    images = torch.eye(10)[torch.arange(90) % 9]  # no 9
+    runs = [Run(method, 4, nn.Identity(), head, [], {}, 1.0) for method in FINALS]
+    print_diagnosis(runs, images)
+    text = capsys.readouterr().out
+    lost = "1 of 10 categories is hardly predicted (9)"
+    assert text.count(f"{lost}: if the target should have it, try symnets-balanced\n") == 2
+    assert text.endswith(f"{lost}.\n")  # symnets-balanced has no other to recommend

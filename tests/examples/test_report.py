@@ -70,10 +70,43 @@ def test_runs_without_target_labels_have_no_table(
     blind = made_result("a2b", accuracy=None, dataset="folders", confusion=None, length=1)
     write(tmp_path, blind, features=True)
     report.main([str(tmp_path)])
+    told = (tmp_path / "report/health.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.splitlines() == [
+        *told.splitlines(),
+        "",
         "Written:",
+        f"{tmp_path}/report/health.md",
+        f"{tmp_path}/report/health.csv",
         f"{tmp_path}/report/tsne-folders-a2b.png",
     ]
+
+
+def test_the_report_tells_which_runs_hardly_predict_a_category(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = {"bike": 0.7, "mouse": 0.3, "mug": 0.0}
+    write(tmp_path, made_result("A2W", "symnets", predicted=lost, agreement=0.85))
+    write(tmp_path, made_result("D2W", "symnets"))
+    older = {"predicted": {}, "expected": {}, "agreement": None}
+    write(tmp_path, made_result("W2D", "symnets", **older))
+    report.main([str(tmp_path)])
+    told = (tmp_path / "report/health.md").read_text(encoding="utf-8")
+    assert told in capsys.readouterr().out
+    assert told.splitlines()[2:] == [
+        "- office31 A2W symnets seed 0: 1 of 3 categories is hardly predicted (mug): if the target "
+        "should have it, try --method symnets-balanced",
+        "- In 1 of 2 runs no category is hardly predicted.",
+        "- C^s and C^t agree on 85.0 to 90.0 % of a target.",
+    ]
+    lines = (tmp_path / "report/health.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 7
+    assert lines[3] == "office31,A2W,symnets,0,0.85,mug,0.0,0.3333333333333333"
+
+
+def test_results_from_before_the_label_free_numbers_have_a_report(tmp_path: Path) -> None:
+    write(tmp_path, made_result(predicted={}, expected={}, agreement=None))
+    report.main([str(tmp_path)])
+    assert not (tmp_path / "report/health.md").exists()
 
 
 def test_the_lowest_seed_with_features_is_mapped(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import report
 import torch
 import train_office
 from conftest import write_tree
-from office import files, images, outputs
+from office import files, health, images, outputs
 from office.datasets import load_task
 from office.images import Images
 from office.methods import METHODS
@@ -202,6 +202,24 @@ def test_each_line_on_the_console_says_whose_accuracy_it_is(office, capsys):
         t, s = (epoch[f"target_accuracy/{name}"] for name in ("C_t", "C_s"))
         assert f"target C_t {t:.1f} %  C_s {s:.1f} %" in line
     assert f"source C_s {result(folder).final['source_accuracy/C_s']:.1f} %" in lines[1]
+
+
+@pytest.mark.parametrize("method", ["symnets", "symnets-wo-target-task", "source-only"])
+def test_a_finished_run_tells_of_its_target_without_labels(root, office, capsys, method):
+    shutil.rmtree(root / "amazon/mug")  # the source has 4 bikes, 3 mice, 2 mugs
+    write_tree(root, domains=["amazon"], categories=["bike"], images=4)
+    write_tree(root, domains=["amazon"], categories=["bike", "mouse", "mug"], images=2)
+    found = result(office(method=method, max_steps=1))
+    logits = features(office(method=method, max_steps=1)).logits
+    answers = logits[:, :3] if found.classifier == "C_s" else logits[:, -3:]
+    shares = np.bincount(answers.argmax(1), minlength=3) / 9
+    assert [*found.predicted.values()] == pytest.approx(shares)
+    assert [*found.expected.values()] == pytest.approx([4 / 9, 3 / 9, 2 / 9])
+    same = np.mean(logits[:, :3].argmax(1) == logits[:, -3:].argmax(1))
+    assert found.agreement == (None if method == "source-only" else pytest.approx(same))
+    told = health.diagnosis(found).describe("--method symnets-balanced")
+    assert f", see {root.parent}" in (out := capsys.readouterr().out)
+    assert out.split("done in")[1].split("\n", 1)[1].startswith(told)
 
 
 # Which runs

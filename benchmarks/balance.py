@@ -1,0 +1,211 @@
+"""What do balance, category weights and SymmNets-V2 do on the digits, and where does each lose?
+
+    python benchmarks/balance.py
+
+Network, source and settings are those of examples/train_digits.py, whose numbers the first target's
+rows "source only", "SymNets" and "balance 5" repeat. The targets:
+
+    all digits    the 1,797 handwritten digits
+    5 to 9 rare   all of the digits 0 to 4, every tenth of each other digit
+    0 to 4 only   the other digits are missing; the source has them
+
+"Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares, or, where the
+row says so, the target's own, which are not known in practice (a missing digit: 0.1 %). "Category
+weights" are those of scores.category_weights, estimated anew after every epoch.
+
+Scored is C^t after the last epoch on images of odd index: accuracy on the target as it is, recalls
+on all images of the target's digits, for the target has few of the rare ones. "Beside SymNets" is
+the difference in accuracy by seed. The two lowest digits are those of the mean recall over seeds.
+"Absent" is the share of the target that is called a digit it does not have.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import timing
+import torch
+
+# timing has put examples/ on the path.
+from digits.data import Digits, load_handwritten, render_digits
+from digits.results import Run, mean_and_error
+from timing import arguments
+from torch import Tensor, nn
+from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train
+
+import symloss
+
+HEADER = [
+    "Target",
+    "Method",
+    "Accuracy",
+    "Beside SymNets",
+    "Mean recall",
+    "Worst digit",
+    "Lowest digits",
+    "Absent",
+]
+
+
+@dataclass
+class Objective:
+    """V1 or V2 with or without balance and category weights, for ``train`` of train_digits.py.
+
+    Attributes:
+        losses: V1 or V2.
+        balance: Weight of the balance.
+        prior: Shares that the balance expects, ``(10,)``.
+        partial: Whether to weigh the source's categories.
+        weight: Their weights now, ``(10,)``.
+        lam: λ of the last step.
+    """
+
+    losses: Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses] = symloss.symnet_losses
+    balance: float = 0.0
+    prior: Tensor | None = None
+    partial: bool = False
+    weight: Tensor | None = None
+    lam: float = 0.0
+
+    def __call__(
+        self, source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits, lam: float
+    ) -> Tensor:
+        """Return the sum of both players' losses."""
+        self.lam = lam
+        loss = self.losses(source, labels, target, weight=self.weight).total(lam)
+        if self.balance:
+            balance = symloss.functional.category_balance(target.extractor, self.prior)
+            loss = loss + self.balance * lam * balance
+        return loss
+
+    def estimate(self, target_logits: Tensor) -> None:
+        """Estimate the category weights anew."""
+        if self.partial:
+            self.weight = symloss.scores.category_weights(target_logits, self.lam)
+
+
+@torch.no_grad()
+def score(
+    extractor: nn.Module,
+    head: symloss.SymmetricHead,
+    handwritten: Digits,
+    kept: Tensor,
+    objective: Objective | None,
+) -> dict[str, float]:
+    """Return accuracy, share of absent digits and recalls of C^t (%), and estimate the weights.
+
+    ``kept`` says which handwritten digits are the target, ``(N,)`` bool.
+    """
+    extractor.eval()
+    logits = head(extractor(handwritten.images))
+    if objective:
+        objective.estimate(logits[kept])
+    predicted = symloss.functional.split_logits(logits)[1].argmax(1)[SCORED]
+    labels, kept = handwritten.labels[SCORED], kept[SCORED]
+    digits = labels[kept].unique()
+    right = (predicted == labels).double()
+    absent = ~torch.isin(predicted, digits)
+    return {
+        "target_accuracy/C_t": 100 * right[kept].mean().item(),
+        "absent": 100 * absent[kept].double().mean().item(),
+        **{f"recall/{k}": 100 * right[labels == k].mean().item() for k in digits.tolist()},
+    }
+
+
+def targets(labels: Tensor) -> dict[str, Tensor]:
+    """Return by the target's name which handwritten digits it has."""
+    rank = (labels.unsqueeze(1) == labels).tril().sum(1) - 1  # among the images of its digit
+    return {
+        "all digits": labels >= 0,
+        "5 to 9 rare": (labels < 5) | (rank % 10 == 0),
+        "0 to 4 only": labels < 5,
+    }
+
+
+def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], Objective] | None]:
+    """Return by the method's name what makes its objective; ``labels`` are those of the target."""
+    shares = torch.bincount(labels, minlength=10).double().div(len(labels)).clamp(min=0.001)
+    v2 = symloss.symnet_v2_losses
+    return {
+        "source only": None,
+        "SymNets": Objective,
+        **{f"balance {w:g}": partial(Objective, balance=w) for w in balances},
+        f"balance {Recipe.balance:g}, the target's shares": partial(
+            Objective, balance=Recipe.balance, prior=shares / shares.sum()
+        ),
+        "category weights": partial(Objective, partial=True),
+        "V2": partial(Objective, v2),
+        "V2, category weights": partial(Objective, v2, partial=True),
+    }
+
+
+def measure(
+    handwritten: Digits, sources: dict[int, Digits], recipe: Recipe, balances: list[float]
+) -> Iterator[tuple[str, str, list[Run]]]:
+    """Yield target, method and its runs, one for each seed of ``sources``, the printed digits."""
+    for target, kept in targets(handwritten.labels).items():
+        for name, make in objectives(handwritten.labels[kept], balances).items():
+            runs = []
+            for seed, source in sources.items():
+                objective = make and make()
+                method = Method(name, objective)
+                score_ = partial(score, handwritten=handwritten, kept=kept, objective=objective)
+                images = handwritten.images[kept]
+                runs.append(train(method, source, images, score_, recipe, seed))
+            yield target, name, runs
+
+
+def cells(runs: list[Run], symnets: list[Run]) -> list[str]:
+    """Format the numbers of one method's runs beside those of SymNets with the same seeds."""
+    finals = [run.final for run in runs]
+    accuracy, before = (
+        [run.final["target_accuracy/C_t"] for run in some] for some in (runs, symnets)
+    )
+    gains = [a - b for a, b in zip(accuracy, before, strict=True)]
+    recalls = {
+        name.removeprefix("recall/"): torch.tensor([final[name] for final in finals])
+        for name in finals[0]
+        if name.startswith("recall/")
+    }
+    by_seed = torch.stack([*recalls.values()])
+    lowest = sorted(recalls, key=lambda digit: recalls[digit].mean().item())[:2]
+    return [
+        mean_and_error(accuracy),
+        "" if runs is symnets else mean_and_error(gains),
+        mean_and_error(by_seed.mean(0).tolist()),
+        mean_and_error(by_seed.amin(0).tolist()),
+        ", ".join(f"{digit} ({recalls[digit].mean():.0f})" for digit in lowest),
+        mean_and_error([final["absent"] for final in finals]) if len(recalls) < 10 else "",
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train all methods on all targets and print the table."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    seed = arguments.whole(0, 2**32 - 1)
+    help_ = "seeds of printed digits, weights, batches (default: 0 1 2 3 4)"
+    parser.add_argument("--seeds", nargs="+", type=seed, default=range(5), metavar="N", help=help_)
+    help_ = "few printed digits, one epoch, one balance, to prove that the script runs"
+    parser.add_argument("--quick", action="store_true", help=help_)
+    help_ = "write the table here too"
+    parser.add_argument("--out", type=arguments.new_file, metavar="FILE", help=help_)
+    args = parser.parse_args(argv)
+    # The network is too small to gain from threads; one gives the same numbers on any count.
+    torch.set_num_threads(1)
+    recipe, balances, printed = Recipe(), [0.5, 1.0, 3.0, 5.0, 10.0], SOURCE_SIZE
+    if args.quick:
+        recipe, balances, printed = Recipe(epochs=1), balances[:1], 320
+    sources = {seed: render_digits(printed, seed) for seed in args.seeds}
+    results = [*measure(load_handwritten(), sources, recipe, balances)]
+    symnets = {target: runs for target, method, runs in results if method == "SymNets"}
+    rows = [[target, method, *cells(runs, symnets[target])] for target, method, runs in results]
+    title = "C^t on handwritten digits (%); mean ± standard error of the seeds " + " ".join(
+        map(str, sources)
+    )
+    timing.report(title, [HEADER, *rows], [], torch.device("cpu"), args.out)
+
+
+if __name__ == "__main__":
+    main()
