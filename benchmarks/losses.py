@@ -1,22 +1,27 @@
-"""What do the six losses cost, forward and backward, beside the formulas as the paper prints them?
+"""What do the losses cost, forward and backward, beside the formulas as the papers print them?
 
     straightforward       softmax, sum, log, one line for each equation
-    functional, composed  the six functions of symloss.functional, each by itself
+    functional, composed  the functions of symloss.functional, each by itself
     symloss               symnet_losses on the same logits
     symloss, compiled     the same under torch.compile
 
-All take the four tensors of two RoutedLogits, random float32, and give the gradient of
-losses.total(1) with respect to each. Joint logits are (N, 2K), on a GPU also (4, 2K, 512, 1024).
+SymNets' six losses, then SymmNets-V2's five ("V2": symnet_v2_losses) and category_balance alone
+("balance"). All take the four tensors of two RoutedLogits, random float32, and give the gradient of
+losses.total(1) with respect to each; the balance takes one. Joint logits are (N, 2K), on a GPU also
+(4, 2K, 512, 1024).
 
 Time and ratio are medians over rounds in which they take turns, with first and third
-quartiles; a sample lasts 5 ms or more. The ratio to straightforward is that of one round. "Kept" is
+quartiles; a sample lasts 5 ms or more. The ratio is to the straightforward formulas of the same
+losses in the same round. "Kept" is
 what autograd saves between forward and backward (seen by saved_tensors_hooks), in units of the
 source's and the target's joint logits together: tensors made on the way, then inputs kept alive.
-On a GPU, "of copy bandwidth" is the traffic that four tensors cause if each is read once forward
+On a GPU, "of copy bandwidth" is the traffic that the tensors cause if each is read once forward
 and once backward and its gradient written once, per second, relative to the bytes per second that
 Tensor.copy_ of a large tensor reads and writes. What fits a cache can exceed 1.
 """
 
+import argparse
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -27,7 +32,8 @@ from torch import Tensor
 import symloss
 from symloss import functional as L
 
-Losses = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits], symloss.SymNetLosses]
+Terms = symloss.SymNetLosses | symloss.SymNetV2Losses | Tensor
+Losses = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits], Terms]
 
 SHAPES = [(128, 62), (128, 130), (128, 2000), (200_000, 38)]
 DENSE = (4, 38, 512, 1024)
@@ -72,15 +78,80 @@ def composed(
     )
 
 
+def straightforward_v2(
+    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
+) -> symloss.SymNetV2Losses:
+    """Compute eqs. (33) to (37) as printed."""
+    k = source.head.shape[1] // 2
+    y = labels.unsqueeze(1)
+    p_s, p_t = source.head[:, :k].softmax(1), source.head[:, k:].softmax(1)
+    p_source, p_target = source.head.softmax(1), target.head.softmax(1)
+    g_source, g_target = source.extractor.softmax(1), target.extractor.softmax(1)
+    g_s, g_t = g_target[:, :k], g_target[:, k:]
+    return symloss.SymNetV2Losses(
+        source_task=-p_s.gather(1, y).log().mean(),
+        target_task=-p_t.gather(1, y).log().mean(),
+        category_discrimination=-p_source.gather(1, y).log().mean()
+        - p_target[:, k:].sum(1).log().mean(),
+        category_confusion=-g_source.gather(1, y + k).log().mean() / 2
+        - g_source.gather(1, y).log().mean() / 2,
+        target_category_confusion=-(g_t * g_s.log() + g_s * g_t.log()).sum(1).mean() / 2,
+    )
+
+
+def composed_v2(
+    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
+) -> symloss.SymNetV2Losses:
+    """Compute eqs. (33) to (37) by the library's functions."""
+    return symloss.SymNetV2Losses(
+        source_task=L.source_task(source.head, labels),
+        target_task=L.target_task(source.head, labels),
+        category_discrimination=L.category_discrimination(source.head, labels, target.head),
+        category_confusion=L.category_confusion(source.extractor, labels),
+        target_category_confusion=L.target_category_confusion(target.extractor),
+    )
+
+
+def straightforward_balance(
+    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
+) -> Tensor:
+    """Compute log K - H(m) as printed."""
+    k = target.extractor.shape[1] // 2
+    p = target.extractor.softmax(1)
+    m = (p[:, :k] + p[:, k:]).mean([0, *range(2, p.dim())])
+    return math.log(k) + (m * m.log()).sum()
+
+
+def balance(source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits) -> Tensor:
+    """Compute log K - H(m) by the library's function."""
+    return L.category_balance(target.extractor)
+
+
+METHODS: list[dict[str, Losses]] = [
+    {
+        "straightforward": straightforward,
+        "functional, composed": composed,
+        "symloss": symloss.symnet_losses,
+    },
+    {
+        "V2, straightforward": straightforward_v2,
+        "V2, functional, composed": composed_v2,
+        "V2, symloss": symloss.symnet_v2_losses,
+    },
+    {"balance, straightforward": straightforward_balance, "balance, symloss": balance},
+]
+
+
 def total(losses: Losses, logits: list[Tensor], labels: Tensor) -> Tensor:
     """Sum both players' losses, λ = 1, of [source, source, target, target] logits."""
     source, target = symloss.RoutedLogits(*logits[:2]), symloss.RoutedLogits(*logits[2:])
-    return losses(source, labels, target).total(1.0)
+    terms = losses(source, labels, target)
+    return terms if isinstance(terms, Tensor) else terms.total(1.0)
 
 
 def forward_backward(loss: Callable[..., Tensor], logits: list[Tensor], labels: Tensor) -> None:
-    """Compute the loss and its gradient with respect to all four tensors of logits."""
-    torch.autograd.grad(loss(logits, labels), logits)
+    """Compute the loss and its gradient with respect to the tensors of logits."""
+    torch.autograd.grad(loss(logits, labels), logits, allow_unused=True)
 
 
 def make_inputs(shape: tuple[int, ...], device: torch.device) -> tuple[list[Tensor], Tensor]:
@@ -117,6 +188,35 @@ def copy_bandwidth(size: int, repeat: int, device: torch.device) -> float:
     return 2 * size / timing.median(times["copy"])
 
 
+def measure(
+    method: dict[str, Losses],
+    logits: list[Tensor],
+    labels: Tensor,
+    args: argparse.Namespace,
+    bandwidth: float | None,
+) -> list[list[str]]:
+    """Measure the ways to compute one method's losses, the straightforward one first."""
+    variants = {name: partial(total, losses) for name, losses in method.items()}
+    *_, (ours, loss) = variants.items()
+    if not args.no_compile:
+        variants[f"{ours}, compiled"] = torch.compile(loss, dynamic=False)
+    calls = {
+        name: partial(forward_backward, loss, logits, labels) for name, loss in variants.items()
+    }
+    times = timing.interleave(calls, args.repeat, args.device, at_least=0.005)
+    size = logits[0].nbytes
+    used = 1 if ours.startswith("balance") else 4
+    rows = []
+    for name, loss in variants.items():
+        cells = timing.time_and_ratio(times[name], next(iter(times.values())))
+        cells += [f"{kept / (2 * size):.2f}" for kept in kept_bytes(loss, logits, labels)]
+        if bandwidth:
+            share = 3 * used * size / timing.median(times[name]) / bandwidth
+            cells.append(timing.three_digits(share))
+        rows.append([str(tuple(logits[0].shape)), name, *cells])
+    return rows
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure all shapes and print the table."""
     parser = timing.parser(__doc__, repeat=30)
@@ -128,34 +228,17 @@ def main(argv: list[str] | None = None) -> None:
         args.repeat, args.no_compile, shapes = 2, True, QUICK_SHAPES
     rows = [["Joint logits", "Computation", "Time, ms", "Ratio", "Kept: made", "Kept: inputs"]]
     notes = []
+    bandwidth = None
     if on_gpu:
         bandwidth = copy_bandwidth(COPY_BYTES, args.repeat, args.device)
         rows[0].append("Of copy bandwidth")
         notes.append(f"Copy bandwidth: {timing.three_digits(bandwidth / 1e9)} GB/s.")
     for shape in shapes:
         logits, labels = make_inputs(shape, args.device)
-        names = {
-            "straightforward": straightforward,
-            "functional, composed": composed,
-            "symloss": symloss.symnet_losses,
-        }
-        variants = {name: partial(total, losses) for name, losses in names.items()}
-        if not args.no_compile:
-            variants["symloss, compiled"] = torch.compile(variants["symloss"], dynamic=False)
-        calls = {
-            name: partial(forward_backward, loss, logits, labels) for name, loss in variants.items()
-        }
-        times = timing.interleave(calls, args.repeat, args.device, at_least=0.005)
-        size = logits[0].nbytes
-        for name, loss in variants.items():
-            cells = timing.time_and_ratio(times[name], times["straightforward"])
-            cells += [f"{kept / (2 * size):.2f}" for kept in kept_bytes(loss, logits, labels)]
-            if on_gpu:
-                share = 12 * size / timing.median(times[name]) / bandwidth
-                cells.append(timing.three_digits(share))
-            rows.append([str(shape), name, *cells])
+        for method in METHODS:
+            rows += measure(method, logits, labels, args, bandwidth)
     title = (
-        "Six losses and their gradients, float32; median (quartiles) of "
+        "Losses and their gradients, float32; median (quartiles) of "
         f"{args.repeat} interleaved rounds"
     )
     timing.report(title, rows, notes, args.device, args.out)

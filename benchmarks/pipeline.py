@@ -141,13 +141,13 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time every row once a round, forwards and backwards in turn, after a round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
+    wait = timing.waiter(device)
     for i in range(rounds + 1):
         # So that no row always follows the same one.
         for name, call in [*rows.items()][:: 1 if i % 2 else -1]:
             start = time.perf_counter()
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait()
             if i:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

@@ -55,15 +55,22 @@ def interleave(
     return times
 
 
+def waiter(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until a device has done what it was given."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return getattr(torch, device.type).synchronize  # mps, xpu and the CPU, which has no queue
+
+
 def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait = waiter(device)
     if inner > 1:
         call()  # a short call would feel what the others left in the caches
-    wait(device)
+    wait()
     start = time.perf_counter()
     for _ in range(inner):
         call()
-    wait(device)
+    wait()
     return (time.perf_counter() - start) / inner
 
 

@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         write_report(args.runs, args.out or args.runs / "report", args.task)
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         parser.error(str(error))
 
@@ -125,4 +127,4 @@ def read_features(results: dict[Path, outputs.Result]) -> dict[str, outputs.Feat
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -261,9 +261,9 @@ def main(argv: list[str] | None = None) -> None:
     if not args.no_plots:
         plot_convergence(runs, args.out / "convergence.png")
         plot_samples(source.images, handwritten.images, args.out / "samples.png")
-        plot_tsne(last, source, handwritten, args.out / "tsne.png")
+        plot_tsne(last, source, scored, args.out / "tsne.png")
     print(f"\nResults are in {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

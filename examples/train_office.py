@@ -7,25 +7,32 @@ Each run (task, method, seed) leaves OUT/DATASET/TASK/METHOD/seedN/ with result.
 checkpoint.pt, features.npz, model.pt and TensorBoard's event files; report.py makes the tables.
 """
 
-import dataclasses
-import itertools
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import console
-from office import datasets, distributed, fingerprint, images, options, preflight
+import extract_features
+import train_features
+from office import command_line, datasets, distributed, features, fingerprint, images, summary
 from office.errors import UserError
 from office.experiment import perform
-from office.options import Machine, Recipe, Wanted
-from office.runs import Run, open_runs
+from office.names import visible
+from office.options import PROG, Machine, Recipe, Wanted
+from office.plan import load_tasks, make_plan
+from office.runs import Run
+
+VIEWS = 2  # of each image, for --preset quick: the centre crop and its mirror image
+NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for; it ends as :func:`carry_out` does."""
     console.take_any_character()
-    carry_out(*options.read(argv))
+    carry_out(*command_line.read(argv))
 
 
 def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
@@ -35,77 +42,70 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
         SystemExit: With one clear line if something does not fit, 130 if stopped.
     """
     try:
-        with distributed.process_group(machine.device):
-            tasks = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
-            if wanted.check:
-                sys.exit(0 if datasets.check(tasks) else 1)
-            # The first process alone looks at what is there, and says what is wrong.
-            runs, todo = distributed.in_first(lambda: make_plan(tasks, recipe, machine, wanted))
-            domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
-            paths = [path for domain in domains for path in domain.paths]
-            cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
-            for run in runs:
-                perform(run, machine, cache)
+        runs = (quick if wanted.preset == "quick" else train)(recipe, machine, wanted)
+        if recipe.dataset == "folders" and distributed.rank() == 0:
+            print(summary.answer(runs, machine.out))
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
-        sys.exit(f"{options.PROG}: error: {error}")
+        sys.exit(f"{PROG}: error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
+            raise
+        sys.exit(
+            f"{PROG}: error: out of memory: try a smaller --batch-size, --cache off or "
+            "--precision bf16; finished epochs are kept for --resume with the same settings"
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def make_plan(
-    tasks: list[datasets.Task], recipe: Recipe, machine: Machine, wanted: Wanted
-) -> tuple[list[Run], list[Run]]:
-    """Return the runs that are wanted and those of them that are not finished.
+def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
+    """Train on images, end to end; return the runs."""
+    with distributed.process_group(machine.device):
+        tasks = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
+        if wanted.check:
+            sys.exit(0 if datasets.check(tasks) else 1)
+        # The first process alone looks at what is there, and says what is wrong.
+        runs, todo = distributed.in_first(
+            lambda: make_plan(
+                tasks,
+                fingerprint.listings(tasks, recipe.weights_file, machine.out),
+                recipe,
+                machine,
+                wanted,
+            )
+        )
+        domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
+        paths = [path for domain in domains for path in domain.paths]
+        cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
+        for run in runs:
+            perform(run, machine, cache)
+    return runs
 
-    Raises:
-        UserError: If something would stop one of them.
+
+def quick(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
+    """Extract the features of a frozen network, and train on those; return the runs.
+
+    Their model.pt holds the network too, and so takes images.
     """
-    listings = fingerprint.listings(tasks, recipe.weights_file, machine.out)
-    # Seeds outermost, so that a stopped sweep has whole tables.
-    runs = [
-        Run(recipe, task, method, seed, listings[task.name])
-        for seed, task, method in itertools.product(wanted.seeds, tasks, wanted.methods)
-    ]
-    todo = open_runs(runs, machine)
-    preflight.check(todo, machine)
-    return runs, todo
-
-
-def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[datasets.Task]:
-    """Return the tasks, all before the first is trained; warn in the first process alone.
-
-    In ``partial`` adaptation a target may lack categories of its source.
-    """
-    with warnings.catch_warnings():
-        if distributed.rank():
-            warnings.simplefilter("ignore")
-        if dataset == "folders":
-            task = datasets.load_folders(wanted.source, wanted.target, partial=partial)
-            return [readable(task)]
-        names = list(wanted.tasks)
-        if "all" in names:
-            names = datasets.task_names(dataset)
-            if wanted.check and wanted.root:  # look at the domains that are there
-                names = datasets.available_tasks(dataset, wanted.root) or names
-        return [
-            readable(datasets.load_task(dataset, wanted.root, name, partial=partial))
-            for name in names
-        ]
-
-
-def readable(task: datasets.Task) -> datasets.Task:
-    """Escape what is not UTF-8 in names that came from folders: files and figures will hold them.
-
-    The images' paths stay as they are.
-    """
-    name, *categories = (
-        name.encode("utf-8", "backslashreplace").decode() for name in (task.name, *task.categories)
-    )
-    return dataclasses.replace(task, name=name, categories=categories)
+    (task,) = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
+    if wanted.check:
+        sys.exit(0 if datasets.check([task]) else 1)
+    out = machine.out / "features"
+    extract_features.carry_out(recipe, replace(machine, out=out), wanted, VIEWS)
+    stored = features.read(out / recipe.dataset)
+    stored = {domain.name: stored[visible(domain.name)] for domain in (task.source, task.target)}
+    frozen = features.frozen(stored)
+    wanted = replace(wanted, tasks=(task.name,))
+    runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), machine, wanted)
+    for run in runs:
+        features.put_backbone(run.folder(machine.out), recipe)
+    return runs
 
 
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     # A job scheduler's SIGTERM ends a run as Ctrl-C does: with a word on its checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    main()
+    console.run(main)

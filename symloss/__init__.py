@@ -1,6 +1,7 @@
 """The symmetric head and the losses of SymNets (Zhang et al., CVPR 2019) for PyTorch."""
 
 from symloss import functional, scores
+from symloss.estimator import SymNetClassifier
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
 from symloss.schedules import AnnealedLR, progressive_lambda
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnnealedLR",
     "RoutedLogits",
+    "SymNetClassifier",
     "SymNetLosses",
     "SymNetV2Losses",
     "SymmetricHead",

@@ -90,7 +90,7 @@ def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
         raise TypeError(f"weight must be a tensor, got {type(weight).__name__}")
     if not weight.is_floating_point():
         raise TypeError(f"weight must be floating point, got {weight.dtype}")
-    _check_one_per_category("weight", weight, v)
+    _check_one_per_category("weight", tuple(weight.shape), v)
     _check_device("weight", weight, v)
     weight = weight.detach().to(v.dtype)
     if readable(weight):
@@ -105,30 +105,31 @@ def checked_prior(v: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
     if isinstance(prior, Tensor):
         if prior.is_complex():
             raise TypeError(f"prior must be real, got {prior.dtype}")
+        _check_one_per_category("prior", tuple(prior.shape), v)
         _check_device("prior", prior, v)
-        shares = prior.detach()
-    else:
-        try:
-            shares = torch.as_tensor(prior, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"prior must be K numbers or None, got {prior!r}") from None
-    _check_one_per_category("prior", shares, v)
-    if readable(shares):
-        least, total = float(shares.min()), float(shares.sum(dtype=torch.float64))
-        if not (least > 0 and abs(total - 1) <= 1e-4):
-            raise ValueError(
-                f"prior must be positive and sum to 1, got a least entry of {least:.6g} and a sum "
-                f"of {total:.6g}"
-            )
-    return shares.to(v.dtype).to(v.device, non_blocking=True)  # waits for no device
+        if readable(prior):
+            _check_distribution(prior.tolist())
+        return prior.detach().to(v.dtype)
+    try:
+        shares = [float(share) for share in prior]
+    except (TypeError, ValueError):
+        raise TypeError(f"prior must be K numbers or None, got {prior!r}") from None
+    _check_one_per_category("prior", (len(shares),), v)
+    _check_distribution(shares)
+    on_host = torch.tensor(shares, dtype=v.dtype)
+    return on_host.to(v.device, non_blocking=True)  # does not wait for the device
 
 
-def _check_one_per_category(name: str, values: Tensor, v: Tensor) -> None:
+def _check_distribution(prior: list[float]) -> None:
+    if not (min(prior) > 0 and abs(sum(prior) - 1) <= 1e-4):
+        raise ValueError(f"prior must be positive and sum to 1, got {prior}")
+
+
+def _check_one_per_category(name: str, shape: tuple[int, ...], v: Tensor) -> None:
     num_classes = v.shape[2]
-    if values.shape != (num_classes,):
+    if shape != (num_classes,):
         raise ValueError(
-            f"{name} must have shape ({num_classes},), one number for each category, got "
-            f"{tuple(values.shape)}"
+            f"{name} must have shape ({num_classes},), one number for each category, got {shape}"
         )
 
 

@@ -181,7 +181,8 @@ def category_balance(
         A scalar, at least 0 but for rounding, in nats; float32, or float64 for float64 logits.
 
     Raises:
-        TypeError: If ``target_logits`` is not a floating-point tensor, or ``prior`` is not real.
+        TypeError: If ``target_logits`` is not a floating-point tensor, or ``prior`` is not made of
+            real numbers.
         ValueError: If a shape does not fit, the batch is empty, or ``prior`` is on another device,
             not positive, or its sum is not within 1e-4 of 1. The values of a tensor are checked
             on the CPU only, and not under ``torch.compile``.

@@ -47,15 +47,17 @@ def test_one_tensor_in_both_fields_is_refused():
 @pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("kind", [float, torch.tensor])
 @pytest.mark.parametrize("method", ["extractor", "total"])
-def test_lam_must_be_finite_and_at_least_0(method, kind, lam):
-    losses = symloss.SymNetLosses(*torch.ones(6))
+@pytest.mark.parametrize("objective", [symloss.SymNetLosses, symloss.SymNetV2Losses])
+def test_lam_must_be_finite_and_at_least_0(objective, method, kind, lam):
+    losses = objective(*torch.ones(len(objective._fields)))
     with pytest.raises(ValueError, match=f"lam must be finite and at least 0, got {lam}"):
         getattr(losses, method)(kind(lam))
 
 
 @pytest.mark.parametrize("method", ["extractor", "total"])
-def test_a_missing_lam_says_what_to_pass(method):
-    losses = symloss.SymNetLosses(*torch.ones(6))
+@pytest.mark.parametrize("objective", [symloss.SymNetLosses, symloss.SymNetV2Losses])
+def test_a_missing_lam_says_what_to_pass(objective, method):
+    losses = objective(*torch.ones(len(objective._fields)))
     with pytest.raises(TypeError, match=r"lam is missing: pass λ, such as .*progressive_lambda"):
         getattr(losses, method)()
 

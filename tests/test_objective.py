@@ -45,23 +45,52 @@ def images(dtype):
     return torch.randn(8, 3, 11, 11, dtype=dtype), 1 + 2 * torch.randn(6, 3, 11, 11, dtype=dtype)
 
 
-# Eq. (11)
+OBJECTIVES = {
+    "symnet_losses": symloss.SymNetLosses._fields,
+    "symnet_v2_losses": symloss.SymNetV2Losses._fields,
+}
+TERMS = [(objective, name) for objective, names in OBJECTIVES.items() for name in names]
 
 
-def test_each_term_is_taken_on_its_players_logits():
-    source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
-    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
-    expected = {
-        "source_task": sf.source_task(source.head, SOURCE_LABELS),
-        "target_task": sf.target_task(source.head, SOURCE_LABELS),
+# Eq. (11), and (33) to (37)
+
+
+def composed(objective, source, labels, target, **options):
+    """The terms by the functions of the library."""
+    terms = {
+        "source_task": sf.source_task(source.head, labels, **options),
+        "target_task": sf.target_task(source.head, labels, **options),
         "domain_discrimination": sf.domain_discrimination(source.head, target.head),
-        "category_confusion": sf.category_confusion(source.extractor, SOURCE_LABELS),
+        "category_discrimination": sf.category_discrimination(
+            source.head, labels, target.head, **options
+        ),
+        "category_confusion": sf.category_confusion(source.extractor, labels, **options),
         "domain_confusion": sf.domain_confusion(target.extractor),
         "symmetric_entropy": sf.symmetric_entropy(target.extractor),
+        "target_category_confusion": sf.target_category_confusion(target.extractor),
     }
-    assert losses._asdict().keys() == expected.keys()
-    for name, loss in expected.items():
-        torch.testing.assert_close(getattr(losses, name), loss, msg=name)
+    return {name: terms[name] for name in OBJECTIVES[objective]}
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 0.0])])
+@pytest.mark.parametrize("trailing", [(), (3,)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_each_term_and_its_gradient_are_those_of_its_players_logits(objective, trailing, weight):
+    source, target = routed((8, 6, *trailing), seed=0), routed((5, 6), seed=1)
+    labels = SOURCE_LABELS.view(8, *[1] * len(trailing)).repeat(1, *trailing)
+    labels[1] = 255
+    options = {"weight": weight, "ignore_index": 255}
+    losses = getattr(symloss, objective)(source, labels, target, **options)
+    expected = composed(objective, source, labels, target, **options)
+    assert losses._fields == tuple(expected)
+    logits = [*source, *target]
+    every = {"retain_graph": True, "materialize_grads": True}
+    for name, want in expected.items():
+        got = getattr(losses, name)
+        torch.testing.assert_close(got, want, msg=name)
+        torch.testing.assert_close(
+            torch.autograd.grad(got, logits, **every), torch.autograd.grad(want, logits, **every)
+        )
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)])
@@ -70,6 +99,10 @@ def test_the_players_sums(lam):
     assert losses.head() == 7
     assert losses.extractor(lam) == 8 + lam * 48
     assert losses.total(lam) == 15 + lam * 48
+    losses = symloss.SymNetV2Losses(*torch.tensor([1, 2, 4, 8, 16], dtype=torch.float64))
+    assert losses.head() == 7
+    assert losses.extractor(lam) == 8 + lam * 16
+    assert losses.total(lam) == 15 + lam * 16
 
 
 def test_the_target_may_have_other_sizes_and_source_positions_may_be_ignored():
@@ -101,7 +134,7 @@ def reference_terms(source, labels, target):
     for name in ("source_task", "target_task", "category_confusion"):
         value, gradient = getattr(reference, name)(source, y)
         terms[name] = (value * weight).sum(), gradient * weight[:, None], 0 * target
-    for name in ("domain_confusion", "symmetric_entropy"):
+    for name in ("domain_confusion", "symmetric_entropy", "target_category_confusion"):
         value, gradient = getattr(reference, name)(target)
         terms[name] = value.mean(), 0 * source, gradient / len(target)
     (of_s, grad_s), (of_t, grad_t) = (
@@ -111,6 +144,12 @@ def reference_terms(source, labels, target):
     terms["domain_discrimination"] = (
         of_s.mean() + of_t.mean(),
         grad_s / len(source),
+        grad_t / len(target),
+    )
+    of_y, grad_y = reference.discrimination_of_category(source, y)
+    terms["category_discrimination"] = (
+        (of_y * weight).sum() + of_t.mean(),
+        grad_y * weight[:, None],
         grad_t / len(target),
     )
     return terms
@@ -140,7 +179,7 @@ def extremes(half, dtype, scale, shift):
 
 
 @pytest.mark.parametrize("layout", ["rows", "dense"])
-@pytest.mark.parametrize("name", symloss.SymNetLosses._fields)
+@pytest.mark.parametrize(("objective", "name"), TERMS)
 @pytest.mark.parametrize("half", [slice(None), slice(5), slice(5, None)])
 @pytest.mark.parametrize(
     ("dtype", "scale", "shift", "rtol"),
@@ -155,7 +194,9 @@ def extremes(half, dtype, scale, shift):
         (torch.float16, 3e4, 0.0, 1e-3),
     ],
 )
-def test_each_term_and_its_gradient_equal_the_papers(name, layout, half, dtype, scale, shift, rtol):
+def test_each_term_and_its_gradient_equal_the_papers(
+    objective, name, layout, half, dtype, scale, shift, rtol
+):
     source, target, labels = extremes(half, dtype, scale, shift)
     value, grad_s, grad_t = reference_terms(
         source.double().numpy(), labels.numpy(), target.double().numpy()
@@ -163,11 +204,11 @@ def test_each_term_and_its_gradient_equal_the_papers(name, layout, half, dtype, 
     leaves_s, routed_s = players_of(source, layout)
     leaves_t, routed_t = players_of(target, layout)
     y = labels[None] if layout == "dense" else labels
-    loss = getattr(symloss.symnet_losses(routed_s, y, routed_t), name)
+    loss = getattr(getattr(symloss, objective)(routed_s, y, routed_t), name)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     np.testing.assert_allclose(loss.item(), value, rtol=min(rtol, 1e-4))
     loss.backward()
-    player = list(symloss.SymNetLosses._fields).index(name) // 3
+    player = OBJECTIVES[objective].index(name) // 3
     for leaves, want in ((leaves_s, grad_s), (leaves_t, grad_t)):
         assert leaves[1 - player].grad is None
         got = leaves[player].grad
@@ -175,20 +216,24 @@ def test_each_term_and_its_gradient_equal_the_papers(name, layout, half, dtype, 
         np.testing.assert_allclose(got.double(), want, rtol=rtol, atol=rtol * np.abs(want).max())
 
 
-def test_gradcheck_of_weighted_terms():
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 0.25])])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradcheck_of_the_terms_each_with_a_factor(objective, weight):
     def loss(*logits):
         source, target = symloss.RoutedLogits(*logits[:2]), symloss.RoutedLogits(*logits[2:])
         labels = torch.tensor([[0, 2, -100], [1, 2, 0]])
-        weights = torch.tensor([1.0, -0.5, 2.0, 0.3, 1.7, -0.9], dtype=torch.float64)
-        return weights @ torch.stack(symloss.symnet_losses(source, labels, target))
+        losses = getattr(symloss, objective)(source, labels, target, weight=weight)
+        factors = torch.tensor([1.0, -0.5, 2.0, 0.3, 1.7, -0.9], dtype=torch.float64)
+        return factors[: len(losses)] @ torch.stack(losses)
 
     logits = (*routed((2, 6, 3), seed=0), *routed((4, 6, 2), seed=1))
     assert torch.autograd.gradcheck(loss, logits)
 
 
-def test_a_backward_can_be_repeated_and_the_players_taken_one_by_one():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_backward_can_be_repeated_and_the_players_taken_one_by_one(objective):
     source, target = routed((8, 6), seed=0), routed((5, 6), seed=1)
-    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+    losses = getattr(symloss, objective)(source, SOURCE_LABELS, target)
     both = torch.autograd.grad(losses.total(0.7), [*source, *target], retain_graph=True)
     losses.extractor(0.7).backward()  # frees its own part of the graph alone
     assert source.head.grad is None
@@ -196,35 +241,69 @@ def test_a_backward_can_be_repeated_and_the_players_taken_one_by_one():
     torch.testing.assert_close([x.grad for x in (*source, *target)], [*both])
 
 
-def test_second_derivatives_are_refused():
-    losses = symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 6)))
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_second_derivatives_are_refused(objective):
+    losses = getattr(symloss, objective)(routed((8, 6)), SOURCE_LABELS, routed((5, 6)))
     for player in (losses.head(), losses.extractor(0.5)):
         with pytest.raises(RuntimeError, match=r"once; .* symloss\.functional"):
             player.backward(create_graph=True)
 
 
-def test_if_no_label_counts_the_labelled_terms_are_nan_and_have_no_gradient():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_if_no_label_counts_the_labelled_terms_are_nan_and_have_no_gradient(objective):
     source, target = routed((8, 6)), routed((5, 6))
-    losses = symloss.symnet_losses(source, torch.full((8,), -100), target)
-    for name in ("source_task", "target_task", "category_confusion"):
-        assert getattr(losses, name).isnan()
-    (losses.source_task + losses.target_task + losses.category_confusion).backward()
-    assert all((x.grad == 0).all() for x in source)
+    nothing = torch.full((8,), -100)
+    for weight in (None, torch.ones(3)):
+        losses = getattr(symloss, objective)(source, nothing, target, weight=weight)._asdict()
+        labelled = {"source_task", "target_task", "category_confusion", "category_discrimination"}
+        losses = [loss for name, loss in losses.items() if name in labelled]
+        assert all(loss.isnan() for loss in losses)
+        gradients = torch.autograd.grad(sum(losses), source)
+        assert all((gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_weights_of_one_change_nothing_and_weights_that_sum_to_zero_give_nan(objective):
+    source, target = routed((8, 6)), routed((5, 6))
+    loss = getattr(symloss, objective)
+    plain = loss(source, SOURCE_LABELS, target)
+    torch.testing.assert_close(
+        [*loss(source, SOURCE_LABELS, target, weight=torch.ones(3))], [*plain]
+    )
+    nothing = loss(source, SOURCE_LABELS, target, weight=torch.zeros(3))
+    assert nothing.source_task.isnan()
+    assert nothing.target_task.isnan()
+    assert nothing.category_confusion.isnan()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_weights_of_any_dtype_get_no_gradient(objective):
+    source, target = routed((8, 6), torch.float32), routed((5, 6), torch.float32)
+    loss = getattr(symloss, objective)
+    want = loss(source, SOURCE_LABELS, target, weight=torch.tensor([0.5, 2.0, 1.0]))
+    for dtype in (torch.bfloat16, torch.float64):
+        weight = torch.tensor([0.5, 2.0, 1.0], dtype=dtype, requires_grad=True)
+        losses = loss(source, SOURCE_LABELS, target, weight=weight)
+        torch.testing.assert_close([*losses], [*want])
+        losses.total(0.5).backward()
+        assert weight.grad is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("position", [0, 2])
-def test_bad_numbers_are_not_hidden(position, bad):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_bad_numbers_are_not_hidden(objective, position, bad):
     arguments = [routed((8, 6)), SOURCE_LABELS, routed((5, 6))]
     for player in arguments[position]:
         with torch.no_grad():
             player[0, [0, 3]] = bad
-    losses = symloss.symnet_losses(*arguments)
+    losses = getattr(symloss, objective)(*arguments)
     assert not losses.head().isfinite()
     assert not losses.extractor(1.0).isfinite()
 
 
-def test_a_category_masked_with_minus_infinity_is_as_if_it_were_not_there():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_category_masked_with_minus_infinity_is_as_if_it_were_not_there(objective):
     def pad(joint, value):
         return nn.functional.pad(joint.reshape(-1, 2, 3), (0, 1), value=value).flatten(1)
 
@@ -233,8 +312,8 @@ def test_a_category_masked_with_minus_infinity_is_as_if_it_were_not_there():
         symloss.RoutedLogits(*(pad(x, -math.inf).detach().requires_grad_() for x in y))
         for y in (source, target)
     ]
-    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
-    with_masked = symloss.symnet_losses(wider[0], SOURCE_LABELS, wider[1])
+    losses = getattr(symloss, objective)(source, SOURCE_LABELS, target)
+    with_masked = getattr(symloss, objective)(wider[0], SOURCE_LABELS, wider[1])
     torch.testing.assert_close([*with_masked], [*losses])
     gradients = torch.autograd.grad(losses.total(0.5), [*source, *target])
     with_masked.total(0.5).backward()
@@ -242,7 +321,8 @@ def test_a_category_masked_with_minus_infinity_is_as_if_it_were_not_there():
         torch.testing.assert_close(leaf.grad, pad(want, 0.0))
 
 
-def test_the_backward_keeps_little():
+@pytest.mark.parametrize(("objective", "most"), [("symnet_losses", 2.5), ("symnet_v2_losses", 2.7)])
+def test_the_backward_keeps_little(objective, most):
     source, target = (routed((2000, 38), torch.float32, seed) for seed in (0, 1))
     kept = {}
 
@@ -251,26 +331,20 @@ def test_the_backward_keeps_little():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = symloss.symnet_losses(source, torch.arange(2000) % 19, target)
+        losses = getattr(symloss, objective)(source, torch.arange(2000) % 19, target)
     logits = sum(routed.head.untyped_storage().nbytes() for routed in (source, target))
-    assert sum(kept.values()) < 2.5 * logits
+    assert sum(kept.values()) < most * logits
     losses.total(0.5).backward()
 
 
 # The gradient rule (section 3 of the design): routed equals two backwards
 
 
-def two_backwards(extractor, head, x_s, y_s, x_t, lam):
+def two_backwards(objective, extractor, head, x_s, y_s, x_t, lam):
     """Run the textbook recipe: one backward for each player over the same graph."""
-    source, target = head(extractor(x_s)), head(extractor(x_t))
-    for_head = (
-        sf.source_task(source, y_s)
-        + sf.target_task(source, y_s)
-        + sf.domain_discrimination(source, target)
-    )
-    for_extractor = sf.category_confusion(source, y_s) + lam * (
-        sf.domain_confusion(target) + sf.symmetric_entropy(target)
-    )
+    source, target = (symloss.RoutedLogits(*[head(extractor(x))] * 2) for x in (x_s, x_t))
+    terms = [*composed(objective, source, y_s, target).values()]
+    for_head, for_extractor = sum(terms[:3]), terms[3] + lam * sum(terms[4:])
     keep = {"retain_graph": True}
     of_head = torch.autograd.grad(for_head, list(head.parameters()), **keep)
     of_extractor = torch.autograd.grad(for_extractor, list(extractor.parameters()))
@@ -280,16 +354,17 @@ def two_backwards(extractor, head, x_s, y_s, x_t, lam):
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("router", ["head.route", "symloss.route"])
-def test_routed_gradients_equal_the_two_backward_recipe(router, dtype, dense):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_routed_gradients_equal_the_two_backward_recipe(objective, router, dtype, dense):
     (x_s, x_t), lam = images(dtype), 0.7
     y_s = torch.randint(3, (8, 3, 3)) if dense else SOURCE_LABELS
     extractor, head = players(dtype, dense)
-    want = two_backwards(extractor, head, x_s, y_s, x_t, lam)
+    want = two_backwards(objective, extractor, head, x_s, y_s, x_t, lam)
 
     extractor, head = players(dtype, dense)
     route = head.route if router == "head.route" else lambda f: symloss.route(head, f)
     source, target = route(extractor(x_s)), route(extractor(x_t))
-    symloss.symnet_losses(source, y_s, target).total(lam).backward()
+    getattr(symloss, objective)(source, y_s, target).total(lam).backward()
     got = [p.grad for p in (*extractor.parameters(), *head.parameters())]
 
     largest = max(gradient.abs().max() for gradient in want)
@@ -341,10 +416,15 @@ def test_a_heads_two_passes_may_differ():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
-    ("backend", "router"),
-    [("aot_eager", "head.route"), ("aot_eager", "symloss.route"), ("inductor", "head.route")],
+    ("backend", "router", "objective"),
+    [
+        ("aot_eager", "head.route", "symnet_losses"),
+        ("aot_eager", "symloss.route", "symnet_losses"),
+        ("inductor", "head.route", "symnet_losses"),
+        ("aot_eager", "head.route", "symnet_v2_losses"),
+    ],
 )
-def test_the_whole_step_compiles_without_a_graph_break(backend, router):
+def test_the_whole_step_compiles_without_a_graph_break(backend, router, objective):
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("torch's inductor backend needs a C++ compiler")
     if router == "symloss.route" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
@@ -359,7 +439,8 @@ def test_the_whole_step_compiles_without_a_graph_break(backend, router):
         else:
             source = symloss.route(head, extractor(x_s))
             target = symloss.route(head, extractor(x_t))
-        return symloss.symnet_losses(source, y_s, target).total(lam)
+        weight = torch.tensor([0.5, 2.0, 1.0])
+        return getattr(symloss, objective)(source, y_s, target, weight=weight).total(lam)
 
     parameters = [*extractor.parameters(), *head.parameters()]
     lam = torch.tensor(0.7)
@@ -371,12 +452,13 @@ def test_the_whole_step_compiles_without_a_graph_break(backend, router):
         assert (g - w).abs().max() < 1e-4 * largest
 
 
-def test_autocast_trains_in_bfloat16():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_autocast_trains_in_bfloat16(objective):
     extractor, head = players(torch.float32)
     x_s, x_t = images(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
-        losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
+        losses = getattr(symloss, objective)(source, SOURCE_LABELS, target)
     assert source.head.dtype == torch.bfloat16
     assert all(loss.dtype == torch.float32 for loss in losses)
     losses.total(0.5).backward()
@@ -387,7 +469,8 @@ def test_autocast_trains_in_bfloat16():
 
 
 @pytest.mark.parametrize("position", [0, 2])
-def test_plain_logits_are_refused(position):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_plain_logits_are_refused(objective, position):
     arguments = [routed((8, 6)), SOURCE_LABELS, routed((5, 6))]
     arguments[position] = torch.zeros(8, 6)
     name = ("source", "labels", "target")[position]
@@ -396,41 +479,50 @@ def test_plain_logits_are_refused(position):
         r"or symloss\.route\(head, features\)"
     )
     with pytest.raises(TypeError, match=message):
-        symloss.symnet_losses(*arguments)
+        getattr(symloss, objective)(*arguments)
 
 
-def test_a_pair_must_have_one_shape():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_pair_must_have_one_shape(objective):
     uneven = symloss.RoutedLogits(torch.zeros(5, 6), torch.zeros(5, 8))
     with pytest.raises(ValueError, match=r"target\.head and target\.extractor"):
-        symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, uneven)
+        getattr(symloss, objective)(routed((8, 6)), SOURCE_LABELS, uneven)
 
 
-def test_source_and_target_must_have_the_same_categories():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_source_and_target_must_have_the_same_categories(objective):
     with pytest.raises(ValueError, match=r"same dim 1 .*\(8, 6\) and \(5, 8\)"):
-        symloss.symnet_losses(routed((8, 6)), SOURCE_LABELS, routed((5, 8)))
+        getattr(symloss, objective)(routed((8, 6)), SOURCE_LABELS, routed((5, 8)))
 
 
-def test_the_field_that_is_wrong_is_named():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_field_that_is_wrong_is_named(objective):
     good = routed((8, 6))
     for bad in (torch.zeros(0, 6), torch.zeros(8, 5)):
         broken = symloss.RoutedLogits(good.head, bad)
         with pytest.raises(ValueError, match=r"source\.extractor must"):
-            symloss.symnet_losses(broken, SOURCE_LABELS, good)
+            getattr(symloss, objective)(broken, SOURCE_LABELS, good)
     with pytest.raises(TypeError, match=r"target\.head must be a tensor, got list"):
-        symloss.symnet_losses(good, SOURCE_LABELS, symloss.RoutedLogits([1.0], good.extractor))
+        getattr(symloss, objective)(
+            good, SOURCE_LABELS, symloss.RoutedLogits([1.0], good.extractor)
+        )
 
 
-def test_bad_labels():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_bad_labels(objective):
     source, target = routed((8, 6)), routed((5, 6))
     with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):
-        symloss.symnet_losses(source, torch.full((8,), 3), target)
+        getattr(symloss, objective)(source, torch.full((8,), 3), target)
     with pytest.raises(ValueError, match="labels must have shape"):
-        symloss.symnet_losses(source, SOURCE_LABELS[:5], target)
+        getattr(symloss, objective)(source, SOURCE_LABELS[:5], target)
     with pytest.raises(TypeError, match="labels must be integer"):
-        symloss.symnet_losses(source, SOURCE_LABELS.float(), target)
+        getattr(symloss, objective)(source, SOURCE_LABELS.float(), target)
 
 
-def test_lam_must_be_a_scalar():
-    losses = symloss.SymNetLosses(*torch.ones(6))
-    with pytest.raises(ValueError, match=r"lam must be a number or a 0-d tensor, got shape \(2,\)"):
-        losses.total(torch.ones(2))
+@pytest.mark.parametrize(
+    "losses", [symloss.SymNetLosses(*"123456"), symloss.SymNetV2Losses(*"12345")]
+)
+def test_lam_must_be_a_scalar(losses):
+    for method in (losses.extractor, losses.total):
+        with pytest.raises(ValueError, match=r"lam must be a number or a 0-d tensor, .* \(2,\)"):
+            method(torch.ones(2))

@@ -3,9 +3,9 @@
 import json
 import math
 import statistics
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import TextWrapper
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ COLUMNS = {
     "source_accuracy/C_t": "source C_t",
     "source_accuracy/C_s": "source C_s",
 }
-ROW = "{:21} {:>5}" + " {:>12}" * len(COLUMNS) + " {:>8}"
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+LINES = TextWrapper(99, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+ROW = "{:16} {:>5}" + " {:>12}" * len(COLUMNS) + " {:>8}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def print_table(runs: list[Run], scored: int) -> None:
             mean_and_error([a.final[c] - b.final[c] for a, b in zip(after, before, strict=True)])
             for c in ("target_accuracy/C_t", "target_worst_recall/C_t")
         ]
-        print(ROW.format(f"{method} gain", "", *gains, *[""] * 4).rstrip())
+        print(ROW.format(method, "gain", *gains, *[""] * 4).rstrip())
 
 
 @torch.no_grad()
@@ -71,11 +73,12 @@ def print_diagnosis(runs: list[Run], images: Tensor) -> None:
     for run in runs:
         logits = run.head(run.extractor(images))
         if run.method == "source-only":  # its C^s is not trained
-            diagnosis = diagnose(symloss.functional.split_logits(logits)[1], joint=False)
-        else:
-            diagnosis = diagnose(logits)
+            logits = symloss.functional.split_logits(logits)[1]
+        diagnosis = diagnose(logits, NAMES, joint=run.method != "source-only")
         remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
-        print(f"{run.method}\n{textwrap.indent(diagnosis.describe(remedy), '  ')}")
+        print(run.method)
+        for line in diagnosis.describe(remedy).splitlines():
+            print(LINES.fill(line))
 
 
 def print_row(method: str, seed: str, runs: list[Run]) -> None:

@@ -12,6 +12,7 @@ from office import benchmarks, images, layouts, listing, lists, tasks
 from office.benchmarks import DATASETS, Benchmark, Part
 from office.errors import UserError
 from office.layouts import Place
+from office.listing import LeftOut
 from office.names import printable, visible
 from office.tasks import Domain, Task
 
@@ -79,13 +80,16 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
     return task
 
 
-def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
+def load_folders(
+    source: Path, target: Path, *, partial: bool = False, unlabelled: bool = False
+) -> Task:
     """Make a task of any two folders of images.
 
     Args:
         source: One subfolder per category.
         target: The same subfolders, or images without subfolders: then its labels are ``None``.
         partial: Whether the target may lack subfolders of the source.
+        unlabelled: Whether the target's folders, at any depth, are no categories.
 
     Raises:
         UserError: As :func:`load_task`, or if the two folders are the same.
@@ -95,17 +99,18 @@ def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
             raise UserError(f"no such folder: {visible(folder)}")
     if source.resolve() == target.resolve():
         raise UserError(f"source and target are the same folder: {visible(source)}")
-    names = [source.resolve().name, target.resolve().name]
-    if names[0] == names[1]:
-        names = [
-            f"{folder.resolve().parent.name}-{folder.resolve().name}" for folder in (source, target)
-        ]
+    names = _names_of_folders(source.resolve(), target.resolve())
     task = "2".join(names)
     side = layouts.read_folder(source, names[0])
-    found = listing.look(target)
+    found = listing.look_below(target) if unlabelled else listing.look(target)
     if found.folders:
-        sides = [side, layouts.read_folder(target, names[1])]
-        return tasks.match(task, names, sides, partial=partial)
+        try:
+            sides = [side, layouts.read_folder(target, names[1])]
+            return tasks.match(task, names, sides, partial=partial)
+        except UserError as error:
+            raise UserError(
+                f"{error}; if the folders in {visible(target)} are no categories, add --unlabelled"
+            ) from None
     if not found.images:
         rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
         raise UserError(
@@ -118,6 +123,16 @@ def load_folders(source: Path, target: Path, *, partial: bool = False) -> Task:
     return tasks.checked(Task(task, labelled, unlabelled, categories))
 
 
+def _names_of_folders(*folders: Path) -> list[str]:
+    """Return the names of two folders, with those above them until they differ."""
+    n = 1
+    while True:
+        names = ["-".join(folder.parts[1:][-n:]) for folder in folders]
+        if names[0] != names[1]:
+            return names
+        n += 1
+
+
 def check(wanted: Iterable[Task]) -> bool:
     """Decode every image of the tasks' domains; print how many each category has and leaves out.
 
@@ -126,16 +141,17 @@ def check(wanted: Iterable[Task]) -> bool:
     """
     sides = [(task, domain) for task in wanted for domain in (task.source, task.target)]
     domains = {domain.name: domain for _, domain in sides}
-    paths = [path for domain in domains.values() for path in domain.paths]
+    # A domain that is whole as a source is in part a target of partial adaptation.
+    paths = [*dict.fromkeys(path for domain in domains.values() for path in domain.paths)]
+    left_out = [*dict.fromkeys(item for domain in domains.values() for item in domain.left_out)]
     looks = images.read_all(paths, images.look, "reading")
-    for line in _table(sides, domains):
+    for line in _table(sides, domains, left_out):
         print(printable(line))
 
     faults = [look for look in looks if isinstance(look, UserError)]
     seen = [look for look in looks if not isinstance(look, UserError)]
     modes = Counter(look.mode for look in seen if look.mode != "RGB")
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
-    left_out = [item for domain in domains.values() for item in domain.left_out]
     verb = "files are read" if left_out else "images can be read"
     print(f"{len(seen):,} of {len(paths) + len(left_out):,} {verb}", end="")
     print(f", {len(left_out):,} left out" if left_out else "", end="")
@@ -151,16 +167,15 @@ def check(wanted: Iterable[Task]) -> bool:
     return not faults
 
 
-def _table(sides: list[tuple[Task, Domain]], domains: dict[str, Domain]) -> list[str]:
+def _table(
+    sides: list[tuple[Task, Domain]], domains: dict[str, Domain], items: list[LeftOut]
+) -> list[str]:
     """Lines of the numbers of images by category and domain, and of files left out if any are."""
     counts = {
         domain.name: Counter(task.categories[label] for label in domain.labels or [])
         for task, domain in sides
     }
-    left_out: Counter[str | None] = Counter()
-    for domain in domains.values():
-        for item in domain.left_out:
-            left_out[item.category] += 1
+    left_out = Counter(item.category for item in items)
     columns = [*counts.values(), left_out]
     names = [*map(visible, domains), "left out"]
     totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]

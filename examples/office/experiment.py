@@ -22,6 +22,8 @@ from office.progress import Progress
 from office.runs import Run, State
 from office.training import Trainer
 
+Predicted = tuple[Tensor, Tensor]  # features and logits
+
 
 def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
     """Train, evaluate and write one run, from its checkpoint if it has one, unless it is finished.
@@ -87,8 +89,16 @@ class Experiment:
         try:
             for epoch in range(len(self.history), trainer.epochs):
                 self._epoch(epoch, progress)
+            predictions = [
+                self.trainer.predict(d.paths) for d in (self.task.source, self.task.target)
+            ]
+            if not all(tensor.isfinite().all() for pair in predictions for tensor in pair):
+                raise UserError(
+                    f"{run.title}: the trained network's features or logits are not finite; the "
+                    f"run has diverged, try a lower --lr than {run.recipe.lr:g}"
+                )
             try:
-                self._finish(progress)
+                self._finish(progress, *predictions)
             except (UserError, OSError) as error:
                 if not self.first:
                     raise
@@ -106,21 +116,20 @@ class Experiment:
             _, logits = trainer.predict(target.paths)
             scores = evaluation.target_accuracies(logits, target.labels, len(self.task.categories))
         self.history.append({"epoch": epoch + 1, **scores, **terms})
-        if self.first:
+        if self.first and not self.run.recipe.frozen:  # such a run takes seconds
             content = {
                 "trainer": trainer.state_dict(),
                 "history": self.history,
                 "seconds": time.perf_counter() - self.started,
             }
             self.run.save_checkpoint(self.machine.out, content)
-        if not last:
+        if not last and not self.run.recipe.frozen:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
-    def _finish(self, progress: Progress) -> None:
-        """Evaluate both domains and write what the run leaves, result.json last."""
+    def _finish(self, progress: Progress, of_source: Predicted, of_target: Predicted) -> None:
+        """Evaluate what was predicted and write what the run leaves, result.json last."""
         source, target, k = self.task.source, self.task.target, len(self.task.categories)
-        of_source, source_logits = self.trainer.predict(source.paths)
-        of_target, logits = self.trainer.predict(target.paths)
+        (source_features, source_logits), (target_features, logits) = of_source, of_target
         final = evaluation.target_accuracies(logits, target.labels, k)
         final |= evaluation.source_accuracy(source_logits, source.labels, k)
         newest = self.history[-1]
@@ -129,7 +138,7 @@ class Experiment:
         if not self.first:
             return
         answers = evaluation.classifiers(logits, k)[METHODS[self.run.method].classifier]
-        self._write_features(torch.cat([of_source, of_target]), logits)
+        self._write_features(torch.cat([source_features, target_features]), logits)
         self._write_model()
         if target.labels is None:
             self._write_predictions(answers)
@@ -142,8 +151,9 @@ class Experiment:
     def _write_features(self, features: Tensor, logits: Tensor) -> None:
         domains = [self.task.source, self.task.target]
         labels = [domain.labels or [-1] * len(domain.paths) for domain in domains]
+        half = features.half()
         saved = outputs.Features(
-            features.numpy(),
+            (half if half.isfinite().all() else features).numpy(),
             np.repeat(np.arange(2, dtype=np.uint8), [*map(len, labels)]),
             np.concatenate(labels).astype(np.int16),
             logits.numpy(),
@@ -162,6 +172,7 @@ class Experiment:
             head,
             self.task.categories,
             recipe.preprocessing,
+            recipe.width,
         )
         outputs.write_model(self.folder, model)
 
@@ -211,8 +222,11 @@ class Experiment:
 
 
 def _versions() -> dict[str, str]:
-    modules = {module.__name__: module.__version__ for module in (torch, torchvision, symloss)}
-    return {"python": platform.python_version(), **modules}
+    modules = [torch, torchvision, symloss, *filter(None, [sys.modules.get("timm")])]
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
 
 
 def _commit() -> str | None:

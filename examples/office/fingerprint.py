@@ -61,17 +61,19 @@ def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str
     domains = [domain for task in tasks for domain in (task.source, task.target)]
     paths = [path for domain in domains for path in domain.paths]
     contents = hash_files([*paths, *([weights] if weights else [])], out / "hashes.json")
-    last = [Row("weights", weights.name, "", *contents[weights])] if weights else []
-    return {
-        task.name: _text(
-            [
-                *_rows("source", task.source, task.categories, contents),
-                *_rows("target", task.target, task.categories, contents),
-                *last,
-            ]
-        )
-        for task in tasks
-    }
+    named = (weights.name, contents[weights]) if weights else None
+    return {task.name: listing(task, contents, named) for task in tasks}
+
+
+def listing(
+    task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
+) -> str:
+    """Return the listing of a task whose files are hashed, with name and content of the weights."""
+    rows = [
+        *_rows("source", task.source, task.categories, contents),
+        *_rows("target", task.target, task.categories, contents),
+    ]
+    return _text([*rows, Row("weights", weights[0], "", *weights[1])] if weights else rows)
 
 
 def _rows(

@@ -2,12 +2,13 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from office.errors import UserError
 from office.names import visible
 
 T = TypeVar("T")
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
+NARROWEST = 100  # longer images take too much memory at the size they are cropped from
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class Preprocessing:
         crop: Pixels of a side of the square that the network sees.
         mean: Mean of red, green and blue in [0, 1], which becomes 0.
         std: Standard deviation of the same, which becomes 1.
+        interpolation: Of the resizing, by torchvision's name.
+        squash: Whether the longer side is resized to as many pixels, whatever the image's shape.
     """
 
     resize: int = 256
     crop: int = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    squash: bool = False
 
 
 def load_image(path: Path) -> Image.Image:
@@ -53,12 +60,16 @@ def load_image(path: Path) -> Image.Image:
     """
     try:
         with _open(path) as image:
+            if max(image.size) > NARROWEST * min(image.size):
+                side = f"{NARROWEST} times as long as wide"
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {side}")
+            deep = re.search(";16[BLN]", str(image.tile))  # of colours, Pillow takes the high bytes
             image.load()
             turn = _TURNS.get(_orientation(image))
-            if _is_deep(image) and max(high for _, high in image.getextrema()[:3]) < 64:
-                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 image = Image.fromarray(_eight_bits(np.asarray(image)))
+            elif deep and _highest(image) < 64:
+                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
             elif image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -128,10 +139,10 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow took the high bytes of a TIFF's colours, whose range nothing tells."""
-    bits = image.tag_v2.get(258, ()) if image.format == "TIFF" else ()
-    return len(bits) > 1 and max(bits) > 8
+def _highest(image: Image.Image) -> int:
+    """The highest value of a colour."""
+    bands = zip(image.getbands(), image.split(), strict=True)
+    return max(band.getextrema()[1] for name, band in bands if name != "A")
 
 
 class Look(NamedTuple):
@@ -149,9 +160,14 @@ def look(path: Path) -> Look:
         return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 
 
+def _resize(preprocessing: Preprocessing) -> v2.Resize:
+    sides = [preprocessing.resize] * (2 if preprocessing.squash else 1)
+    return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
+
+
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
-    image = v2.functional.resize(load_image(path), [preprocessing.resize], antialias=True)
+    image = _resize(preprocessing)(load_image(path))
     return v2.functional.pil_to_tensor(image).contiguous()  # so that crops are quick to copy
 
 
@@ -208,7 +224,7 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
         return False
     # A GPU belongs to one process; the processes of one machine share its RAM.
     copies = 1 if where.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing.resize), "measuring")
+    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing), "measuring")
     needed, free = copies * sum(sizes), memory.free_memory(where)
     size = tqdm.format_sizeof(needed, "B") + (f" in {copies} processes" if copies > 1 else "")
     name = where if where.type == "cuda" else "memory"
@@ -223,11 +239,12 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
     return True
 
 
-def _resized_bytes(path: Path, shorter: int) -> int:
+def _resized_bytes(path: Path, preprocessing: Preprocessing) -> int:
     """Return the size of what :func:`resized` gives, by the file's header; 0 if it has none."""
     try:
         with Image.open(path) as image:
-            return 3 * shorter * int(shorter * max(image.size) / min(image.size))
+            ratio = 1 if preprocessing.squash else max(image.size) / min(image.size)
+            return 3 * preprocessing.resize * int(preprocessing.resize * ratio)
     except Exception:  # reading it names the fault
         return 0
 
@@ -310,11 +327,11 @@ class Normalize(nn.Module):
         return images.mul_(self.scale).add_(self.shift)
 
 
-def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Resized, cropped to its centre, normalised: float32 ``(3, crop, crop)`` of one image."""
     return v2.Compose(
         [
-            v2.Resize(preprocessing.resize, antialias=True),
+            _resize(preprocessing),
             v2.CenterCrop(preprocessing.crop),
             v2.PILToTensor(),
             Normalize(preprocessing),

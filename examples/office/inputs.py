@@ -49,6 +49,18 @@ class EpochBatches(Sampler):
             yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
 
 
+def _domains(run: Run) -> list[list[Path]]:
+    """Return the paths of the source and, where the method trains on it, of the target."""
+    # Sorted by path: the order that a task has them in depends on the labels.
+    target = [sorted(run.task.target.paths)] if METHODS[run.method].target else []
+    return [run.task.source.paths, *target]
+
+
+def _share(paths: list[Path]) -> range:
+    """Return this process's part of images that are looked at once."""
+    return range(distributed.rank(), len(paths), distributed.processes())
+
+
 class Inputs:
     """Batches of the source and, where the method trains on it, of the target, without its labels.
 
@@ -59,11 +71,8 @@ class Inputs:
     """
 
     def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
-        recipe, task = run.recipe, run.task
-        paths = [task.source.paths]
-        if METHODS[run.method].target:
-            # Sorted by path: the order that a task has them in depends on the labels.
-            paths.append(sorted(task.target.paths))
+        recipe, task, paths = run.recipe, run.task, _domains(run)
+        self.machine, self.cache, self.recipe = machine, cache, recipe
         self.device = machine.device
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.labels = torch.tensor(task.source.labels, device=machine.device)
@@ -96,3 +105,63 @@ class Inputs:
                 for x, flip in zip(crops, flips, strict=True)
             ]
             yield batch, self.labels[indices[0]]
+
+    def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield centre crops, on the device, and which of ``paths`` they are, a share a process.
+
+        The shares lack the padding that a DistributedSampler adds.
+        """
+        loader = images.loader(
+            images.Images(paths, self.recipe.preprocessing, self.cache),
+            self.device,
+            self.machine.workers,
+            # Those of both domains fit, with their gradients.
+            batch_size=2 * self.recipe.batch_size // distributed.processes(),
+            sampler=[(i, None) for i in _share(paths)],
+        )
+        for crops, _, index in loader:
+            yield self.normalize(crops.to(self.device, non_blocking=True)), index
+        with distributed.uninterrupted():  # Python drops what is raised while workers are ended
+            del loader
+
+
+class FeatureInputs:
+    """The same of features: at each step of a run, one of the views of each image that it takes.
+
+    Args:
+        run: Which images, in batches of which size, and the seed.
+        machine: The device that they go to.
+        cache: Features ``(views, F)`` by path; the first view is that of the centre crop.
+    """
+
+    layout = torch.contiguous_format
+
+    def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
+        self.batch_size, self.device, self.cache = run.recipe.batch_size, machine.device, cache
+        self.labels = torch.tensor(run.task.source.labels, device=machine.device)
+        paths = _domains(run)
+        self.features = [
+            torch.stack([cache[path] for path in domain]).to(machine.device) for domain in paths
+        ]
+        self.batches = [
+            EpochBatches(len(domain), self.batch_size, run.seed, i)
+            for i, domain in enumerate(paths)
+        ]
+
+    def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Yield each step's features by domain and source labels, on the device, for an epoch."""
+        for batches in self.batches:
+            batches.epoch, batches.steps = number, steps
+        for domains in zip(*self.batches, strict=True):
+            chosen = [torch.tensor(pairs).to(self.device) for pairs in domains]
+            batch = [
+                features[pairs[:, 0], pairs[:, 1] % features.shape[1]].float()
+                for features, pairs in zip(self.features, chosen, strict=True)
+            ]
+            yield batch, self.labels[chosen[0][:, 0]]
+
+    def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the first view, on the device, and which of ``paths`` it is of, as images are."""
+        for index in torch.tensor(_share(paths)).split(2 * self.batch_size):
+            features = torch.stack([self.cache[paths[i]][0] for i in index])
+            yield features.to(self.device).float(), index

@@ -21,17 +21,17 @@ class Place(NamedTuple):
 
 
 def find(root: Path, names: Mapping[str, Sequence[str]]) -> list[Place]:
-    """Return where domains are: in the benchmark's folder, or in a folder of it; lists first.
+    """Return where domains are: in a folder or up to two below it; lists first.
 
     Args:
-        root: The benchmark's folder.
+        root: The benchmark's folder, or one of several benchmarks.
         names: For each domain the names in use for its folder, in lower case and without other
             characters. A list is called ``NAME.txt`` or ``NAMEList.txt`` and may lie in a folder
             ``list``, ``lists`` or ``image_list``.
     """
     places = []
     for listed, find_all in ((True, _find_lists), (False, _find_folders)):
-        for base in _bases(root):
+        for base in _bases(root, names):
             every = {domain: find_all(base, wanted) for domain, wanted in names.items()}
             found = {domain: paths for domain, paths in every.items() if paths}
             places += [Place(base, listed, found)] if found else []
@@ -128,7 +128,7 @@ def explain(root: Path | None, missing: list[str]) -> str:
     return "\n".join(
         (
             f"{' and '.join(missing)} not found: {found}.",
-            f"Each domain must be one of these in {shown} or in a folder of it:",
+            f"Each domain must be one of these in {shown} or up to two folders below:",
             f"  {name}/images/<category>/*.jpg     as in the original archive of Office-31",
             f"  {name}/<category>/*.jpg            one folder per category",
             f"  image_list/{name}.txt, list/{name}List.txt     lines of 'path label'",
@@ -141,6 +141,17 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _bases(root: Path) -> list[Path]:
-    """The root and its folders: archives often unpack into one folder more."""
-    return [root, *subfolders(root)] if root.is_dir() else []
+def _bases(root: Path, names: Mapping[str, Sequence[str]]) -> list[Path]:
+    """The root, its folders and theirs, but no domain's; those that cannot be read are passed over.
+
+    A root may hold several benchmarks, and archives often unpack into one folder more.
+    """
+    domains = {name for known in names.values() for name in known}
+    bases, level = [], [root] if root.is_dir() else []
+    for _ in range(3):
+        bases += level
+        inner = [folder for base in level for folder in subfolders(base)]
+        level = [
+            f for f in inner if _key(f.name) not in domains and os.access(f, os.R_OK | os.X_OK)
+        ]
+    return bases

@@ -79,6 +79,21 @@ def look(folder: Path) -> Contents:
     return found
 
 
+def look_below(folder: Path) -> Contents:
+    """Sort out what a folder and the folders in it hold, at any depth; none of them is left."""
+    images, left_out, folders, seen = [], [], [folder], set()
+    while folders:
+        here = folders.pop(0)
+        if here.resolve() in seen:  # a link to a folder that it is in
+            continue
+        seen.add(here.resolve())
+        found = look(here)
+        images += found.images
+        left_out += found.left_out
+        folders += found.folders
+    return Contents(images, [], left_out)
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, without hidden ones and those of systems."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_skipped(p.name))

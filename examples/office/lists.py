@@ -1,6 +1,7 @@
 """Lists of images, lines of "path label", as any system may have written them."""
 
 import codecs
+import itertools
 import os
 import re
 import unicodedata
@@ -17,8 +18,8 @@ from office.names import visible
 def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftOut]]:
     """Return paths by category number from lines "path label", and what lies beside them.
 
-    UTF-8, UTF-16 and Windows-1252, a byte order mark, backslashes, a drive's letter and quotes are
-    understood. An image that is listed twice is read once.
+    UTF-8, UTF-16 and Windows-1252, a byte order mark, backslashes, a drive's letter, quotes and
+    another case are understood. An image that is listed twice is read once.
 
     Args:
         path: The list.
@@ -31,18 +32,16 @@ def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftO
     """
     seen: dict[Path, tuple[int, int]] = {}
     repeated = 0
-    place: tuple[Path, int] | None = None
-    bases = (root, path.parent, path.parent.parent)
+    files = _Files((root, path.parent, path.parent.parent))
     for i, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{visible(path)}, line {i}"
         listed, number = _split(line, where)
         spellings = [Path(spelling).parts for spelling in _spellings(listed)]
-        place = place or _place(spellings, bases)
-        image = _find(spellings, place) or root.joinpath(*spellings[0])
-        if not os.path.isfile(image):
-            raise UserError(f"{where}: no such image {visible(image)}")
+        image = files.find(spellings)
+        if not image:
+            raise UserError(f"{where}: no such image {visible(root.joinpath(*spellings[0]))}")
         before, label = seen.setdefault(image, (i, number))
         if label != number:
             raise UserError(f"{where}: {visible(image)} has label {label} above, in line {before}")
@@ -95,27 +94,52 @@ def _spellings(listed: str) -> Iterator[str]:
                 yield from dict.fromkeys((form.replace("\\", "/"), form))
 
 
-def _place(spellings: Sequence[tuple[str, ...]], bases: Sequence[Path]) -> tuple[Path, int] | None:
-    """From which folder, and without how many of its first parts, a listed path is a file.
+class _Files:
+    """Finds the files of listed paths, all from the place of the first one.
 
-    Lists often keep the folders of the machine that they were made on.
+    Lists often keep the folders of the machine that they were made on, so a place is a base and
+    how many of a path's first parts to leave away.
     """
-    for parts in spellings:
-        for drop in range(len(parts)):
-            for base in bases:
-                if os.path.isfile(base.joinpath(*parts[drop:])):
-                    return base, drop
-    return None
 
+    def __init__(self, bases: Sequence[Path]) -> None:
+        self.bases = bases
+        self.place: tuple[Path, int] | None = None
+        self.folders: dict[Path, dict[str, list[str]]] = {}
 
-def _find(spellings: Sequence[tuple[str, ...]], place: tuple[Path, int] | None) -> Path | None:
-    """The file of a listed path, from a place that :func:`_place` found."""
-    base, drop = place or (None, 0)
-    for parts in spellings if base else ():
-        path = base.joinpath(*parts[drop:])
+    def find(self, spellings: Sequence[tuple[str, ...]]) -> Path | None:
+        """Return the file of a path that may be spelt in several ways."""
+        for parts in spellings:
+            places = itertools.product(range(len(parts)), self.bases)
+            for base, drop in [self.place] if self.place else [(b, d) for d, b in places]:
+                if path := self._file(base, parts[drop:]):
+                    self.place = base, drop
+                    return path
+        return None
+
+    def _file(self, base: Path, parts: tuple[str, ...]) -> Path | None:
+        """A file, if need be by a name that differs in case: to Windows and macOS they are one."""
+        path = base.joinpath(*parts)
         if os.path.isfile(path):
             return path
-    return None
+        path = base
+        for part in parts:
+            alike = (
+                [part]
+                if os.path.exists(path / part)
+                else self._names(path).get(part.casefold(), [])
+            )
+            if len(alike) != 1:
+                return None
+            path /= alike[0]
+        return path if os.path.isfile(path) else None
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        """Names in a folder by what they are without case."""
+        if folder not in self.folders:
+            found = self.folders[folder] = {}
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                found.setdefault(name.casefold(), []).append(name)
+        return self.folders[folder]
 
 
 def _unlisted(listed: dict[Path, tuple[int, int]], path: Path, root: Path) -> Iterator[LeftOut]:

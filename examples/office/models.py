@@ -1,4 +1,4 @@
-"""Torchvision's classification networks without their last linear layer."""
+"""Classification networks without their last linear layer, torchvision's and others'."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -7,37 +7,70 @@ from urllib.error import URLError
 import torchvision
 from torch import nn
 
-from office import weights_files
+from office import timm_models, weights_files
 from office.errors import UserError
+from office.images import Preprocessing
 
+TIMM = "timm:"
 TWO_OUTPUTS = ("googlenet", "inception_v3")
 
 
 def build_extractor(
-    backbone: str, weights: str = "imagenet", bottleneck: int | None = None
+    backbone: str,
+    weights: str = "imagenet",
+    bottleneck: int | None = None,
+    frozen: int | None = None,
 ) -> nn.Sequential:
     """Build the feature extractor: a backbone, then a bottleneck if wanted.
 
     Args:
-        backbone: Name of a torchvision classification network, such as ``"resnet50"``.
-        weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1), ``"none"`` (random), or the path of
-            a state_dict, see :func:`weights_files.read`.
+        backbone: Name of a torchvision classification network, such as ``"resnet50"``, of timm's,
+            such as ``"timm:vit_tiny_patch16_224"``, or ``"resnet50_v1"``, see :func:`resnet50_v1`.
+        weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1, or those that timm's tag names),
+            ``"none"`` (random), or the path of a state_dict, see :func:`weights_files.read` and
+            :func:`timm_models.build`.
         bottleneck: Size of a linear layer with batch norm and ReLU behind the backbone.
+        frozen: Width of the backbone's features, if they are at hand and take the images' place:
+            the backbone is then left out, and its weights are not looked at.
 
     Returns:
-        A module with children ``backbone`` and ``bottleneck`` that maps images ``(N, 3, 224,
-        224)`` to features ``(N, F)``; F is its attribute ``num_features``.
+        A module with children ``backbone`` and ``bottleneck`` that maps images ``(N, 3, S, S)``,
+        prepared by :func:`preprocessing`, to features ``(N, F)``; F is its attribute
+        ``num_features``.
 
     Raises:
         UserError: If the network is unknown, has no last linear layer to take off, or the
             weights are not there or do not fit.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in names:
-        raise UserError(f"unknown backbone {backbone}; torchvision has {', '.join(names)}")
-    if backbone in TWO_OUTPUTS:
-        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
-    network = torchvision.models.get_model(backbone, weights=None)
+    if frozen:
+        network, width = nn.Identity(), frozen
+    elif backbone.startswith(TIMM):
+        network, width = timm_models.build(backbone.removeprefix(TIMM), weights)
+    else:
+        network, width = _of_torchvision(backbone, weights)
+    extractor = nn.Sequential(OrderedDict(backbone=network, bottleneck=nn.Sequential()))
+    extractor.num_features = width
+    if bottleneck is not None:
+        extractor.bottleneck = nn.Sequential(
+            nn.Linear(width, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU()
+        )
+        extractor.num_features = bottleneck
+    return extractor
+
+
+def preprocessing(backbone: str) -> Preprocessing:
+    """Return how a network wants its images: as the paper does, or as timm says for its own.
+
+    Raises:
+        UserError: If it is timm's, and timm or the network is not there.
+    """
+    if backbone.startswith(TIMM):
+        return timm_models.preprocessing(backbone.removeprefix(TIMM))
+    return Preprocessing()
+
+
+def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
+    network = _random(backbone)
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
         raise UserError(
@@ -51,17 +84,40 @@ def build_extractor(
         network.load_state_dict(state, strict=False)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
-    extractor = nn.Sequential(OrderedDict(backbone=network, bottleneck=nn.Sequential()))
-    extractor.num_features = last.in_features
-    if bottleneck is not None:
-        extractor.bottleneck = nn.Sequential(
-            nn.Linear(last.in_features, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU()
-        )
-        extractor.num_features = bottleneck
-    return extractor
+    return network, last.in_features
+
+
+def resnet50_v1() -> nn.Module:
+    """Build the ResNet-50 of He et al. (2016), which weights of Keras, Caffe or TensorFlow expect.
+
+    Each stage has its stride in the first 1x1 convolution, where torchvision's ``resnet50`` has it
+    in the 3x3 behind it. The weights' layout is the same: either loads the other's without a word.
+    """
+    network = torchvision.models.resnet50(weights=None)
+    for stage in (network.layer2, network.layer3, network.layer4):
+        one, three = stage[0].conv1, stage[0].conv2
+        one.stride, three.stride = three.stride, one.stride
+    return network
+
+
+def _random(backbone: str) -> nn.Module:
+    if backbone == "resnet50_v1":
+        return resnet50_v1()
+    names = torchvision.models.list_models(module=torchvision.models)
+    if backbone not in names:
+        names = ", ".join(["resnet50_v1", *names])
+        raise UserError(f"unknown backbone {backbone}; choose one of {names}")
+    if backbone in TWO_OUTPUTS:
+        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
+    return torchvision.models.get_model(backbone, weights=None)
 
 
 def _imagenet(backbone: str) -> nn.Module:
+    if backbone == "resnet50_v1":
+        raise UserError(
+            "torchvision's weights are of resnet50, not of resnet50_v1, whose strides are "
+            "elsewhere; use --backbone resnet50, or --weights FILE"
+        )
     known = torchvision.models.get_model_weights(backbone).__members__
     if "IMAGENET1K_V1" not in known:
         raise UserError(

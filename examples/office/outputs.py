@@ -11,6 +11,7 @@ import json
 import re
 import reprlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -131,7 +132,7 @@ class Features:
     """Features of both domains at the end of training, source images first, in the task's order.
 
     Attributes:
-        features: float16 ``(N, F)``.
+        features: float16 ``(N, F)``; float32 if one is too large for that.
         domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
         label: int16 ``(N,)``, -1 in a target without labels.
         logits: float32, of the target images alone: joint logits ``(M, 2K)``, or ``(M, K)`` of a
@@ -176,12 +177,13 @@ class Model:
     """All that a prediction needs; both modules are in evaluation mode when read.
 
     Attributes:
-        backbone: Torchvision's name of the network.
+        backbone: Name of the network, as :func:`models.build_extractor` takes it.
         bottleneck: Size of the layer behind it, if it has one.
         extractor: From images to features, as :func:`models.build_extractor` makes it.
         classifier: From features to K logits: the classifier that answers.
         categories: Names of the K categories.
-        preprocessing: From an image to the extractor's input.
+        preprocessing: From an image to the extractor's input, or to the backbone's.
+        frozen: Width of the backbone's features, if the extractor takes those in its place.
     """
 
     backbone: str
@@ -190,6 +192,7 @@ class Model:
     classifier: nn.Linear
     categories: list[str]
     preprocessing: Preprocessing
+    frozen: int | None = None
 
 
 def write_model(folder: Path, model: Model) -> None:
@@ -201,6 +204,7 @@ def write_model(folder: Path, model: Model) -> None:
         "classifier": model.classifier.state_dict(),
         "categories": model.categories,
         "preprocessing": dataclasses.asdict(model.preprocessing),
+        "frozen": model.frozen,
     }
     files.save(folder / "model.pt", content)
 
@@ -214,7 +218,10 @@ def read_model(path: Path) -> Model:
     content = files.load(path)
     try:
         categories, weight = content["categories"], content["classifier"]["weight"]
-        extractor = models.build_extractor(content["backbone"], "none", content["bottleneck"])
+        frozen = content.get("frozen")
+        extractor = models.build_extractor(
+            content["backbone"], "none", content["bottleneck"], frozen
+        )
         classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
         extractor.load_state_dict(content["extractor"])
         classifier.load_state_dict(content["classifier"])
@@ -228,6 +235,7 @@ def read_model(path: Path) -> Model:
         classifier.eval(),
         categories,
         preprocessing,
+        frozen,
     )
 
 
@@ -249,6 +257,30 @@ def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
     rows.writerow(Prediction._fields)
     rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
     files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def write_answers(
+    path: Path, rows: Sequence[tuple[Path, list[tuple[str, float]]]], top: int
+) -> None:
+    """Write images with their ``top`` likeliest categories as CSV that a spreadsheet may open.
+
+    A cell that it would take for a formula begins with an apostrophe.
+
+    Raises:
+        UserError: If the disk does not take it.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
+    table.writerow(["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))])
+    for image, answers in rows:
+        cells = [cell for name, p in answers for cell in (_safe(name), f"{p:.4f}")]
+        table.writerow([_safe(str(image)), *cells])
+    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_predictions(path: Path) -> list[Prediction]:

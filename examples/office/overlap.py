@@ -1,9 +1,9 @@
-"""Images that two domains share: the same files, links to them, or copies."""
+"""Images that two domains, or two categories, share: the same files, links to them, or copies."""
 
 import filecmp
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _PIECE = 4096  # bytes from a file's middle, in which two images hardly ever agree
@@ -19,16 +19,33 @@ def shared(source: Iterable[Path], target: Iterable[Path]) -> list[tuple[Path, P
     return sorted(found)
 
 
+def in_two_categories(paths: Sequence[Path], labels: Sequence[int]) -> list[tuple[Path, Path]]:
+    """Return the images that another category of the domain has too, behind the first of those."""
+    label, found = dict(zip(paths, labels, strict=True)), []
+    for size, alike in _by_size(paths).items():
+        twins = _Twins(alike[:1], size)
+        for path in alike[1:]:
+            twin = twins.of(path)
+            if twin is None:
+                twins.add(path)
+            elif label[twin] != label[path]:
+                found.append((twin, path))
+    return sorted(found)
+
+
 class _Twins:
     """Files of one size, to find another one's twin among them without reading them all."""
 
-    def __init__(self, paths: list[Path], size: int) -> None:
+    def __init__(self, paths: Iterable[Path], size: int) -> None:
         self.size = size
         self.files: dict[tuple[int, int], Path] = {}
         self.pieces: dict[bytes, list[Path]] = defaultdict(list)
         for path in paths:
-            self.files.setdefault(_file(path), path)
-            self.pieces[self._piece(path)].append(path)
+            self.add(path)
+
+    def add(self, path: Path) -> None:
+        self.files.setdefault(_file(path), path)
+        self.pieces[self._piece(path)].append(path)
 
     def of(self, path: Path) -> Path | None:
         same_file = self.files.get(_file(path))
@@ -48,9 +65,9 @@ def _file(path: Path) -> tuple[int, int]:
 
 
 def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    """Sort paths by size, without links to nothing, which reading them will name."""
+    """Sort paths by size, without those that cannot be read, which reading them will name."""
     sizes: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        if os.path.isfile(path):
+        if os.access(path, os.R_OK):
             sizes[path.stat().st_size].append(path)
     return sizes

@@ -1,8 +1,10 @@
 """What would stop a run, tried in small before the first image is decoded."""
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -39,7 +41,9 @@ def check(runs: Sequence[Run], machine: Machine) -> None:
     if recipe.compile:
         _try_compiler(machine.device)
     # A run seeds itself, so its numbers do not depend on this.
-    extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+    extractor = models.build_extractor(
+        recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
+    )
     if recipe.batch_size == distributed.launched():
         _try_one_image(extractor, recipe)
     _try_writing(runs, machine.out, extractor)
@@ -60,9 +64,10 @@ def _try_compiler(device: torch.device) -> None:
 def _try_one_image(extractor: nn.Module, recipe: Recipe) -> None:
     """Forward one image in training: batch norm needs several values of each channel."""
     side = recipe.preprocessing.crop
+    shape = (recipe.width,) if recipe.frozen else (3, side, side)
     try:
         with torch.no_grad():
-            extractor.train()(torch.zeros(1, 3, side, side))
+            extractor.train()(torch.zeros(1, *shape))
     except ValueError as error:
         where = "--bottleneck" if recipe.bottleneck else f"--backbone {recipe.backbone}"
         n = distributed.launched()
@@ -81,20 +86,25 @@ def _try_writing(runs: Sequence[Run], out: Path, extractor: nn.Module) -> None:
     for run in runs:
         folder = run.folder(out)
         there = folder
-        while not there.exists() and there != out:
+        while not os.path.exists(there) and there != out:
             there = there.parent
         files.try_writing(there)
+        files.try_writing(folder)
         blocked = [folder / name for name in FILES if (folder / name).is_dir()]
         if blocked:
             raise UserError(f"cannot write {blocked[0]}: it is a folder")
         old = sum(path.stat().st_size for path in map(folder.joinpath, FILES) if path.exists())
         sizes = _sizes(run, extractor)
         needed, largest = needed + max(0, sum(sizes) - old), max(largest, *sizes)
+        for made in (folder, *folder.parents[:3]):
+            with suppress(OSError):  # it is not empty
+                made.rmdir()
     # A file is written beside the old one before it takes its place.
     needed, free = needed + largest, shutil.disk_usage(out).free
     if needed > free:
         size, left = (tqdm.format_sizeof(n, "B") for n in (needed, free))
-        raise UserError(f"{out} has {left} free, {len(runs)} runs will write {size} at most")
+        what = f"{len(runs)} runs" if len(runs) > 1 else "the run"
+        raise UserError(f"{out} has {left} free, {what} will write {size} at most")
 
 
 def _sizes(run: Run, extractor: nn.Module) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """What a run tells while it trains: a bar, TensorBoard scalars, one JSON line per epoch."""
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from office import distributed, files
+
+FIRST, EVERY = 10, 60.0  # when the time left is told: after that many steps, then seconds
 
 
 class Progress:
@@ -25,6 +28,9 @@ class Progress:
     def __init__(self, folder: Path, title: str, steps: int, done: int, images: int) -> None:
         self.first = distributed.rank() == 0
         self.folder, self.images = folder, images
+        self.steps, self.done = steps, done
+        self.started = time.monotonic()
+        self.told: float | None = None  # when the time left was told last
         self.accuracies: dict[str, str] = {}  # before the terms, which a narrow terminal cuts
         self.terms: dict[str, str] = {}
         self.writer = SummaryWriter(folder, purge_step=done + 1) if self.first else None
@@ -47,6 +53,17 @@ class Progress:
                     self.terms[tag[5:]] = f"{value:.3g}"
             self.bar.set_postfix(self.accuracies | self.terms, refresh=False)
         self.bar.update(self.images)
+        if self.first:
+            self._tell_time_left(step)
+
+    def _tell_time_left(self, step: int) -> None:
+        """Tell after ten steps and, without a bar, once a minute how long the rest will take."""
+        now, new = time.monotonic(), step - self.done
+        if new == FIRST or (self.told and self.bar.disable and now - self.told >= EVERY):
+            left = (self.steps - step) * (now - self.started) / new
+            self.told = now
+            if left >= EVERY / 10:
+                self.bar.write(f"step {step:,} of {self.steps:,}, about {in_time(left)} left")
 
     def epoch(self, step: int, epochs: int, history: list[dict[str, Any]]) -> None:
         """Print, write and log the newest line of ``history``, one entry per epoch."""
@@ -77,6 +94,13 @@ class Progress:
         if self.writer is not None:
             with suppress(OSError):  # a full disk is reported by what else could not be written
                 self.writer.close()
+
+
+def in_time(seconds: float) -> str:
+    """Return "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def in_words(accuracies: dict[str, float]) -> list[str]:

@@ -133,7 +133,10 @@ class Run:
         if not isinstance(found, dict):
             raise UserError(f"{path} was not written by {PROG}")
         # A setting that the file does not know is younger than the file: it had its default.
-        found = Recipe(self.recipe.dataset).settings() | found
+        default = Recipe(self.recipe.dataset).settings()
+        found = default | found
+        if isinstance(found["preprocessing"], dict):
+            found["preprocessing"] = default["preprocessing"] | found["preprocessing"]
         for name, value in self.identity.items():
             if found.get(name) != value:
                 differ = f"{name} {found.get(name)} there, {value} here"

@@ -26,7 +26,9 @@ PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(enco
 NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
 # The settings that every note tells; the others only where the rows of a table differ in them.
 OWN = (*BALANCE, "partial")  # not of all methods
-TOLD = ("backbone", "weights", "bottleneck", "batch size", "length", "lr", "precision", *OWN)
+TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr")
+TOLD += ("precision", *OWN)
+POOLED = ("GFK", "TCA")  # on features that the network's pooling gave
 
 Cell = tuple[float, float | None]  # mean and standard error
 
@@ -91,7 +93,16 @@ def _beside(name: str, results: list[Result]) -> Table:
     for method, shown in ours.items():
         if method not in beside:
             rows.append(_row(f"{NAMES.get(method, method)}, ours", shown, tasks))
-    return Table(f"{name}. Accuracy (%) on {published['title']}", tasks, rows, _note(ours))
+    title, note = f"{name}. Accuracy (%) on {published['title']}", _note(ours)
+    if _are_frozen(ours):
+        title += ", ours on frozen features"
+        pooled = [row["method"] for row in published["rows"] if row["method"] in POOLED]
+        if pooled:
+            note += (
+                f" Published {' and '.join(pooled)} stand on frozen features of ResNet-50 too, the "
+                "other published methods train the network."
+            )
+    return Table(title, tasks, rows, note)
 
 
 def _alone(dataset: str, results: list[Result]) -> Table:
@@ -99,7 +110,14 @@ def _alone(dataset: str, results: list[Result]) -> Table:
     tasks = sorted({result.task for result in results})
     ours = _by_method(results)
     rows = [_row(NAMES.get(method, method), shown, tasks) for method, shown in ours.items()]
-    return Table(f"Accuracy (%) on {dataset}", tasks, rows, _note(ours))
+    frozen = ", on frozen features" if _are_frozen(ours) else ""
+    return Table(f"Accuracy (%) on {dataset}{frozen}", tasks, rows, _note(ours))
+
+
+def _are_frozen(ours: dict[str, list[Result]]) -> bool:
+    """Whether all results are of frozen features; of some, the settings' warning tells."""
+    results = [result for group in ours.values() for result in group]
+    return bool(results) and all(result.recipe.get("frozen") for result in results)
 
 
 def _by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -151,6 +169,10 @@ def _settings(result: Result) -> dict[str, str]:
     epochs, steps = recipe.pop("epochs", None), recipe.pop("max_steps", None)
     recipe["length"] = f"{steps} steps" if steps else f"{epochs} epochs" if epochs else None
     recipe["weights"] = recipe.get("weights") and Path(str(recipe["weights"])).name
+    frozen = recipe.pop("frozen", None)
+    if frozen:
+        views = "one view" if frozen["views"] == 1 else f"{frozen['views']} views"
+        recipe["features"] = f"frozen, {views} ({frozen['precision']})"
     recipe["partial"] = recipe.get("partial") or None
     if isinstance(recipe.get("prior"), list):
         recipe["prior"] = ", ".join(f"{category} {share:g}" for category, share in recipe["prior"])

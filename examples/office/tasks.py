@@ -93,7 +93,7 @@ def keep(side: Side, kept: Sequence[str], labels: Mapping[int, str]) -> Side:
 
 
 def checked(task: Task) -> Task:
-    """Return a task that can be right; warn of files left out and of images in both domains.
+    """Return a task that can be right; warn of files left out and of images in two places.
 
     Raises:
         UserError: If there is one category alone, or all images of a domain are the other's too.
@@ -107,6 +107,14 @@ def checked(task: Task) -> Task:
     for domain in (source, target):
         if domain.left_out:
             warnings.warn(listing.summary(domain.name, domain.left_out), stacklevel=4)
+        pairs = overlap.in_two_categories(domain.paths, domain.labels or [0] * len(domain.paths))
+        if pairs:
+            images = "image is" if len(pairs) == 1 else "images are"
+            one = f"{visible(pairs[0][0])} is {visible(pairs[0][1])}"
+            warnings.warn(
+                f"{len(pairs):,} {images} in two categories of {visible(domain.name)}, as {one}",
+                stacklevel=4,
+            )
     pairs = overlap.shared(source.paths, target.paths)
     if not pairs:
         return task
@@ -129,7 +137,11 @@ def checked(task: Task) -> Task:
 
 
 def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, str]:
-    """Category names of numbers: the images' folder where it tells, else the number."""
+    """Category names of numbers: the images' folder where it tells, else the number.
+
+    Raises:
+        UserError: If a folder of one name has another number in each list.
+    """
     named = []
     for side, _ in sides:
         folders = {
@@ -140,11 +152,19 @@ def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, s
         if not single or len(set(found.values())) < len(found):
             return {number: str(number) for side, _ in sides for number in side}
         named.append(found)
+    numbers = [{name: number for number, name in found.items()} for found in named]
+    for name in sorted(numbers[0].keys() & numbers[1].keys()):
+        one, other = numbers[0][name], numbers[1][name]
+        if one != other:
+            raise UserError(
+                f"category {told_apart(name)} has the number {one} in {names[0]} and {other} in "
+                f"{names[1]}: the two lists number the categories differently"
+            )
     for number in sorted(named[0].keys() & named[1].keys()):
         if named[0][number] != named[1][number]:
-            one, other = (told_apart(found[number]) for found in named)
+            here, there = (told_apart(found[number]) for found in named)
             warnings.warn(
-                f"category {number} is {one} in {names[0]} and {other} in {names[1]}; "
+                f"category {number} is {here} in {names[0]} and {there} in {names[1]}; "
                 "matched by number",
                 stacklevel=3,
             )

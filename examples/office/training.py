@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import symloss
-from office import distributed, evaluation, images, models, priors
+from office import distributed, evaluation, models, priors
 from office.errors import UserError
-from office.inputs import Inputs, stream
+from office.inputs import FeatureInputs, Inputs, stream
 from office.methods import METHODS, Network, losses
 from office.options import Machine
 from office.runs import Run
@@ -33,7 +33,8 @@ class Trainer:
     Args:
         run: What to train.
         machine: Where to train it.
-        cache: What :func:`images.fill` returned; images that are not there are read.
+        cache: What :func:`images.fill` returned, images that are not there are read; or, if the
+            recipe is of frozen features, those of each image by path, ``(views, F)``.
 
     Raises:
         UserError: If the backbone or its weights do not fit.
@@ -41,7 +42,7 @@ class Trainer:
 
     def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
         recipe = run.recipe
-        self.run, self.machine, self.cache = run, machine, cache
+        self.run = run
         self.method, self.device = METHODS[run.method], machine.device
         # Every method takes the same number of steps, also the one that uses no target image.
         larger = max(len(run.task.source.paths), len(run.task.target.paths))
@@ -50,9 +51,11 @@ class Trainer:
         self.epochs = math.ceil(self.total / self.per_epoch)
 
         torch.manual_seed(stream(run.seed))
-        extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+        extractor = models.build_extractor(
+            recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
+        )
         self.network = Network(extractor, self.method, len(run.task.categories))
-        self.inputs = Inputs(run, machine, cache)
+        self.inputs = (FeatureInputs if recipe.frozen else Inputs)(run, machine, cache)
         self.prior = torch.tensor(priors.of_task(recipe.prior, run.task), device=self.device)
         self.weight: Tensor | None = None  # of each category, in partial adaptation
         self.images_per_step = recipe.batch_size * len(self.inputs.batches)
@@ -189,35 +192,21 @@ class Trainer:
     def predict(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         """Return features and task logits of images, in their order, on the CPU.
 
-        The processes share the images out without the padding that a DistributedSampler adds, and
-        every process gets them all.
+        The processes share the images out, and every process gets them all.
 
         Returns:
-            Features ``(N, F)``, float16, and logits ``(N, 2K)`` or ``(N, K)``, float32.
+            Features ``(N, F)`` and logits ``(N, 2K)`` or ``(N, K)``, float32.
         """
         distributed.share_buffers(self.network)
-        recipe, network = self.run.recipe, self.network
-        loader = images.loader(
-            images.Images(paths, recipe.preprocessing, self.cache),
-            self.device,
-            self.machine.workers,
-            # Those of both domains fit, with their gradients.
-            batch_size=2 * recipe.batch_size // distributed.processes(),
-            sampler=[
-                (i, None) for i in range(distributed.rank(), len(paths), distributed.processes())
-            ],
-        )
+        network = self.network
         was_training = network.training
         network.eval()
         parts: list[tuple[Tensor, ...]] = []
         with torch.inference_mode(), self.autocast:
-            for crops, _, index in loader:
-                batch = self.inputs.normalize(crops.to(self.device, non_blocking=True))
+            for batch, index in self.inputs.once(paths):
                 features = network.extractor(batch)
                 logits = network.heads["task"](features)
-                parts.append((index, features.half(), logits.float()))
-        with distributed.uninterrupted():  # Python drops what is raised while workers are ended
-            del loader
+                parts.append((index, features.float(), logits.float()))
         network.train(was_training)
         mine = [torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)] if parts else None
         shares = [share for share in distributed.gather(mine) if share is not None]

@@ -64,7 +64,7 @@ def read(path: Path, network: nn.Module, backbone: str, ignore: str) -> dict[str
     (taken,) = fitting
     if taken.inside or taken.prefix:
         left = f"; left out: {_some(taken.others)}" if taken.others else ""
-        _say_once(f"weights {path}: taken{_place(taken)}{left}")
+        say_once(f"weights {path}: taken{_place(taken)}{left}")
     return {
         key: value.float() if value.is_floating_point() else value
         for key, value in taken.state.items()
@@ -135,7 +135,7 @@ def _some(keys: Collection[Any]) -> str:
 
 
 @functools.cache
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
     """Print a line in the first process, for the first of several runs."""
     if distributed.rank() == 0:
         print(line, flush=True)

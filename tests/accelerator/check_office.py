@@ -38,7 +38,7 @@ def test_every_methods_step(device, name):
     for i in range(2):
         batch = [torch.randn(6, 3, 8, 8, device=device) for _ in range(1 + method.target)]
         lam = symloss.progressive_lambda(i / 3)
-        prior, weight = (torch.tensor(shares, device=device) for shares in ([1 / K] * K, [1.0] * K))
+        prior, weight = torch.full((K,), 1 / K, device=device), torch.ones(K, device=device)
         loss, terms = losses(method, network(*batch), labels, lam, recipe, prior, weight)
         assert step(loss) is True
         for schedule in schedules:

@@ -133,14 +133,16 @@ def test_accuracy_is_that_of_the_target_and_recalls_are_those_of_its_digits():
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2])
     answers = torch.tensor([9, 0, 9, 0, 9, 3, 9, 1, 9, 0, 9, 2])  # even indices are not scored
     kept = (labels < 2) & (torch.arange(12) != 7)
-    weighed = balance.Objective(partial=True)
+    weighed = balance.Objective(partial=True, lam=1.0)
     handwritten = Digits(torch.eye(10)[answers], labels)
     found = balance.score(nn.Identity(), reader(), handwritten, kept, weighed)
     # Scored are 0 0 1 1 1 2, read as 0 0 3 1 0 2; the target has 0 0 1 - 1 -.
     assert found == pytest.approx(
         {"target_accuracy/C_t": 50, "absent": 25, "recall/0": 100, "recall/1": 100 / 3}
     )
-    assert weighed.weight is not None
+    p = np.exp(np.eye(10)[answers[kept].numpy()])  # only the target is looked at
+    mean = (p / p.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(weighed.weight.numpy(), mean / mean.max(), rtol=1e-6)
 
 
 def trained(**final):

@@ -19,7 +19,16 @@ import losses
 import timing
 
 CPU = torch.device("cpu")
-ROWS = ["straightforward", "functional, composed", "symloss"]
+ROWS = [
+    "straightforward",
+    "functional, composed",
+    "symloss",
+    "V2, straightforward",
+    "V2, functional, composed",
+    "V2, symloss",
+    "balance, straightforward",
+    "balance, symloss",
+]
 SETTINGS = Namespace(
     backbone="tiny",
     batch_size=3,
@@ -79,10 +88,16 @@ def assert_positive(values):
 
 def test_step(step, capsys, tmp_path):
     rows = run(step, capsys, tmp_path)
-    assert [row[0] for row in rows][:3] == ["supervised", "two backwards", "symloss"]
+    assert [row[0] for row in rows][:4] == [
+        "supervised",
+        "two backwards",
+        "authors' settings",
+        "symloss",
+    ]
     assert {row[0]: row[-1] for row in rows}.items() >= {
         ("supervised", "1"),
         ("two backwards", "2"),
+        ("authors' settings", "2"),
         ("symloss", "1"),
     }
     for row in rows:
@@ -90,6 +105,17 @@ def test_step(step, capsys, tmp_path):
         assert_positive(numbers(row[1:]))
         if sys.platform == "linux":
             assert float(peak) > 0
+
+
+@pytest.mark.parametrize(("name", "bf16"), [("authors' settings", False), ("symloss", True)])
+def test_the_authors_settings_are_float32_and_contiguous(step, name, bf16, monkeypatch):
+    monkeypatch.setattr(step, "build_extractor", tiny_extractor)
+    options = Namespace(**vars(SETTINGS) | {"precision": "bf16", "channels_last": True})
+    net = step.build_trainer(options, name)
+    with net.autocast():
+        assert torch.is_autocast_enabled("cpu") == bf16
+    assert net.images[0].is_contiguous() != bf16
+    assert net.extractor[0].weight.is_contiguous() != bf16
 
 
 def tiny_extractor(_):
@@ -133,20 +159,22 @@ def test_copy_bandwidth_is_that_of_a_memory():
 
 
 @pytest.mark.parametrize("shape", [(9, 10), (2, 6, 3, 5)])
-def test_the_straightforward_formulas_are_those_of_symloss(shape):
+@pytest.mark.parametrize("method", losses.METHODS, ids=["V1", "V2", "balance"])
+def test_the_straightforward_formulas_are_those_of_symloss(method, shape):
     logits, labels = losses.make_inputs(shape, CPU)
     with torch.no_grad():
         for tensor in logits:
             tensor.mul_(3)
     routed = symloss.RoutedLogits(*logits[:2]), labels, symloss.RoutedLogits(*logits[2:])
-    ours, theirs = symloss.symnet_losses(*routed), losses.straightforward(*routed)
-    torch.testing.assert_close(theirs, ours)
-    for a, b in zip(
-        torch.autograd.grad(losses.total(losses.straightforward, logits, labels), logits),
-        torch.autograd.grad(losses.total(symloss.symnet_losses, logits, labels), logits),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    ways = [*method.values()]
+    terms = [way(*routed) for way in ways]
+    options = {"allow_unused": True, "materialize_grads": True}
+    gradients = [
+        torch.autograd.grad(losses.total(way, logits, labels), logits, **options) for way in ways
+    ]
+    for way in range(len(ways) - 1):
+        torch.testing.assert_close(terms[way], terms[-1])
+        torch.testing.assert_close(gradients[way], gradients[-1])
 
 
 def test_kept_bytes_tell_results_from_inputs():
@@ -183,6 +211,14 @@ def test_calls_take_turns():
     times = timing.interleave(calls, repeat=3, device=CPU)
     assert "".join(order).endswith("ababab")
     assert [len(samples) for samples in times.values()] == [3, 3]
+
+
+def test_the_clock_is_read_when_the_device_is_done(monkeypatch):
+    for kind in ("cuda", "mps"):
+        waited = []
+        monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *_, w=waited: w.append(1))
+        timing.interleave({"a": waited.clear}, repeat=1, device=torch.device(kind))
+        assert waited == [1]
 
 
 def test_medians_and_quartiles():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,43 @@ def test_predictions_of_any_path_are_read_as_they_were_written(tmp_path):
     outputs.write_predictions(tmp_path, written)
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8")
     assert outputs.read_predictions(tmp_path / "predictions.csv") == written
+
+
+ENDLESS = """
+import console, itertools, time
+def main():
+    for i in itertools.count():
+        print(i, flush=True)
+        time.sleep(0.01)
+console.run(main)
+"""
+
+
+def started() -> subprocess.Popen:
+    """An endless script that has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        cwd=EXAMPLES,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A background shell's processes ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == b"0\n"
+    return process
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_ctrl_c_leaves_no_traceback() -> None:
+    with started() as process:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_a_reader_that_has_enough_leaves_no_traceback() -> None:
+    with started() as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_tree
 from office import datasets, images
 from office.errors import UserError
 from PIL import Image
@@ -196,11 +197,12 @@ def test_the_targets_of_partial_office31_keep_ten_categories(tree: Callable[...,
         assert task.lacking == ["desk", "pen"]
 
 
-@pytest.mark.filterwarnings("ignore:.*published")
+@pytest.mark.filterwarnings("ignore:webcam.*left out", "ignore:.*published")
 def test_check_shows_a_domain_as_source_and_as_target(
     tree: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tree(categories=["bike", "desk", "mug"], images=2)
+    (root / "webcam/mug/notes.txt").write_text("of both")
     tasks = [datasets.load_task("office31-partial", root, name) for name in ("A2W", "W2A")]
     assert datasets.check(tasks)
     head, *lines = capsys.readouterr().out.splitlines()
@@ -210,8 +212,9 @@ def test_check_shows_a_domain_as_source_and_as_target(
     assert cells[:3] == [
         ["bike", "2", "2", "2", "2", "-"],
         ["desk", "2", "-", "2", "-", "-"],
-        ["mug", "2", "2", "2", "2", "-"],
+        ["mug", "2", "2", "2", "2", "1"],
     ]
+    assert lines[4] == "12 of 13 files are read, 1 left out"
 
 
 @pytest.mark.filterwarnings("ignore:.*published")
@@ -316,6 +319,15 @@ def test_folders_of_one_name_keep_their_names_apart(tree: Callable[..., Path]) -
     root = tree("archive")
     task = datasets.load_folders(root / "amazon/images", root / "webcam/images")
     assert task.name == "amazon-images2webcam-images"
+
+
+def test_check_counts_folders_whose_parents_have_one_name_too(tmp_path: Path, capsys) -> None:
+    for i, above in enumerate("ab"):
+        write_tree(tmp_path / above / "x", domains=("y", "photos")[i:], images=3 + i)
+    task = datasets.load_folders(tmp_path / "a/x/photos", tmp_path / "b/x/photos")
+    assert task.name == "a-x-photos2b-x-photos"
+    assert datasets.check([task])
+    assert "9 of 21" not in capsys.readouterr().out
 
 
 def test_bad_folders(tree: Callable[..., Path], tmp_path: Path) -> None:

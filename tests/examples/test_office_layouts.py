@@ -38,6 +38,21 @@ def test_numbers_win_over_folder_names(tree: Callable[..., Path]) -> None:
     assert task.categories == ["bike", "mouse", "mug"]
 
 
+@pytest.mark.parametrize(("first", "message"), [(1, "bike has the number 0 in amazon and 1 in")])
+def test_lists_that_number_the_categories_differently_are_refused(
+    tree: Callable[..., Path], first: int, message: str
+) -> None:
+    root = tree("image_list")
+    path = root / "image_list/webcam.txt"
+    lines = [line.split() for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{image} {int(label) + first}\n" for image, label in lines))
+    with pytest.raises(UserError, match=message):
+        datasets.load_task("office31", root, "A2W")
+    path.write_text("".join(f"{image} {(int(label) + first) % 3}\n" for image, label in lines))
+    with pytest.raises(UserError, match=message):
+        datasets.load_task("office31", root, "A2W")
+
+
 def test_lists_made_on_another_machine(tree: Callable[..., Path]) -> None:
     root = tree("image_list")
     (root / "amazon/images/bike/0.jpg").rename(root / "amazon/images/bike/a b.jpg")

@@ -77,6 +77,17 @@ def test_a_name_in_another_unicode_form_is_found(root: Path, forms: tuple[str, s
     assert task.categories[2] == unicodedata.normalize("NFC", "r\u00e9tro")
 
 
+def test_another_case_finds_the_one_file_that_is_called_so(root: Path) -> None:
+    text = original(root)
+    expected = read(root, text)
+    assert read(root, text.replace(".jpg", ".JPG").replace("amazon", "Amazon")) == expected
+    other = root / "amazon/images/mug/0.JPG"
+    write_image(other, 2, 9)
+    assert read(root, f"{text}amazon/images/mug/0.JPG 2\n")[2] == [*expected[2], other]
+    with pytest.raises(UserError, match=r"line 1: no such image .*0\.Jpg"):
+        read(root, "amazon/images/mug/0.Jpg 2\n")
+
+
 def test_bytes_that_are_not_utf8_are_those_of_the_name(root: Path) -> None:
     image = root / "amazon/images/mug/0.jpg"
     odd = image.rename(image.with_name(os.fsdecode(b"caf\xe9.jpg")))

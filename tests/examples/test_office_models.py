@@ -1,4 +1,5 @@
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,61 @@ def test_a_bottleneck_follows_the_backbone():
     extractor = models.build_extractor("shufflenet_v2_x0_5", "none", bottleneck=16)
     assert extractor.num_features == 16
     assert extractor(torch.randn(2, 3, 32, 32)).shape == (2, 16)
+
+
+def strides(network):
+    """Strides of the first block's three convolutions in each stage, in the order of data flow."""
+    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+    return [[conv.stride for conv in (s[0].conv1, s[0].conv2, s[0].conv3)] for s in stages]
+
+
+def test_resnet50_v1_halves_in_the_first_convolution_of_a_stage():
+    one, two = (1, 1), (2, 2)
+    v1 = models.build_extractor("resnet50_v1", "none").backbone
+    assert strides(v1) == [[one] * 3] + [[two, one, one]] * 3
+    assert strides(torchvision.models.resnet50()) == [[one] * 3] + [[one, two, one]] * 3
+
+
+def test_resnet50_v1_takes_the_weights_of_resnet50_and_computes_something_else(tmp_path):
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "weights.pt")
+    x, shapes = torch.randn(1, 3, 64, 64), []
+    features = []
+    for name in ("resnet50", "resnet50_v1"):
+        extractor = models.build_extractor(name, str(tmp_path / "weights.pt")).eval()
+        extractor.backbone.layer4.register_forward_hook(lambda *a: shapes.append(a[2].shape))
+        with torch.inference_mode():
+            features.append(extractor(x))
+    assert extractor.num_features == 2048
+    assert shapes == [(1, 2048, 2, 2)] * 2
+    assert features[1].shape == (1, 2048)
+    # A subsampled 1x1 convolution sees every second pixel: not a rounding.
+    assert (features[0] - features[1]).norm() > 0.01 * features[0].norm()
+
+
+def test_imagenet_weights_are_not_of_resnet50_v1():
+    with pytest.raises(UserError, match=r"of resnet50, not of resnet50_v1.*--weights FILE"):
+        models.build_extractor("resnet50_v1", "imagenet")
+
+
+REAL = Path(__file__).parents[2].parent / "shared/data/resnet50_imagenet.pt"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the weights of ../shared/data")
+@pytest.mark.parametrize("classifier", ["with", "without"])
+def test_published_weights_in_half_precision_load_strictly_as_float32(classifier, tmp_path):
+    state = torch.load(REAL, weights_only=True)
+    assert state["layer1.0.conv1.weight"].dtype == torch.float16
+    path = REAL
+    if classifier == "without":
+        path = tmp_path / "weights.pt"
+        torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, path)
+    found = models.build_extractor("resnet50_v1", str(path)).backbone.state_dict()
+    left_out = {k for k in state if k not in found and not k.startswith("fc.")}
+    assert not left_out
+    for key, value in found.items():
+        assert value.dtype == (torch.float32 if value.is_floating_point() else torch.int64), key
+        assert torch.equal(value, state[key].to(value.dtype)), key
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,45 @@ def test_deep_colour_whose_range_nothing_tells_is_refused(tmp_path: Path) -> Non
     write_deep_colour(tmp_path / "12.tif", np.full((8, 8, 3), 3200))
     with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, the highest unused"):
         images.load_image(tmp_path / "12.tif")
+
+
+def write_deep_png(path: Path, pixels: np.ndarray, colour_type: int) -> None:
+    """A PNG of 16 bits per colour, which Pillow does not write."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with open(path, "ab") as file:
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+            checksum = struct.pack(">I", zlib.crc32(kind + data))
+            file.write(struct.pack(">I", len(data)) + kind + data + checksum)
+
+
+@pytest.mark.parametrize(("colour_type", "bands"), [(2, 3), (4, 1), (6, 3)])
+def test_a_png_of_deep_colour_or_with_transparency_too(
+    tmp_path: Path, colour_type: int, bands: int
+) -> None:
+    opaque = [65535] * (colour_type > 2)
+    for name, value in (("16.png", 200 * 257), ("12.png", 3200)):
+        pixels = np.array([[[value] * bands + opaque] * 8] * 8)
+        write_deep_png(tmp_path / name, pixels, colour_type)
+    assert (loaded(tmp_path / "16.png") == 200).all()
+    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, the highest unused"):
+        images.load_image(tmp_path / "12.png")
+
+
+# Size
+
+
+@pytest.mark.parametrize("size", [(3, 301), (301, 3)])
+def test_an_image_far_longer_than_wide_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=f"{size[0]} x {size[1]} pixels, more than 100 times as"):
+        images.load_image(tmp_path / "a.png")
+    Image.new("RGB", (300, 3)).save(tmp_path / "b.png")
+    assert images.load_image(tmp_path / "b.png").size == (300, 3)
 
 
 # EXIF

@@ -11,8 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from office import files, images, training
+from office import datasets, files, images, preflight, training
+from office.errors import UserError
 from office.images import Preprocessing
+from office.options import Machine, Recipe
+from office.runs import Run
 from office.training import Trainer
 from small_runs import assert_same_run, result
 
@@ -93,6 +96,22 @@ def test_a_file_where_a_folder_must_be(refused, tmp_path, blocked):
     assert f"cannot write to {path}: File exists" in refused()
 
 
+def test_a_name_that_is_too_long(root, tmp_path):
+    for name, domain in (("s" * 200, "amazon"), ("t" * 200, "webcam")):
+        (root / domain).rename(tmp_path / name)
+    task = datasets.load_folders(tmp_path / ("s" * 200), tmp_path / ("t" * 200))
+    runs = [Run(Recipe("folders", "shufflenet_v2_x0_5", "none"), task, "symnets", 0)]
+    with pytest.raises(UserError, match=r"cannot write to .*2t*.*: File name too long"):
+        preflight.check(runs, Machine(torch.device("cpu"), out=tmp_path / "runs"))
+
+
+def test_a_look_ahead_leaves_no_folder(root, tmp_path):
+    task = datasets.load_task("office31", root, "A2W")
+    runs = [Run(Recipe("office31", "shufflenet_v2_x0_5", "none"), task, "symnets", 0)]
+    preflight.check(runs, Machine(torch.device("cpu"), out=tmp_path / "runs"))
+    assert [*(tmp_path / "runs").iterdir()] == []
+
+
 @pytest.mark.parametrize("name", ["model.pt", "result.json", "features.npz", "log.jsonl"])
 def test_a_folder_where_a_file_must_be(refused, tmp_path, name):
     path = tmp_path / "runs/office31/A2W/symnets/seed0" / name
@@ -118,7 +137,7 @@ def test_too_little_space_for_all_runs(refused, office, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(p)._replace(free=int(free)))
 
     leave(0.8 * one)
-    assert "free, 1 runs will write" in refused()
+    assert "free, the run will write" in refused()
     leave(1.5 * one)
     assert "free, 3 runs will write" in refused(seeds=(0, 1, 2))
     office(max_steps=2)
@@ -163,7 +182,10 @@ def test_a_failure_at_the_end_loses_nothing(office, monkeypatch, name):
 
 
 def test_absurd_losses_are_warned_of_once(office, monkeypatch):
-    with pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"):
+    with (
+        pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"),
+        pytest.raises(SystemExit, match=r"not finite; .* try a lower --lr than 100"),
+    ):
         office(method="source-only", lr=100.0, max_steps=4)
     monkeypatch.setattr(training, "ABSURD", 0.01)
     with pytest.warns(UserWarning, match="losses above") as caught:

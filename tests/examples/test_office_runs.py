@@ -261,6 +261,19 @@ def test_files_that_are_no_checkpoints_are_refused(run, resuming):
             refused(resuming)
 
 
+def test_files_that_are_older_than_a_part_of_the_preprocessing_had_its_default(run, resuming):
+    older = run.recipe.settings()
+    for name in ("interpolation", "squash"):
+        del older["preprocessing"][name]
+    told = {"seed": run.seed, "recipe": older, "images": run.identity["images"]}
+    result = made_result(run.task.name, run.method, **told)
+    outputs.write_result(run.folder(resuming.out), result)
+    assert run.state(resuming) is State.FINISHED
+    squashed = dataclasses.replace(run.recipe.preprocessing, squash=True)
+    with pytest.raises(UserError, match=r"preprocessing .*'squash': False.* there, .*True.* here"):
+        made_run(preprocessing=squashed).state(resuming)
+
+
 def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
     result = made_result(
         recipe={key: v for key, v in run.recipe.settings().items() if key != "compile"},

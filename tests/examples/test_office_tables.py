@@ -177,6 +177,32 @@ def test_the_note_tells_how_runs_were_made() -> None:
     )
 
 
+FROZEN = {**RECIPE, "frozen": {"width": 2048, "views": 2, "precision": "bf16"}}
+
+
+@pytest.mark.parametrize(("views", "told"), [(1, "one view"), (2, "2 views")])
+def test_frozen_features_are_told_in_title_and_note(views: int, told: str) -> None:
+    recipe = {**FROZEN, "frozen": {**FROZEN["frozen"], "views": views}}
+    names = ("symnets", "source-only")
+    made = tables.tables(made_result(method=name, recipe=recipe) for name in names)
+    assert made["table1"].title == "Table 1. Accuracy (%) on Office-31, ours on frozen features"
+    assert made["table4"].title.endswith("ablation, ours on frozen features")
+    for name in ("table1", "table4"):
+        assert f"; features frozen, {told} (bf16); " in made[name].note
+    assert "GFK and TCA stand on frozen features of ResNet-50 too" in made["table1"].note
+    assert "GFK" not in made["table4"].note
+    other = made_result(dataset="folders", recipe=recipe)
+    assert tables.tables([other])["folders"].title == "Accuracy (%) on folders, on frozen features"
+
+
+def test_a_table_of_both_frozen_and_trained_networks_warns() -> None:
+    results = made_result("A2W", recipe=FROZEN), made_result("D2W")
+    made = tables.tables(results)["table1"]
+    assert made.title == "Table 1. Accuracy (%) on Office-31"
+    assert "GFK" not in made.note
+    assert "differ between the runs of this table:** features frozen, 2 views (bf16)" in made.note
+
+
 def test_steps_take_the_place_of_epochs() -> None:
     recipes = ({**RECIPE, "max_steps": 7, "epochs": epochs} for epochs in (None, 200))
     text = note("table1", *(made_result(seed=i, recipe=r) for i, r in enumerate(recipes)))

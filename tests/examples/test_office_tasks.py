@@ -94,6 +94,22 @@ def test_the_same_folder_by_another_way_is_refused(root: Path, tmp_path: Path) -
         datasets.load_folders(root / "amazon", root / "amazon/mug")  # unlabelled
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link, shutil.copy])
+def test_an_image_in_two_categories_is_told(root: Path, link: Callable) -> None:
+    link(root / "webcam/mug/1.jpg", root / "webcam/bike/9.jpg")
+    link(root / "webcam/mug/1.jpg", root / "webcam/bike/8.jpg")  # twice in one is not
+    told = r"1 image is in two categories of webcam, as .*bike/8.jpg is .*mug/1.jpg"
+    with pytest.warns(UserWarning, match=told):
+        load(root)
+
+
+def test_an_image_that_cannot_be_read_is_left_to_the_check(root: Path, monkeypatch) -> None:
+    path = root / "amazon/mug/0.jpg"
+    monkeypatch.setattr(os, "access", lambda given, mode: given != path)
+    paths = [path, root / "amazon/mug/1.jpg"]
+    assert overlap.shared(paths, paths) == [(paths[1], paths[1])]
+
+
 def test_files_of_one_size_are_told_apart_by_their_content(tmp_path: Path) -> None:
     names = [tmp_path / f"{i}.bmp" for i in range(6)]
     for i, path in enumerate(names):  # alike but for the last byte, far from the middle
@@ -124,6 +140,23 @@ def test_the_folder_whose_counts_fit_is_taken(tmp_path: Path, monkeypatch) -> No
             task = load(tmp_path, dataset, name)
             assert {p.relative_to(tmp_path).parts[0] for p in task.source.paths} == {folder}
             assert {p.relative_to(tmp_path).parts[0] for p in task.target.paths} == {folder}
+
+
+def test_the_folder_that_fits_may_lie_two_folders_deeper(tmp_path: Path) -> None:
+    write_tree(tmp_path / "sets/office31_part", categories=MANY[:3], images=2)
+    write_tree(tmp_path / "sets/office31", "archive", categories=MANY[:31], images=1)
+    write_tree(tmp_path / "office-home", domains=("Art", "Product"), images=1)
+    (tmp_path / "office-home/Art/mug/amazon/bike").mkdir(parents=True)  # no base within a domain
+    task = load(tmp_path)
+    assert {path.relative_to(tmp_path).parts[1] for path in task.source.paths} == {"office31"}
+    assert len(task.categories) == 31
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_a_folder_beside_them_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, images=1)
+    (root / "private").mkdir(mode=0)
+    assert len(load(root).source.paths) == 3
 
 
 def test_of_two_names_for_a_domain_the_one_that_fits_is_taken(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_table_shows_the_numbers_of_the_file(main, tmp_path, capsys):
             for s in ("3", "4")
         ]
         error = abs(gains[0] - gains[1]) / 2  # the standard error of two numbers
-        assert re.search(rf"{method} gain +{sum(gains) / 2:.1f} ± {error:.1f}", table)
+        assert re.search(rf"{method} +gain +{sum(gains) / 2:.1f} ± {error:.1f}", table)
 
 
 def test_accuracies_are_of_the_final_network_in_evaluation_mode(main, trained, tmp_path):

@@ -124,6 +124,30 @@ def test_saved_features_are_of_both_domains_in_the_tasks_order(trained):
     assert saved.label.tolist() == task.source.labels + task.target.labels
 
 
+def test_features_that_float16_does_not_hold_are_saved_as_float32(office, monkeypatch):
+    predict = Trainer.predict
+    monkeypatch.setattr(Trainer, "predict", lambda *a: (predict(*a)[0] * 0 + 7e4, predict(*a)[1]))
+    saved = features(office(max_steps=2))
+    assert saved.features.dtype == np.float32
+    assert (saved.features == 7e4).all()
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_network_that_ends_without_finite_numbers_is_no_finished_run(office, monkeypatch, part):
+    predict = Trainer.predict
+
+    def broken(trainer, paths):
+        found = predict(trainer, paths)
+        found[part][-1, 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(Trainer, "predict", broken)
+    line = fails(office, max_steps=2)
+    assert "features or logits are not finite; the run has diverged, try a lower --lr" in line
+    monkeypatch.undo()
+    assert "holds epoch 1 of this run: go on with it by --resume" in fails(office, max_steps=2)
+
+
 def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
     name, task, folder = trained
     model, found, saved = outputs.read_model(folder / "model.pt"), result(folder), features(folder)
@@ -476,6 +500,23 @@ def test_a_run_that_was_killed_before_its_result_only_writes_its_files(office, m
     again = result(folder)
     assert (again.epochs, again.final) == (expected.epochs, expected.final)
     assert again.seconds >= expected.seconds / 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried ..."),
+    ],
+)
+def test_out_of_memory_is_one_line(office, stopped_at, error):
+    def happen():
+        raise error
+
+    stopped_at(1, happen)
+    assert "out of memory: try a smaller --batch-size" in fails(office, epochs=2)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(office, stopped_at, monkeypatch):

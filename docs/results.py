@@ -1,0 +1,248 @@
+"""Write every table of the results page, docs/results/*.md, from the files in results/.
+
+    python docs/results.py
+
+A cell is the mean over seeds of the target accuracy in %, with its standard error.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results"
+PUBLISHED = HERE.parent / "examples" / "office" / "published.json"
+DEVELOPMENT = "A2W"  # the task on which settings were chosen
+OFFICE31 = ["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"]
+ROWS = {
+    "source-only": "source only",
+    "source-only-em": "source only + Em",
+    "domain-confusion": "domain confusion",
+    "domain-confusion-em": "domain confusion + Em",
+    "symnets-wo-target-task": "SymNets w/o E^t_task (C^s)",
+    "symnets-wo-entropy": "SymNets w/o M^st",
+    "symnets-wo-confusion": "SymNets w/o confusion",
+    "symnets-wo-category-confusion": "SymNets w/o category confusion",
+    "symnets": "SymNets",
+    "symnets-v2": "SymmNets-V2",
+    "symnets-balanced": "SymNets, balanced",
+    "symnets-v2-balanced": "SymmNets-V2, balanced",
+}
+# The paper's claims about Table 4, as pairs of methods: the first is below the second.
+ORDER = [
+    ("source-only", "domain-confusion"),
+    ("domain-confusion", "symnets-wo-entropy"),
+    ("symnets-wo-entropy", "source-only-em"),
+    ("source-only-em", "domain-confusion-em"),
+    ("domain-confusion-em", "symnets"),
+    ("symnets-wo-confusion", "symnets"),
+    ("symnets-wo-category-confusion", "symnets"),
+    ("symnets-wo-target-task", "symnets-wo-entropy"),
+]
+
+Run = dict[str, str]  # a line of a results file
+Line = list[str]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE / "results", metavar="DIR")
+    out = parser.parse_args(argv).out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (file, table) in TABLES.items():
+        (out / f"{name}.md").write_text(markdown(table(read(file))), encoding="utf-8")
+
+
+def read(name: str) -> list[Run]:
+    """Return the lines of a results file."""
+    with open(RESULTS / f"{name}.csv", encoding="utf-8", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Return a table whose first line is its header."""
+    header, *body = lines
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def numbers(runs: Iterable[Run], column: str) -> list[float]:
+    """Return a column's numbers, without the runs that lack one."""
+    return [float(run[column]) for run in runs if run[column]]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Format mean and standard error, the sample deviation over the root of the number."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}"
+
+
+def of(runs: list[Run], **wanted: str) -> list[Run]:
+    """Return the runs with these values."""
+    return [run for run in runs if all(run[name] == value for name, value in wanted.items())]
+
+
+def setting(run: Run, name: str) -> object:
+    """Return a setting of a run."""
+    return json.loads(run["settings"]).get(name)
+
+
+def average(runs: list[Run], tasks: Sequence[str], column: str = "accuracy") -> float | None:
+    """Return the mean over tasks of the mean over seeds; ``None`` if a task is missing."""
+    means = [numbers(of(runs, task=task), column) for task in tasks]
+    return statistics.fmean(map(statistics.fmean, means)) if all(means) else None
+
+
+def arrow(task: str) -> str:
+    """Write A2W as A→W, and mark the task of development."""
+    source, target = task.split("2")
+    return f"{source}→{target}" + (" (dev.)" if task == DEVELOPMENT else "")
+
+
+def on_tasks(runs: list[Run], name: str, tasks: Sequence[str]) -> Line:
+    """Return a row: a cell for each task, the mean of all, and of those but the development's."""
+    line = [name, *(cell(numbers(of(runs, task=task), "accuracy")) for task in tasks)]
+    others = [task for task in tasks if task != DEVELOPMENT]
+    means = [average(runs, tasks), average(runs, others)]
+    return line + ["-" if mean is None else f"{mean:.1f}" for mean in means]
+
+
+def published(table: str, method: str, name: str) -> Line:
+    """Return a printed row of the paper, from published.json."""
+    found = json.loads(PUBLISHED.read_text(encoding="utf-8"))[table]
+    (row,) = (row for row in found["rows"] if row["method"] == method)
+    values = dict(zip(found["tasks"], row["cells"], strict=True))
+    line = [name, *("-" if values[t] is None else f"{values[t][0]:.1f}" for t in OFFICE31)]
+    others = [values[t][0] for t in OFFICE31 if t != DEVELOPMENT and values[t] is not None]
+    five = f"{statistics.fmean(others):.1f}" if len(others) == 5 else "-"
+    return [*line, f"{row['average']:.1f}", five]
+
+
+def header(tasks: Sequence[str], first: str = "Method") -> Line:
+    """Return the header of a table of tasks."""
+    return [first, *map(arrow, tasks), "Avg", "without dev."]
+
+
+def frozen(runs: list[Run]) -> list[Line]:
+    """Return Tables 1 and 4 on frozen features: published numbers first."""
+    spl = ["SPL (Wang and Breckon, AAAI 2020), published", *["-"] * 6, "89.6", "-"]
+    lines = [header(OFFICE31)]
+    lines += [published("Table 1", name, f"{name}, published") for name in ("GFK", "TCA")]
+    lines.append(spl)
+    return lines + [on_tasks(of(runs, method=m), name, OFFICE31) for m, name in ROWS.items()]
+
+
+def order(runs: list[Run]) -> list[Line]:
+    """Return the paper's order of methods, each claim with our averages, true or false."""
+    lines = [["The paper's order", "ours, frozen", "holds"]]
+    for low, high in ORDER:
+        a, b = (average(of(runs, method=m), OFFICE31) for m in (low, high))
+        if a is None or b is None:
+            continue
+        answer = "yes" if a < b else "no"
+        lines.append([f"{ROWS[low]} < {ROWS[high]}", f"{a:.1f}, {b:.1f}", answer])
+    return lines
+
+
+def finetuned(runs: list[Run]) -> list[Line]:
+    """Return the fine-tuned runs, those of all tasks, beside the published ones."""
+    lines = [header(OFFICE31), published("Table 1", "ResNet-50", "ResNet-50, published")]
+    for method in ("source-only", "symnets", "symnets-balanced"):
+        shown = [r for r in of(runs, method=method) if setting(r, "bottleneck") == 256]
+        shown = [r for r in shown if setting(r, "epochs") == 20]
+        lines.append(on_tasks(shown, ROWS[method], OFFICE31))
+    lines.append(published("Table 1", "SymNets", "SymNets, published"))
+    lines.append(published("Table 1", "SymmNets-V2", "SymmNets-V2, published"))
+    return lines
+
+
+def development(runs: list[Run]) -> list[Line]:
+    """Return what was tried on the development task, fine-tuned."""
+    lines = [["Method", "bottleneck", "balance", "epochs", "C^t", "worst category"]]
+    for run in of(runs, task=DEVELOPMENT):
+        weight = setting(run, "balance") if "balanced" in run["method"] else None
+        values = (setting(run, "bottleneck"), weight, setting(run, "epochs"))
+        told = ["-" if value is None else f"{value:g}" for value in values]
+        worst = f"{float(run['worst_recall']):.0f} ({run['worst_category'].replace('_', ' ')})"
+        lines.append([ROWS[run["method"]], *told, f"{float(run['accuracy']):.1f}", worst])
+    return lines
+
+
+def partial(runs: list[Run]) -> list[Line]:
+    """Return partial adaptation, with and without weights."""
+    lines = [header(OFFICE31)]
+    for method in ROWS:
+        for weighted in (False, True):
+            shown = [r for r in of(runs, method=method) if bool(setting(r, "partial")) is weighted]
+            if shown:
+                name = ROWS[method] + (", `--partial`" if weighted else "")
+                lines.append(on_tasks(shown, name, OFFICE31))
+    return lines
+
+
+def classifiers(runs: list[Run]) -> list[Line]:
+    """Return what both classifiers and their sum say, averaged over tasks and seeds."""
+    columns = {
+        "C^t": "c_t",
+        "C^s": "c_s",
+        "argmax of q": "joint",
+        "agreement": "agreement",
+        "calibration error": "calibration_error",
+        "worst category": "worst_recall",
+    }
+    lines = [["Method", *columns]]
+    for method, name in ROWS.items():
+        means = [average(of(runs, method=method), OFFICE31, column) for column in columns.values()]
+        lines.append([name, *("-" if mean is None else f"{mean:.1f}" for mean in means)])
+    return lines
+
+
+def length(runs: list[Run]) -> list[Line]:
+    """Return the accuracy on A→W by the number of epochs."""
+    epochs = sorted({int(setting(run, "epochs")) for run in runs})  # type: ignore[call-overload]
+    lines = [["Epochs", *map(str, epochs)]]
+    for method in ROWS:
+        shown = of(runs, method=method)
+        if shown:
+            by_length = [[r for r in shown if setting(r, "epochs") == n] for n in epochs]
+            cells = [cell(numbers(some, "accuracy")) for some in by_length]
+            lines.append([ROWS[method], *cells])
+    return lines
+
+
+def office_caltech10(runs: list[Run]) -> list[Line]:
+    """Return the averages over twelve tasks, by network."""
+    tasks = sorted({run["task"] for run in runs})
+    names = sorted({str(setting(run, "backbone")) for run in runs})
+    lines = [["Network", "Method", *(task.replace("2", "→") for task in tasks), "Avg"]]
+    for network in names:
+        for method in ROWS:
+            shown = of([r for r in runs if setting(r, "backbone") == network], method=method)
+            mean = average(shown, tasks)
+            if mean is not None:
+                cells = [cell(numbers(of(shown, task=task), "accuracy")) for task in tasks]
+                lines.append([network, ROWS[method], *cells, f"{mean:.1f}"])
+    return lines
+
+
+TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
+    "frozen": ("frozen", frozen),
+    "order": ("frozen", order),
+    "classifiers": ("frozen", classifiers),
+    "finetuned": ("finetuned", finetuned),
+    "development": ("finetuned", development),
+    "partial": ("partial", partial),
+    "length": ("length", length),
+    "office-caltech10": ("office_caltech10", office_caltech10),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""One line for each finished run, as CSV: what results/ keeps of an experiment.
+
+    python examples/collect.py runs/ --out results/frozen.csv
+
+Accuracies, worst category, agreement, calibration and the scores without target labels come from
+the run's result.json and features.npz.
+"""
+
+import argparse
+from pathlib import Path
+
+import console
+from office import outputs, records
+from office.errors import UserError
+from tqdm import tqdm
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the file."""
+    console.take_any_character()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders, searched at any depth")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
+    args = parser.parse_args(argv)
+    try:
+        paths = sorted(path for runs in args.runs for path in runs.rglob("result.json"))
+        if not paths:
+            raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        records.write(args.out, [read(path) for path in tqdm(paths, "reading", disable=None)])
+    except (UserError, OSError) as error:
+        parser.error(str(error))
+    print(f"{len(paths)} runs: {args.out}")
+
+
+def read(path: Path) -> records.Record:
+    """Return the line of the run that wrote this result.json.
+
+    Raises:
+        UserError: Naming the file, if one of the run cannot be read.
+    """
+    saved = path.with_name("features.npz")
+    features = outputs.read_features(saved) if saved.exists() else None
+    return records.record(outputs.read_result(path), features)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Features of a frozen network from every image of a benchmark or of two folders.
+
+    python examples/extract_features.py --dataset office31 --root data/office31 --views 2
+
+leaves features/office31/NAME.npy and NAME.json for each domain, for train_features.py or anything
+else. Stopped, the same command goes on. Images that cannot be read are named before the first goes
+through the network.
+"""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import arguments
+import console
+import torch
+from office import command_line, datasets, extraction, fingerprint, images, models
+from office.benchmarks import DATASETS
+from office.errors import UserError
+from office.features import Extraction, Store
+from office.names import visible
+from office.options import Machine, Recipe, Wanted
+from office.plan import load_tasks
+from office.tasks import Domain
+from torch import Tensor, nn
+from tqdm import tqdm
+
+PROG = "extract_features.py"
+OPTIONS = {"dataset", "root", "source", "target", "task", "backbone", "weights", "device"}
+OPTIONS |= {"workers", "precision"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Extract the features of every domain that the command line asks for.
+
+    Raises:
+        SystemExit: With one clear line if something does not fit, 130 if stopped.
+    """
+    console.take_any_character()
+    try:
+        carry_out(*read(argv))
+    except BrokenPipeError:
+        raise
+    except (UserError, OSError) as error:
+        sys.exit(f"{PROG}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
+    """Read the command line; the last is the number of views."""
+    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser.add_argument(
+        "--views",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="of each image: 1, the centre crop; 2, its mirror image too; more, random crops "
+        "beside them (default: 1)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=arguments.positive,
+        metavar="N",
+        help="views in one forward pass, about (default: 64)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: features")
+    parser.set_defaults(batch_size=64, out=Path("features"))
+    args = parser.parse_args(argv)
+    if args.dataset in DATASETS and DATASETS[args.dataset].kept:
+        parser.error(
+            f"--dataset {args.dataset} has images of another benchmark: extract that one, and give "
+            f"--dataset {args.dataset} to train_features.py"
+        )
+    return *command_line.filled(parser, args), args.views
+
+
+def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> None:
+    """Extract what is not there yet; all domains are looked at before the first is extracted.
+
+    Raises:
+        UserError: With one clear line.
+        KeyboardInterrupt: After telling how far it came.
+    """
+    domains = load_domains(recipe.dataset, wanted)
+    torch.manual_seed(0)  # so that random weights are the same when the command goes on
+    extractor = models.build_extractor(recipe.backbone, recipe.weights)
+    stores = [
+        Store(machine.out / recipe.dataset, described, extractor.num_features)
+        for described in describe(domains, recipe, machine.out, views)
+    ]
+    left = [path for store in stores for path in store.extraction.images()[store.done :]]
+    cache = images.fill(machine.cache, left, recipe.preprocessing, machine.device)
+    network = extractor.eval().to(machine.device, memory_format=torch.channels_last)
+    for store in stores:
+        extract(store, network, recipe, machine, cache)
+
+
+def load_domains(dataset: str, wanted: Wanted) -> list[tuple[Domain, list[str]]]:
+    """Return the domains of the tasks that are wanted, or that are there, with their categories."""
+    if wanted.tasks == ("all",) and dataset != "folders" and wanted.root:
+        there = datasets.available_tasks(dataset, wanted.root)
+        wanted = replace(wanted, tasks=tuple(there) or wanted.tasks)
+    found = {}
+    for task in load_tasks(dataset, wanted, partial=True):
+        for domain in (task.source, task.target):
+            found[domain.name] = (domain, task.categories)
+    return [*found.values()]
+
+
+def describe(
+    domains: list[tuple[Domain, list[str]]], recipe: Recipe, out: Path, views: int
+) -> Iterator[Extraction]:
+    """Yield what is to be extracted, with a hash of each file."""
+    weights = recipe.weights_file
+    paths = [path for domain, _ in domains for path in domain.paths]
+    contents = fingerprint.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    for domain, categories in domains:
+        folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
+        yield Extraction(
+            dataset=recipe.dataset,
+            domain=visible(domain.name),
+            backbone=recipe.backbone,
+            weights=weights.name if weights else recipe.weights,
+            weights_content=contents[weights] if weights else None,
+            preprocessing=recipe.preprocessing,
+            precision=recipe.precision,
+            views=views,
+            categories=categories,
+            labels=domain.labels,
+            folder=str(folder.absolute()),
+            paths=[path.relative_to(folder).as_posix() for path in domain.paths],
+            contents=[contents[path] for path in domain.paths],
+        )
+
+
+def extract(
+    store: Store,
+    network: nn.Module,
+    recipe: Recipe,
+    machine: Machine,
+    cache: dict[Path, Tensor],
+) -> None:
+    """Extract the features of a domain that are not there, with a bar."""
+    domain, paths, done = store.extraction.domain, store.extraction.images(), store.done
+    if store.finished:
+        print(f"{domain}: extracted before, see {store.path}", flush=True)
+        return
+    rows = extraction.extract(
+        network, paths[done:], store.extraction.views, recipe, machine, cache, first=done
+    )
+    started = time.perf_counter()
+    with tqdm(
+        desc=domain, total=len(paths), initial=done, unit=" images", disable=None, leave=False
+    ) as bar:
+        try:
+            for features in rows:
+                store.add(features)
+                bar.update(len(features))
+        except KeyboardInterrupt:
+            tqdm.write(
+                f"{domain}: stopped; {store.done:,} of {len(paths):,} images are done, and the "
+                "same command goes on"
+            )
+            raise
+    store.finish()
+    seconds = time.perf_counter() - started
+    size = " x ".join(f"{n:,}" for n in store.shape)
+    print(
+        f"{domain}: {size} features in {seconds:.0f} s, {(len(paths) - done) / seconds:.1f} "
+        f"images/s, see {store.path}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
+    console.run(main)

@@ -1,0 +1,343 @@
+"""The command lines of the scripts: what is read becomes the dataclasses of :mod:`options`."""
+
+import argparse
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import arguments
+import torch
+
+from office import datasets, distributed, models, priors
+from office.errors import UserError
+from office.methods import METHODS
+from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Machine, Recipe, Wanted
+
+T = TypeVar("T")
+Add: TypeAlias = Callable[..., None]  # argparse's add_argument
+
+
+def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
+    """Read the command line.
+
+    Raises:
+        SystemExit: With one clear line if options are wrong or do not fit each other.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.preset == "quick":
+        if args.dataset != "folders":
+            parser.error(f"--preset quick belongs to --dataset folders, not {args.dataset}")
+        parser.set_defaults(**QUICK)
+        args = parser.parse_args(argv)
+    if args.dataset == "folders" and args.methods == Wanted.methods:
+        args.methods = OWN_METHODS
+    return filled(parser, args)
+
+
+def filled(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[Recipe, Machine, Wanted]:
+    """Return what was read, if it fits; the parser says what does not."""
+    recipe, machine, wanted = (_filled(kind, args) for kind in (Recipe, Machine, Wanted))
+    if recipe.precision == "fp16" and machine.device.type != "cuda":
+        parser.error(f"--precision fp16 needs a CUDA GPU, got --device {machine.device}; try bf16")
+    if recipe.batch_size % distributed.launched():
+        parser.error(
+            f"--batch-size {recipe.batch_size} must be divisible by the number of processes, "
+            f"{distributed.launched()}"
+        )
+    balanced = [name for name, method in METHODS.items() if method.balanced]
+    for name in BALANCE:
+        if name in args and not {*balanced} & {*wanted.methods}:
+            parser.error(
+                f"--{name} changes {' and '.join(balanced)} alone, not --method "
+                f"{' '.join(wanted.methods)}"
+            )
+    if recipe.frozen:  # the images have been seen to
+        return recipe, machine, wanted
+    if recipe.dataset != "folders":
+        if wanted.source or wanted.target:
+            parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
+        if wanted.unlabelled:
+            parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
+    elif wanted.source is None or wanted.target is None:
+        parser.error("--dataset folders needs --source DIR and --target DIR")
+    elif wanted.root is not None or wanted.tasks != ("all",):
+        parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    try:
+        preprocessing = models.preprocessing(recipe.backbone)
+    except UserError as error:
+        parser.error(str(error))
+    return replace(recipe, preprocessing=preprocessing), machine, wanted
+
+
+def _filled(kind: type[T], args: argparse.Namespace) -> T:
+    """Make a dataclass of the options that are named as its fields."""
+    given = vars(args)
+    return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
+
+
+def _prior(text: str) -> str | priors.Shares:
+    """Read ``uniform``, ``source`` or the file of shares by name."""
+    if text in ("uniform", "source"):
+        return text
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
+    try:
+        return priors.read_shares(Path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _device(text: str) -> torch.device:
+    """Read a device's name; of CUDA, torchrun gives each process its GPU."""
+    rank = os.environ.get("LOCAL_RANK")
+    if text == "cuda" or (rank and text.startswith("cuda:")):
+        text = f"cuda:{rank or 0}"
+    return arguments.device(text)
+
+
+class _Once(argparse.Action):
+    """Keep each value of several once; "all" stands for ``const``."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        values = self.const if "all" in values else values
+        setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
+
+
+def build_parser(
+    prog: str = PROG,
+    description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
+    only: Collection[str] | None = None,
+) -> argparse.ArgumentParser:
+    """Return the parser; an option's default is that of the field it fills.
+
+    Args:
+        prog: Name of the script.
+        description: What it does.
+        only: Names of the options that it has, if not all.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog="Where a default comes from: [paper] section 4.1 of the paper, [script] the "
+        "settings of the authors' released training script, [ours] a choice of this script.",
+    )
+
+    def adder(group: Any) -> Add:
+        def add(flag: str, **settings: Any) -> None:
+            if only is None or flag.removeprefix("--") in only:
+                group.add_argument(flag, **settings)
+
+        return add
+
+    for title, add_all in (
+        ("data", _data),
+        ("method", _method),
+        ("network", _network),
+        ("training", _training),
+        ("machine", _machine),
+        ("output", _output),
+    ):
+        group = parser.add_argument_group(title)
+        add_all(adder(group))
+        if title == "training" and (only is None or "epochs" in only):
+            _length(adder(group.add_mutually_exclusive_group()))
+    options = [*fields(Recipe), *fields(Machine), *fields(Wanted)]
+    defaults = {f.name: f.default for f in options if f.default is not MISSING}
+    parser.set_defaults(**{k: value for k, value in defaults.items() if k not in BALANCE})
+    return parser
+
+
+def _data(add: Add) -> None:
+    add("--dataset", required=True, choices=[*datasets.DATASETS, "folders"], help="benchmark")
+    add("--root", type=Path, metavar="DIR", help="folder of the benchmark, in any usual layout")
+    add("--source", type=Path, metavar="DIR", help="folders: one subfolder per category")
+    add(
+        "--target",
+        type=Path,
+        metavar="DIR",
+        help="folders: the same subfolders, or images alone, which are then predicted",
+    )
+    add(
+        "--unlabelled",
+        action="store_true",
+        help="folders: the target's folders are no categories; all its images, at any depth, are "
+        "predicted",
+    )
+    add(
+        "--task",
+        nargs="+",
+        action=_Once,
+        const=("all",),
+        dest="tasks",
+        metavar="S2T",
+        help="such as A2W, I2P or Ar2Cl, several, or all (default: all [paper])",
+    )
+    add("--check", action="store_true", help="open every image, print a table, train nothing")
+
+
+def _method(add: Add) -> None:
+    add(
+        "--method",
+        nargs="+",
+        action=_Once,
+        const=METHODS,
+        choices=[*METHODS, "all"],
+        dest="methods",
+        metavar="M",
+        help="one, several, or all (default: symnets; for folders source-only too [ours]): "
+        + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
+    )
+    add(
+        "--balance",
+        type=arguments.real(0),
+        default=argparse.SUPPRESS,  # so that it is known whether it was given
+        metavar="X",
+        help="balanced methods: weight, beside λ, of the pull of each target batch's mean "
+        "prediction to the prior; 1 is the safer choice, and where the target lacks categories it "
+        f"does harm (default: {Recipe.balance} [ours])",
+    )
+    add(
+        "--prior",
+        type=_prior,
+        default=argparse.SUPPRESS,
+        metavar="P",
+        help="balanced methods: the share that each category is expected to have of the target: "
+        "uniform, the same for all; source, that of the source's images; or a FILE with a line "
+        f"for each category, its name and its share, as mug,0.05 (default: {Recipe.prior} [ours])",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="the target may lack categories of the source: methods with a symmetric head weigh "
+        "the source's categories by their shares in the target's predictions, estimated anew "
+        "before each epoch; the others train as without (default: off [ours])",
+    )
+    add(
+        "--seeds",
+        nargs="+",
+        action=_Once,
+        type=arguments.whole(0),
+        metavar="N",
+        help="one run for each (default: 0 1 2; three runs [paper])",
+    )
+
+
+def _network(add: Add) -> None:
+    quick = ", ".join(f"{name} {value}" for name, value in QUICK.items() if name != "seeds")
+    add(
+        "--preset",
+        choices=["quick", "paper"],
+        help="other defaults, for folders: quick, a first answer on a CPU in minutes, trains on "
+        f"the features of a small frozen network ({quick}, one seed) (default: paper)",
+    )
+    add(
+        "--backbone",
+        metavar="NAME",
+        help="torchvision classification network that ends in a linear layer, timm:NAME, or "
+        "resnet50_v1, for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
+    )
+    add(
+        "--weights",
+        metavar="W",
+        help="imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag, as in "
+        "timm:resnet50.tv_in1k), none, or the FILE of a state_dict "
+        "(default: imagenet [paper])",
+    )
+    add(
+        "--bottleneck",
+        type=arguments.positive,
+        metavar="N",
+        help="units of a linear layer with batch norm and ReLU behind the backbone, trained at "
+        "--lr (default: no such layer [paper])",
+    )
+
+
+def _length(add: Add) -> None:
+    add(
+        "--epochs",
+        type=arguments.positive,
+        metavar="N",
+        help="passes over the larger domain (default: 200 [script])",
+    )
+    add(
+        "--max-steps",
+        type=arguments.positive,
+        metavar="N",
+        help="steps instead of epochs, with one evaluation at the end; checkpoints still come "
+        "once per epoch's worth of steps",
+    )
+
+
+def _training(add: Add) -> None:
+    add(
+        "--batch-size",
+        type=arguments.positive,
+        metavar="N",
+        help="images per step and domain, over all processes; batch norm sees the images of one "
+        "process and one domain (default: 128 [paper])",
+    )
+    add(
+        "--lr",
+        type=arguments.real(0, above=True),
+        metavar="X",
+        help="learning rate of the head at the start; the backbone has a tenth "
+        "(default: 0.01 [paper])",
+    )
+    add(
+        "--weight-decay",
+        type=arguments.real(0),
+        metavar="X",
+        help="L2 penalty of all weights (default: 0.0001 [script])",
+    )
+
+
+def _machine(add: Add) -> None:
+    add(
+        "--device",
+        type=_device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="D",
+        help="cuda, cuda:N or cpu; torchrun gives each process its GPU (default: cuda, or cpu "
+        "where torch sees no GPU [ours])",
+    )
+    add(
+        "--workers",
+        type=arguments.whole(0),
+        metavar="N",
+        help="processes that read images where they are not cached, for each domain and each "
+        "training process; results do not depend on it (default: 4, at most the number of cores "
+        "[ours])",
+    )
+    add(
+        "--cache",
+        choices=["ram", "device", "off"],
+        help="where images are kept, decoded once for all runs, if half of the memory that is "
+        "free there holds them, or off; results do not depend on it (default: ram [ours])",
+    )
+    add(
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        help="of the forward pass; the losses are float32 always; fp16 scales its gradients and "
+        "needs CUDA (default: fp32 [ours])",
+    )
+    add("--compile", action="store_true", help="torch.compile the backbone (default: off [ours])")
+    add(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="memory layout that convolutions are fastest in (default: on [ours])",
+    )
+
+
+def _output(add: Add) -> None:
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the runs go (default: runs [ours]); finished ones are not run again",
+    )
+    add("--resume", action="store_true", help="go on with runs that were stopped")

@@ -1,0 +1,315 @@
+"""Features of a frozen network: two files for each domain, written in as many goes as it takes.
+
+NAME.npy holds them as float16 ``(N, views, F)``, of which ``np.load(..., mmap_mode="r")`` reads no
+more than is used. NAME.json (:class:`Extraction`) tells what they are of and how they were made.
+"""
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from office import files, models, outputs
+from office.benchmarks import DATASETS
+from office.errors import UserError
+from office.fingerprint import Content
+from office.images import Preprocessing
+from office.names import visible
+from office.options import Frozen, Recipe
+from office.tasks import Domain, Task
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Which images of a domain the rows of NAME.npy are of, and how they were made.
+
+    Attributes:
+        dataset: The benchmark, or "folders".
+        domain: Its name.
+        backbone: As :func:`models.build_extractor` takes it.
+        weights: "imagenet", "none" or the name of a file.
+        weights_content: What the file holds.
+        preprocessing: From an image to the network's input.
+        precision: Of the forward pass.
+        views: Of each image the centre crop, its mirror image, then random crops, mirrored or not.
+        categories: Names of the K categories.
+        labels: Which of them the images show, ``None`` if they have no labels.
+        folder: Where the images were.
+        paths: Of the images, below it.
+        contents: What their files hold.
+    """
+
+    dataset: str
+    domain: str
+    backbone: str
+    weights: str
+    weights_content: Content | None
+    preprocessing: Preprocessing
+    precision: str
+    views: int
+    categories: list[str]
+    labels: list[int] | None
+    folder: str
+    paths: list[str]
+    contents: list[Content]
+
+    def images(self) -> list[Path]:
+        """Return the images' paths."""
+        return [Path(self.folder) / path for path in self.paths]
+
+    def settings(self) -> dict[str, Any]:
+        """Return all of it in JSON's values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+class Stored(NamedTuple):
+    """A domain's features, ``(N, views, F)``, float16, and what they are."""
+
+    extraction: Extraction
+    features: np.ndarray
+
+
+class Store:
+    """The two files of a domain, while they are written.
+
+    Args:
+        out: Their folder.
+        extraction: What goes into them; what is there of another one is not touched.
+        width: Features for each view.
+
+    Raises:
+        UserError: If the files are of another extraction, or the folder cannot be written.
+    """
+
+    def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
+        self.path = out / f"{extraction.domain}.npy"
+        self.part = self.path.with_suffix(".npy.part")
+        self.extraction = extraction
+        self.shape = (len(extraction.paths), extraction.views, width)
+        told = self.path.with_suffix(".json")
+        files.try_writing(out)
+        if told.exists():
+            _agree(told, extraction)
+        elif self.path.exists() or self.part.exists():
+            raise UserError(f"{told} is gone, and without it nothing tells what {self.path} holds")
+        else:
+            files.write(told, json.dumps(extraction.settings(), indent=1).encode())
+
+    @property
+    def finished(self) -> bool:
+        """Whether all features are there."""
+        return self.path.exists()
+
+    @property
+    def done(self) -> int:
+        """How many images' features are there."""
+        if self.finished:
+            return self.shape[0]
+        size = self.part.stat().st_size if self.part.exists() else 0
+        return max(0, size - len(self._header())) // self._row
+
+    @property
+    def _row(self) -> int:
+        return 2 * self.shape[1] * self.shape[2]
+
+    def _header(self) -> bytes:
+        header = io.BytesIO()
+        about = {"descr": "<f2", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(header, about)
+        return header.getvalue()
+
+    def add(self, features: np.ndarray) -> None:
+        """Append the features of the next images, ``(n, views, F)``.
+
+        Raises:
+            UserError: If one is not finite as float16; names the image.
+        """
+        bad = ~np.isfinite(features).all((1, 2))
+        if bad.any():
+            path = self.extraction.images()[self.done + int(bad.argmax())]
+            raise UserError(f"the features of {visible(path)} are not finite in float16")
+        end = len(self._header()) + self.done * self._row
+        with open(self.part, "r+b" if self.part.exists() else "w+b") as file:
+            if self.done == 0:
+                file.write(self._header())
+            file.truncate(end)  # of a row that was cut off
+            file.seek(end)
+            file.write(features.astype("<f2").tobytes())
+
+    def finish(self) -> None:
+        """Give the whole file its name."""
+        with open(self.part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.part, self.path)
+
+
+def read(folder: Path) -> dict[str, Stored]:
+    """Read a folder of features by domain; the features themselves stay on the disk until used.
+
+    Raises:
+        UserError: If there are none, one is not finished or broken, or they do not go together.
+    """
+    found = {}
+    for told in sorted(folder.glob("*.json")):
+        extraction = _read_extraction(told)
+        found[extraction.domain] = Stored(extraction, _read_features(told, extraction))
+    if not found:
+        raise UserError(f"no features in {folder}: extract_features.py makes them")
+    first, *others = (stored for stored in found.values())
+    for stored in others:
+        for name in ("dataset", "categories", *MADE):
+            one, other = (getattr(s.extraction, name) for s in (first, stored))
+            if one != other:
+                raise UserError(
+                    f"the features in {folder} differ in {name}: {one} for "
+                    f"{first.extraction.domain}, {other} for {stored.extraction.domain}"
+                )
+        if first.features.shape[2] != stored.features.shape[2]:
+            raise UserError(f"the features in {folder} differ in width")
+    return found
+
+
+MADE = ("backbone", "weights", "weights_content", "preprocessing", "precision", "views")
+
+
+def _read_extraction(path: Path) -> Extraction:
+    """Read a NAME.json."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        about = found["preprocessing"]
+        colours = {name: tuple(about[name]) for name in ("mean", "std")}
+        found["preprocessing"] = Preprocessing(**about | colours)
+        found["contents"] = [Content(*content) for content in found["contents"]]
+        if found["weights_content"] is not None:
+            found["weights_content"] = Content(*found["weights_content"])
+        return Extraction(**found)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} was not written by extract_features.py: {error!r}") from None
+
+
+def _read_features(told: Path, extraction: Extraction) -> np.ndarray:
+    path = told.with_suffix(".npy")
+    if not path.exists():
+        raise UserError(
+            f"the features of {extraction.domain} are not finished: go on by the same command of "
+            "extract_features.py"
+        )
+    try:
+        features = np.load(path, mmap_mode="c")  # torch wants arrays that could be written
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if features.dtype != np.float16 or features.shape[:2] != (
+        len(extraction.paths),
+        extraction.views,
+    ):
+        raise UserError(f"{path} does not hold what {told} tells: {features.shape}")
+    return features
+
+
+def _agree(path: Path, wanted: Extraction) -> None:
+    """Raise :class:`UserError` if a NAME.json is of another extraction; the folder may differ."""
+    there = _read_extraction(path)
+    for name in ("dataset", "categories", *MADE):
+        one, other = getattr(there, name), getattr(wanted, name)
+        if one != other:
+            raise UserError(
+                f"{path} is of another extraction: {name} {one} there, {other} here; choose "
+                "another --out or delete it"
+            )
+    if (there.paths, there.labels, there.contents) != (
+        wanted.paths,
+        wanted.labels,
+        wanted.contents,
+    ):
+        pairs = zip(there.paths, there.contents, strict=True)
+        differ = dict(pairs).items() ^ dict(zip(wanted.paths, wanted.contents, strict=True)).items()
+        first = f", the first {visible(min(differ)[0])}" if differ else " in their order or labels"
+        raise UserError(
+            f"{path} is of other images{first}: {len(there.paths):,} there, "
+            f"{len(wanted.paths):,} here; choose another --out or delete it"
+        )
+
+
+def tasks(
+    stored: Mapping[str, Stored], dataset: str, wanted: Sequence[str], *, partial: bool = False
+) -> list[Task]:
+    """Return tasks whose images are features, in the benchmark's order.
+
+    Args:
+        stored: By domain.
+        dataset: The benchmark, perhaps another one of the same domains, or "folders".
+        wanted: Names of tasks, or "all": those of which both domains are there.
+        partial: Whether the target may lack categories of the source.
+
+    Raises:
+        UserError: If they are of another benchmark, a task's features are not there, or a target
+            lacks categories.
+    """
+    made_of = next(iter(stored.values())).extraction.dataset
+    domains = {name: benchmark.domains for name, benchmark in DATASETS.items()}
+    fitting = [name for name in domains if domains[name] == domains.get(made_of)] or [made_of]
+    if dataset not in fitting:
+        raise UserError(f"the features are of {' or '.join(fitting)}, not of {dataset}")
+    if dataset == "folders":
+        names = {f"{s}2{t}": (s, t) for s, t in itertools.permutations(stored, 2)}
+    else:
+        parts = {short: part.name for short, part in domains[dataset].items()}
+        pairs = {name: name.split("2") for name in DATASETS[dataset].tasks}
+        names = {name: (parts[s], parts[t]) for name, (s, t) in pairs.items()}
+    there = {
+        name: (s, t)
+        for name, (s, t) in names.items()
+        if s in stored and t in stored and stored[s].extraction.labels
+    }
+    missing = [name for name in wanted if name != "all" and name not in there]
+    if missing or not there:
+        raise UserError(
+            f"no features of {', '.join(missing) or 'two domains'}: there are those of "
+            f"{', '.join(stored)}, for the tasks {', '.join(there) or 'none'}"
+        )
+    kept = DATASETS[dataset].kept if dataset in DATASETS else ()
+    made = []
+    for name in there if "all" in wanted else wanted:
+        source, target = (stored[side].extraction for side in there[name])
+        task = Task(name, _domain(source), _domain(target, kept), source.categories)
+        if task.lacking and not (partial or kept):
+            raise UserError(
+                f"{task.target.name} lacks {', '.join(task.lacking)}, which {task.source.name} "
+                "has; if it is meant to (partial adaptation), add --partial"
+            )
+        made.append(task)
+    return made
+
+
+def frozen(stored: Mapping[str, Stored]) -> Frozen:
+    """Return what a recipe tells of the features, which are alike in all domains."""
+    one = next(iter(stored.values()))
+    return Frozen(one.features.shape[2], one.extraction.views, one.extraction.precision)
+
+
+def put_backbone(folder: Path, recipe: Recipe) -> None:
+    """Put the backbone into a run's model.pt, which then takes images; the disk may refuse it."""
+    model = outputs.read_model(folder / "model.pt")
+    if model.frozen:
+        extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+        extractor.bottleneck.load_state_dict(model.extractor.bottleneck.state_dict())
+        model = dataclasses.replace(model, extractor=extractor, frozen=None)
+        outputs.write_model(folder, model)
+
+
+def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
+    """Return the domain of all features, or of those whose categories are kept."""
+    paths, labels = extraction.images(), extraction.labels
+    if not kept:
+        return Domain(extraction.domain, paths, labels)
+    pairs = zip(paths, labels or (), strict=True)
+    pairs = [(path, label) for path, label in pairs if extraction.categories[label] in kept]
+    name = f"{extraction.domain} ({len(kept)} categories)"
+    return Domain(name, [path for path, _ in pairs], [label for _, label in pairs])

@@ -1,0 +1,118 @@
+"""The methods of train_office.py on frozen features: every task and seed in one process.
+
+    python examples/extract_features.py --dataset office31 --root data/office31 --views 2
+    python examples/train_features.py features/office31 --method all
+    python examples/report.py runs-frozen/
+
+A bottleneck and the heads are trained, some seconds a run on a CPU; each run leaves what one of
+train_office.py does, but no checkpoint.
+"""
+
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import arguments
+import console
+import torch
+from office import command_line, distributed, features, fingerprint
+from office.benchmarks import DATASETS
+from office.errors import UserError
+from office.experiment import perform
+from office.features import Stored
+from office.options import Machine, Recipe, Wanted
+from office.plan import make_plan
+from office.runs import Run
+
+PROG = "train_features.py"
+OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
+OPTIONS |= {"weight-decay", "device"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and evaluate every run that is wanted and not finished.
+
+    Raises:
+        SystemExit: With one clear line if something does not fit, 130 if stopped.
+    """
+    console.take_any_character()
+    try:
+        carry_out(*read(argv))
+    except BrokenPipeError:
+        raise
+    except (UserError, OSError) as error:
+        sys.exit(f"{PROG}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine, Wanted]:
+    """Read the command line, and the features' folder, which tells how they were made."""
+    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    add = parser.add_argument
+    add("features", type=Path, help="folder that extract_features.py wrote, as features/office31")
+    add(
+        "--epochs",
+        type=arguments.positive,
+        metavar="N",
+        help="passes over the larger domain (default: 20)",
+    )
+    add(
+        "--bottleneck",
+        type=arguments.positive,
+        metavar="N",
+        help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
+    )
+    add(
+        "--dataset",
+        choices=[*DATASETS, "folders"],
+        help="another benchmark of the same domains, as office31-partial (default: the features')",
+    )
+    add("--out", type=Path, metavar="DIR", help="where the runs go (default: runs-frozen)")
+    parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
+    args = parser.parse_args(argv)
+    stored = features.read(args.features)
+    made = next(iter(stored.values())).extraction
+    args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
+    args.backbone, args.weights = made.backbone, made.weights
+    args.frozen = features.frozen(stored)
+    return stored, *command_line.filled(parser, args)
+
+
+def carry_out(
+    stored: Mapping[str, Stored], recipe: Recipe, machine: Machine, wanted: Wanted
+) -> list[Run]:
+    """Train every run that is wanted and not finished; return them all.
+
+    Raises:
+        UserError: With one clear line.
+    """
+    with distributed.process_group(machine.device):
+        tasks = features.tasks(stored, recipe.dataset, wanted.tasks, partial=recipe.partial)
+        contents = {
+            path: content
+            for domain in stored.values()
+            for path, content in zip(
+                domain.extraction.images(), domain.extraction.contents, strict=True
+            )
+        }
+        content = next(iter(stored.values())).extraction.weights_content
+        weights = (recipe.weights, content) if content else None
+        listings = {task.name: fingerprint.listing(task, contents, weights) for task in tasks}
+        runs, _ = distributed.in_first(lambda: make_plan(tasks, listings, recipe, machine, wanted))
+        cache = {
+            path: torch.from_numpy(row)
+            for domain in stored.values()
+            for path, row in zip(domain.extraction.images(), domain.features, strict=True)
+        }
+        for run in runs:
+            perform(run, machine, cache)
+    return runs
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
+    console.run(main)

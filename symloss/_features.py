@@ -1,0 +1,212 @@
+"""Features and labels as people have them: arrays, tensors and memory maps, read in batches."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PREPROCESSING = ("l2", "standardise", None)
+_ROWS = 4096  # that are read at once outside training
+
+
+class Preprocessing(nn.Module):
+    """What is done to features before the first layer: ``"l2"``, ``"standardise"`` or None."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, kind: str | None, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def fit(self, source: Tensor, target: Tensor) -> None:
+        """Take the columns' mean and scale over both domains, each counting the same.
+
+        Raises:
+            ValueError: If features are not finite: it is here that all of them are looked at.
+        """
+        device = self.mean.device
+        both = _moments("features", source, device) + _moments("target_features", target, device)
+        mean, square = both / 2
+        variance = square - mean.square()
+        self.mean.copy_(mean)
+        self.scale.copy_(variance.where(variance > 1e-12 * square, 1.0).sqrt())  # else constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        if self.kind == "l2":
+            return F.normalize(x)
+        return (x - self.mean) / self.scale if self.kind == "standardise" else x
+
+
+def as_rows(name: str, features: Any) -> Tensor:
+    """Return features as a tensor ``(N, F)`` over the same memory, be it that of a file.
+
+    Raises:
+        TypeError: If they are sparse, or not numbers.
+        ValueError: If they are complex, empty or not two-dimensional.
+    """
+    rows = features.detach() if isinstance(features, Tensor) else _from_numpy(name, features)
+    if rows.is_complex():
+        raise ValueError(f"Complex data not supported: {name} must be real, got {rows.dtype}")
+    if rows.dim() != 2:
+        raise ValueError(
+            f"{name} must have shape (N, F), got {tuple(rows.shape)}. Reshape your data: "
+            "x.reshape(len(x), -1) for rows of any shape, x.reshape(1, -1) for a single row"
+        )
+    if 0 in rows.shape:
+        n, width = rows.shape
+        raise ValueError(
+            f"{name} must not be empty, got {n} sample(s) and {width} feature(s) "
+            f"(shape={tuple(rows.shape)}) while a minimum of 1 is required."
+        )
+    return rows
+
+
+def _from_numpy(name: str, features: Any) -> Tensor:
+    import numpy as np
+
+    if hasattr(features, "toarray"):
+        kind = type(features).__name__
+        raise TypeError(f"{name} must be dense, got the sparse {kind}; call .toarray()")
+    array = np.asarray(features)  # a memory map stays one
+    if array.dtype.kind not in "fiubc":  # objects, if they are numbers
+        array = array.astype(np.float64)
+    strange = array.dtype.itemsize > 8 and array.dtype.kind == "f"  # long double
+    if strange or not array.dtype.isnative or min(array.strides, default=0) < 0:
+        array = array.astype(np.float32)  # of which torch makes a tensor
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)  # nothing is written to it here
+
+
+def encode(labels: Any) -> tuple[Any, Tensor]:
+    """Return the categories, sorted, and each label's index among them, int64.
+
+    Raises:
+        ValueError: If labels are not one-dimensional, or numbers that are not whole.
+    """
+    if labels is None:
+        raise ValueError("labels are missing: SymNetClassifier requires y to be passed, got None")
+    if not isinstance(labels, Tensor):
+        import numpy as np
+
+        labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape (N,), got {tuple(labels.shape)}")
+    if isinstance(labels, Tensor):
+        classes, index = torch.unique(labels.cpu(), return_inverse=True)
+        continuous = classes.is_floating_point() and bool((classes != classes.round()).any())
+    else:
+        classes, inverse = np.unique(labels, return_inverse=True)
+        index = torch.from_numpy(inverse)
+        continuous = classes.dtype.kind == "f" and bool((classes != classes.round()).any())
+    if continuous:
+        raise ValueError("Unknown label type: labels must be categories, got continuous numbers")
+    return classes, index
+
+
+def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
+    """Raise ValueError unless a classifier can be trained on these features and labels."""
+    if len(y) != len(source):
+        raise ValueError(
+            f"labels must be as many as the {len(source)} rows of features, got {len(y)}"
+        )
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(
+            "features and target_features must have the same width, got "
+            f"{source.shape[1]} and {target.shape[1]}"
+        )
+    for name, rows in (("features", source), ("target_features", target)):
+        if len(rows) < 2:
+            raise ValueError(f"{name} must have 2 rows or more, got 1 sample")
+    if (y == y[0]).all():
+        raise ValueError("labels must hold 2 categories or more, got 1 class")
+
+
+def _moments(name: str, rows: Tensor, device: torch.device) -> Tensor:
+    """Return mean and mean square of each column, float64 ``(2, F)``."""
+    total = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=device)
+    for batch in batches(name, rows, device):
+        wide = batch.double()
+        total += torch.stack([wide.sum(0), wide.square().sum(0)])
+    return total / len(rows)
+
+
+def batches(name: str, rows: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Yield all rows in order, float32 on the device.
+
+    Raises:
+        ValueError: If a row holds NaN, infinity, or a number beyond float32.
+    """
+    for start in range(0, len(rows), _ROWS):
+        batch = rows[start : start + _ROWS].to(device, torch.float32)
+        finite = batch.isfinite().all(1)
+        if not finite.all():
+            row = start + int(finite.int().argmin())
+            raise ValueError(
+                f"{name} must be finite numbers of float32, got NaN or inf in row {row}"
+            )
+        yield batch
+
+
+def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield indices of random batches without end; an incomplete batch is dropped.
+
+    Inside a batch they are in order, as a file is read fastest.
+    """
+    while True:
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - size + 1, size):
+            yield order[start : start + size].sort().values
+
+
+def gather(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Return the rows of an index, float32 on the device."""
+    return rows[index.to(rows.device)].to(device, torch.float32)
+
+
+def apply(
+    name: str, rows: Tensor, device: torch.device, call: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return what ``call`` makes of all rows, batch by batch, on the CPU."""
+    result, start = torch.empty(0), 0
+    for batch in batches(name, rows, device):
+        part = call(batch)
+        if start == 0:
+            result = torch.empty((len(rows), *part.shape[1:]), dtype=part.dtype)
+        result[start : start + len(part)] = part
+        start += len(part)
+    return result
+
+
+def like(features: Any, result: Tensor) -> Any:
+    """Return a result as a tensor if features were one, else as an array."""
+    return result.to(features.device) if isinstance(features, Tensor) else result.numpy()
+
+
+def named(features: Any, classes: Any, index: Tensor) -> Any:
+    """Return the categories of an index: as :func:`like`, but strings are always an array."""
+    if isinstance(classes, Tensor):
+        return like(features, classes[index])
+    chosen = classes[index.numpy()]
+    if isinstance(features, Tensor) and chosen.dtype.kind in "biuf":
+        return torch.from_numpy(chosen).to(features.device)
+    return chosen
+
+
+def as_array(values: list[Any]) -> Any:
+    """Return a list as an array."""
+    import numpy as np
+
+    return np.asarray(values)
+
+
+def plain(value: Any) -> Any:
+    """Return an array, a tensor or a scalar of theirs as lists and numbers."""
+    return value.tolist() if hasattr(value, "tolist") else value

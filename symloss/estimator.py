@@ -1,0 +1,368 @@
+"""SymNets on features that are already there, as a classifier in scikit-learn's manner."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symloss import _features
+from symloss._features import Preprocessing, as_rows, gather, like, plain, shuffled
+from symloss.functional import category_balance, split_logits
+from symloss.heads import SymmetricHead
+from symloss.objective import symnet_losses, symnet_v2_losses
+from symloss.schedules import AnnealedLR, progressive_lambda
+from symloss.scores import Diagnosis, category_weights, diagnose
+from symloss.training import TwoOptimizerStep
+
+_OBJECTIVES: dict[str, Any] = {"symnets": symnet_losses, "symnets-v2": symnet_v2_losses}
+_EPOCHS, _STEPS = 20, 1000  # at least, by default
+
+
+class SymNetClassifier:
+    r"""Classifier of features, adapted from a labelled domain to an unlabelled one.
+
+    On fixed features of both domains it trains the extractor, here a bottleneck :math:`G`, and a
+    :class:`SymmetricHead` with the two players' losses :math:`\mathcal{L}(\lambda)` of
+    :func:`symnet_losses` or :func:`symnet_v2_losses`,
+
+    .. math::
+
+        G(x) = \mathrm{ReLU}(\mathrm{BN}(W x / \lVert x \rVert + c)), \qquad
+        \min \; \mathcal{L}(\lambda) + \lambda \cdot \mathrm{balance} \cdot
+        \mathrm{KL}(m \,\|\, \mathrm{prior})
+
+    with the last term that of :func:`symloss.functional.category_balance`. The target classifier
+    predicts.
+
+    The conventions are scikit-learn's, but for :meth:`fit`, whose third argument is the target.
+    ``GridSearchCV`` would cut the target by the folds of the source: to search, loop over a
+    ``ParameterGrid`` and compare by a label-free score of :mod:`symloss.scores`. Tensors in give
+    tensors out, all else gives NumPy arrays. A memory map (``np.load(path, mmap_mode="r")``) is
+    read in batches and never copied whole.
+
+    Args:
+        objective: ``"symnets-v2"`` or ``"symnets"``.
+        balance: Weight of the categories' balance, at least 0. It expects the target to have the
+            proportions of ``prior``: where it has others, less is safer.
+        prior: Expected share of each category in the target, ``(K,)``, in the order of
+            ``classes_``; equal shares if None.
+        partial: Whether the target may lack categories of the source. Their weights are then
+            estimated anew in each epoch (:func:`symloss.scores.category_weights`), and
+            ``balance`` is not used.
+        preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
+            0 and variance 1 over both domains; None leaves features as they are.
+        bottleneck: Width of the bottleneck.
+        epochs: Passes over the larger domain; by default 20, and in small domains as many as make
+            1,000 steps.
+        batch_size: Rows of each domain in a step, at least 2. A domain with fewer rows shrinks
+            it, with a UserWarning.
+        lr: Learning rate at the start; :class:`AnnealedLR` lowers it.
+        weight_decay: Weight decay.
+        device: Where to train and to predict.
+        random_state: Seed, at least 0; the same gives the same result on one machine. By default
+            it is drawn from torch's global generator, which is not used otherwise.
+        verbose: Whether to show a progress bar, if tqdm is installed.
+
+    Attributes:
+        classes_: The K categories in order: a tensor if the labels were one, else an array.
+        extractor_: Preprocessing and bottleneck, a module from ``(N, F)`` to ``(N, bottleneck)``.
+        head_: The :class:`SymmetricHead`.
+        history_: For each epoch a dict with the mean of each loss.
+        n_features_in_: Width F of the features.
+
+    Example:
+        >>> labels = torch.arange(600) % 3
+        >>> features, shift = torch.eye(3)[labels], torch.tensor([0.3, 0.1, 0.0])
+        >>> model = SymNetClassifier(random_state=0).fit(features, labels, features + shift)
+        >>> model.predict(features[:4] + shift)
+        tensor([0, 1, 2, 0])
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: str = "symnets-v2",
+        balance: float = 1.0,
+        prior: Any = None,
+        partial: bool = False,
+        preprocessing: str | None = "l2",
+        bottleneck: int = 256,
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float = 0.01,
+        weight_decay: float = 1e-4,
+        device: str | torch.device = "cpu",
+        random_state: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.objective = objective
+        self.balance = balance
+        self.prior = prior
+        self.partial = partial
+        self.preprocessing = preprocessing
+        self.bottleneck = bottleneck
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, features: Any, labels: Any, target_features: Any) -> "SymNetClassifier":
+        """Train on labelled source features and unlabelled target features.
+
+        Args:
+            features: Of the source, ``(N, F)``, at least 2 rows.
+            labels: Of the source, ``(N,)``: whole numbers, strings or booleans.
+            target_features: Of the target, ``(M, F)``, at least 2 rows.
+
+        Returns:
+            The classifier itself.
+
+        Raises:
+            TypeError: If features are sparse, or a parameter has a wrong type.
+            ValueError: If features are not finite, or their shapes or the labels do not fit; if
+                there is one category only; if a parameter is out of its range.
+            FloatingPointError: If training diverged.
+        """
+        self._check_parameters()
+        source, target = as_rows("features", features), as_rows("target_features", target_features)
+        self.classes_, y = _features.encode(labels)
+        _features.check_pair(source, y, target)
+        seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
+        self._build(self.bottleneck, source.shape[1], self.preprocessing, seed)
+        self.extractor_[0].fit(source, target)
+        self._train(source, y, target, torch.Generator().manual_seed(seed))
+        return self
+
+    def _train(self, rows_s: Tensor, y: Tensor, rows_t: Tensor, generator: torch.Generator) -> None:
+        extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
+        size, per_epoch, total = self._length(len(rows_s), len(rows_t))
+        sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
+        optimizers = [sgd(player.parameters(), lr=self.lr) for player in (extractor, head)]
+        step = TwoOptimizerStep(*optimizers)
+        schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
+        batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
+        weight, sums = None, []
+
+        for i in self._steps(total):
+            lam = progressive_lambda(i / total)
+            if i % per_epoch == 0:
+                sums.append(torch.zeros((), device=device))
+                if self.partial:
+                    weight = category_weights(self._joint(rows_t), lam).to(device)
+                extractor.train()
+            index = next(batches_s)
+            x_s, y_s = gather(rows_s, index, device), y[index].to(device)
+            x_t = gather(rows_t, next(batches_t), device)
+            source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
+            losses = _OBJECTIVES[self.objective](source, y_s, target, weight=weight)
+            balance = category_balance(target.extractor, self.prior)
+            step(losses.total(lam) + lam * self.balance * balance)
+            for schedule in schedules:
+                schedule.step()
+            sums[-1] = sums[-1] + torch.stack([*losses, balance]).detach()
+
+        names, means = [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
+        self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
+        if not means.isfinite().all():
+            raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
+
+    def predict(self, features: Any) -> Any:
+        """Return the category of each row, one of ``classes_``, ``(N,)``."""
+        index = self._apply("features", features, lambda f: self.head_.predict(f))
+        return _features.named(features, self.classes_, index)
+
+    def predict_proba(self, features: Any) -> Any:
+        """Return probabilities of the target classifier, ``(N, K)``, K as in ``classes_``."""
+        logits = self._apply("features", features, lambda f: split_logits(self.head_(f))[1])
+        return like(features, logits.softmax(1))
+
+    def transform(self, features: Any) -> Any:
+        """Return the bottleneck's features, ``(N, bottleneck)``, float32."""
+        return like(features, self._apply("features", features, lambda f: f))
+
+    def score(self, features: Any, labels: Any) -> float:
+        """Return the accuracy, in [0, 1], on rows whose labels are known."""
+        predicted, known = plain(self.predict(features)), plain(labels)
+        right = [a == b for a, b in zip(predicted, known, strict=True)]
+        return sum(right) / len(right)
+
+    def diagnose(self, target_features: Any) -> Diagnosis:
+        """Tell without labels whether all categories of the target are predicted; ``print`` it.
+
+        Args:
+            target_features: Of the target, ``(M, F)``.
+
+        Returns:
+            How often each category is predicted and expected, and where both classifiers agree. A
+            UserWarning names the categories that are hardly predicted, if there are any.
+        """
+        logits = self._joint(target_features)
+        found = diagnose(logits, plain(self.classes_), self.prior)
+        if found.hardly_predicted:
+            warnings.warn(found.sentence("a larger balance, or partial=True"), stacklevel=2)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters and learnt attributes as tensors, lists, strings and numbers.
+
+        Example:
+            >>> import io
+            >>> x, labels, file = torch.randn(200, 4), torch.arange(200) % 2, io.BytesIO()
+            >>> model = SymNetClassifier(epochs=1).fit(x, labels, x)
+            >>> torch.save(model.state_dict(), file)
+            >>> state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+            >>> same = SymNetClassifier().load_state_dict(state)
+            >>> torch.equal(same.predict(x), model.predict(x))
+            True
+        """
+        _check_fitted(self)
+        return {
+            "params": {name: plain(value) for name, value in self.get_params().items()},
+            "classes": self.classes_ if isinstance(self.classes_, Tensor) else plain(self.classes_),
+            "preprocessing": self.extractor_[0].kind,
+            "extractor": self.extractor_.state_dict(),
+            "head": self.head_.state_dict(),
+            "history": self.history_,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> "SymNetClassifier":
+        """Take parameters, but for the device, and learnt attributes from a state; return itself.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
+        self.set_params(**state["params"] | {"device": self.device})
+        weight, classes = state["extractor"]["1.weight"], state["classes"]
+        self.classes_ = classes if isinstance(classes, Tensor) else _features.as_array(classes)
+        self._build(*weight.shape, state["preprocessing"], 0)
+        self.extractor_.load_state_dict(state["extractor"])
+        self.head_.load_state_dict(state["head"])
+        self.history_ = state["history"]
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments by name; ``deep`` is there for scikit-learn."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> "SymNetClassifier":
+        """Set the constructor's arguments by name; return itself.
+
+        Raises:
+            ValueError: If one is unknown.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"Invalid parameter {name!r}: must be one of {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without what is default."""
+        defaults = inspect.signature(type(self)).parameters
+        own = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if repr(value) != repr(defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(own)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks of an estimator; only scikit-learn calls it."""
+        from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            transformer_tags=TransformerTags(),
+        )
+
+    def _check_parameters(self) -> None:
+        for name, choices in (
+            ("objective", _OBJECTIVES),
+            ("preprocessing", _features.PREPROCESSING),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                told = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {told}, got {value!r}")
+        for name, least in (("balance", 0.0), ("weight_decay", 0.0), ("lr", 1e-12)):
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least {least:g}, got {value}")
+        for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
+            value = getattr(self, name)
+            if value is not None and (value < least or value % 1):
+                raise ValueError(f"{name} must be a whole number from {least}, got {value}")
+
+    def _length(self, *rows: int) -> tuple[int, int, int]:
+        """Return the rows of a batch, the steps of an epoch, and those of all epochs."""
+        size = min(self.batch_size, *rows)
+        if size < self.batch_size:
+            warnings.warn(
+                f"batch_size is {size}, the rows of the smaller domain, in place of "
+                f"{self.batch_size}",
+                stacklevel=4,
+            )
+        per_epoch = max(rows) // size
+        epochs = self.epochs or max(_EPOCHS, math.ceil(_STEPS / per_epoch))
+        return size, per_epoch, epochs * per_epoch
+
+    def _build(self, bottleneck: int, width: int, preprocessing: str | None, seed: int) -> None:
+        self.n_features_in_ = width
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone
+            self.extractor_ = nn.Sequential(
+                Preprocessing(preprocessing, width),
+                nn.Linear(width, bottleneck),
+                nn.BatchNorm1d(bottleneck),
+                nn.ReLU(),
+            ).to(self.device)
+            self.head_ = SymmetricHead(bottleneck, len(self.classes_)).to(self.device)
+
+    def _steps(self, total: int) -> Iterable[int]:
+        if self.verbose:
+            with suppress(ImportError):
+                from tqdm.auto import tqdm
+
+                return tqdm(range(total), desc=type(self).__name__, unit="step")
+        return range(total)
+
+    def _joint(self, target_features: Any) -> Tensor:
+        return self._apply("target_features", target_features, lambda f: self.head_(f))
+
+    @torch.no_grad()
+    def _apply(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``call`` makes of the bottleneck's features of all rows, on the CPU."""
+        _check_fitted(self)
+        rows = as_rows(name, features)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        self.extractor_.eval()
+        device = self.head_.weight.device
+        return _features.apply(name, rows, device, lambda x: call(self.extractor_(x)))
+
+
+def _check_fitted(model: SymNetClassifier) -> None:
+    if hasattr(model, "head_"):
+        return
+    name = type(model).__name__
+    message = f"this {name} is not fitted yet: call fit(features, labels, target_features) first"
+    with suppress(ImportError):
+        from sklearn.exceptions import NotFittedError
+
+        raise NotFittedError(message)
+    raise AttributeError(message)

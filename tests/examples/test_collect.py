@@ -1,0 +1,108 @@
+import csv
+import itertools
+import json
+import math
+
+import collect
+import numpy as np
+import pytest
+import torch
+from made_results import CATEGORIES, made_result
+from office import outputs, records
+from office.outputs import Features
+
+
+def features(logits, label):
+    n = len(label)
+    domain = np.repeat([0, 1], [4, n]).astype(np.uint8)
+    labels = np.concatenate([np.zeros(4), label]).astype(np.int16)
+    rows = np.zeros((4 + n, 2), np.float16)
+    return Features(rows, domain, labels, np.asarray(logits, np.float32))
+
+
+# Six images of three categories: C^s is right everywhere, C^t on four.
+SOURCE = 4 * np.eye(3)[[0, 0, 1, 1, 2, 2]]
+TARGET = 5 * np.eye(3)[[0, 1, 1, 1, 2, 0]]
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+
+
+def joint_run():
+    final = {"target_accuracy/C_t": 66.7, "target_accuracy/C_s": 100.0}
+    recalls = dict(zip(CATEGORIES, [50.0, 100.0, None], strict=True))
+    result = made_result(final=final, per_category=recalls)
+    return records.record(result, features(np.hstack([SOURCE, TARGET]), LABELS))
+
+
+def test_accuracies_are_those_of_each_classifier():
+    run = joint_run()
+    assert run.c_s == 100
+    assert run.c_t == 66.7
+    assert run.joint == pytest.approx(100 * 4 / 6)  # 5 outweighs 4
+    assert run.agreement == pytest.approx(100 * 4 / 6, rel=1e-6)
+    assert (run.worst_category, run.worst_recall) == ("bike", 50.0)
+
+
+def test_one_classifier_has_no_agreement():
+    run = records.record(made_result(method="source-only"), features(TARGET, LABELS))
+    assert (run.c_s, run.agreement) == (None, None)
+    assert run.joint == pytest.approx(100 * 4 / 6)
+
+
+def test_an_unlabelled_target_has_scores_but_no_accuracy():
+    run = records.record(
+        made_result(accuracy=None), features(np.hstack([SOURCE, TARGET]), -np.ones(6))
+    )
+    assert run.accuracy is run.joint is run.calibration_error is None
+    assert math.isfinite(run.information_maximization)
+    assert run.agreement == pytest.approx(100 * 4 / 6, rel=1e-6)
+
+
+def test_calibration_error_is_that_of_the_definition():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(500, 4)) * 3, rng.integers(4, size=500)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    confidence, right = p.max(1), p.argmax(1) == labels
+    edges, expected = np.linspace(0, 1, 16), 0.0
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = right[inside].mean() - confidence[inside].mean()
+            expected += inside.mean() * abs(gap)
+
+    got = records.calibration_error(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert got == pytest.approx(100 * expected)
+
+
+def write_run(folder, seed=0):
+    folder.mkdir(parents=True)
+    outputs.write_result(folder, made_result(seed=seed))
+    outputs.write_features(folder, features(np.hstack([SOURCE, TARGET]), LABELS))
+
+
+def test_the_file_has_a_line_for_each_run(tmp_path, capsys):
+    for seed in (1, 0):
+        write_run(tmp_path / "runs" / f"seed{seed}", seed)
+    out = tmp_path / "results" / "some.csv"
+    collect.main([str(tmp_path / "runs"), "--out", str(out)])
+    with open(out, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert float(rows[0]["joint"]) == pytest.approx(100 * 4 / 6, rel=1e-5)
+    assert json.loads(rows[0]["settings"])["batch_size"] == 8
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_without_logits_the_accuracies_are_left(tmp_path):
+    write_run(tmp_path / "seed0")
+    (tmp_path / "seed0" / "features.npz").unlink()
+    collect.main([str(tmp_path), "--out", str(tmp_path / "a.csv")])
+    with open(tmp_path / "a.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["accuracy"], row["agreement"], row["corr_c"]) == ("90", "", "")
+
+
+def test_a_folder_without_runs_is_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        collect.main([str(tmp_path), "--out", str(tmp_path / "a.csv")])
+    assert "no finished run" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()

@@ -1,0 +1,259 @@
+"""The two files of a domain's features: written in several goes, read, and made into tasks."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from office import features
+from office.errors import UserError
+from office.features import Extraction, Store
+from office.fingerprint import Content
+from office.images import Preprocessing
+
+CATEGORIES = ["bike", "mouse", "mug"]
+
+
+def made_extraction(domain="amazon", images=5, **changes):
+    made = Extraction(
+        dataset="office31",
+        domain=domain,
+        backbone="resnet18",
+        weights="weights.pt",
+        weights_content=Content(7, "abc"),
+        preprocessing=Preprocessing(36, 32),
+        precision="fp32",
+        views=2,
+        categories=CATEGORIES,
+        labels=[i % 3 for i in range(images)],
+        folder=f"/data/{domain}",
+        paths=[f"{i}.jpg" for i in range(images)],
+        contents=[Content(i, f"{domain}{i}") for i in range(images)],
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def made_features(images=5, views=2, width=4, seed=0):
+    return np.random.default_rng(seed).normal(size=(images, views, width)).astype(np.float16)
+
+
+def write(out, domain="amazon", **changes):
+    """Write a whole domain; return its features."""
+    extraction = made_extraction(domain, **changes)
+    values = made_features(len(extraction.paths), extraction.views)
+    store = Store(out, extraction, 4)
+    store.add(values)
+    store.finish()
+    return values
+
+
+def test_features_are_read_as_they_were_written_in_goes(tmp_path):
+    extraction, values = made_extraction(), made_features()
+    for start, end in ((0, 2), (2, 3), (3, 5)):
+        store = Store(tmp_path, extraction, 4)
+        assert (store.done, store.finished) == (start, False)
+        store.add(values[start:end])
+    assert store.done == 5
+    store.finish()
+    assert Store(tmp_path, extraction, 4).finished
+    (found,) = features.read(tmp_path).values()
+    assert found.extraction == extraction
+    assert np.array_equal(found.features, values)
+    mapped = np.load(tmp_path / "amazon.npy", mmap_mode="r")
+    assert (mapped.dtype, mapped.shape) == (np.float16, (5, 2, 4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["amazon.json", "amazon.npy"]
+
+
+@pytest.mark.parametrize("cut", [1, 15, 16, 17, 47])
+def test_a_row_that_was_cut_off_is_written_again(tmp_path, cut):
+    """A row has 16 bytes; a kill may leave any number of them."""
+    extraction, values = made_extraction(), made_features()
+    store = Store(tmp_path, extraction, 4)
+    store.add(values[:3])
+    whole = store.part.read_bytes()
+    store.part.write_bytes(whole[:-cut])
+    again = Store(tmp_path, extraction, 4)
+    assert again.done == 3 - -(-cut // 16)
+    again.add(values[again.done :])
+    again.finish()
+    assert np.array_equal(np.load(tmp_path / "amazon.npy"), values)
+
+
+def test_a_header_that_was_cut_off_is_written_again(tmp_path):
+    extraction, values = made_extraction(), made_features()
+    store = Store(tmp_path, extraction, 4)
+    store.part.write_bytes(b"\x93NUMPY")
+    assert store.done == 0
+    store.add(values)
+    store.finish()
+    assert np.array_equal(np.load(tmp_path / "amazon.npy"), values)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path, bad):
+    store = Store(tmp_path, made_extraction(), 4)
+    values = made_features()
+    store.add(values[:2])
+    values[3, 1, 2] = bad
+    with pytest.raises(UserError, match=r"/data/amazon/3\.jpg are not finite in float16"):
+        store.add(values[2:])
+    assert store.done == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"backbone": "resnet50"}, "backbone resnet18 there, resnet50 here"),
+        ({"weights_content": Content(7, "abd")}, "weights_content"),
+        ({"preprocessing": Preprocessing(36, 32, squash=True)}, "preprocessing .*squash=False"),
+        ({"precision": "bf16"}, "precision fp32 there, bf16 here"),
+        ({"views": 1}, "views 2 there, 1 here"),
+        ({"categories": ["bike", "mouse", "pen"]}, "categories"),
+        ({"images": 4}, r"other images, the first 4\.jpg: 5 there, 4 here"),
+        ({"contents": [Content(i, f"amazon{i % 4}") for i in range(5)]}, r"the first 4\.jpg"),
+        ({"labels": [0, 0, 1, 2, 2]}, "other images in their order or labels"),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_files_of_another_extraction_are_refused_and_stay(tmp_path, changes, told, finished):
+    store = Store(tmp_path, made_extraction(), 4)
+    store.add(made_features())
+    if finished:
+        store.finish()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=told) as error:
+        Store(tmp_path, made_extraction(**changes), 4)
+    assert "choose another --out or delete it" in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_images_may_have_moved(tmp_path):
+    write(tmp_path)
+    assert Store(tmp_path, made_extraction(folder="/elsewhere"), 4).finished
+
+
+def test_features_without_their_description_are_not_touched(tmp_path):
+    write(tmp_path)
+    (tmp_path / "amazon.json").unlink()
+    with pytest.raises(UserError, match=r"amazon\.json is gone"):
+        Store(tmp_path, made_extraction(), 4)
+
+
+# Reading
+
+
+def test_what_is_not_finished_or_not_there_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"no features in .*extract_features\.py makes them"):
+        features.read(tmp_path)
+    Store(tmp_path, made_extraction(), 4).add(made_features()[:2])
+    with pytest.raises(UserError, match="the features of amazon are not finished"):
+        features.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("amazon.json", b"{", "was not written by extract_features.py"),
+        ("amazon.json", b"[]", "was not written by extract_features.py"),
+        ("amazon.json", b'{"domain": "amazon"}', "was not written by extract_features.py"),
+        ("amazon.npy", b"nothing", "cannot read"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, content, told):
+    write(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told) as error:
+        features.read(tmp_path)
+    assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize("values", [made_features(4), made_features(5, 1), np.zeros((5, 2, 4))])
+def test_features_of_another_shape_or_kind_are_refused(tmp_path, values):
+    write(tmp_path)
+    np.save(tmp_path / "amazon.npy", values)
+    with pytest.raises(UserError, match=r"amazon\.npy does not hold what .*amazon\.json tells"):
+        features.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"backbone": "resnet50"}, "differ in backbone: resnet18 for amazon, resnet50 for webcam"),
+        ({"views": 1}, "differ in views"),
+        ({"categories": ["a", "b", "c"]}, "differ in categories"),
+        ({"weights_content": None}, "differ in weights_content"),
+    ],
+)
+def test_domains_that_do_not_go_together_are_refused(tmp_path, changes, told):
+    write(tmp_path)
+    write(tmp_path, "webcam", **changes)
+    with pytest.raises(UserError, match=told):
+        features.read(tmp_path)
+
+
+# Tasks
+
+
+@pytest.fixture
+def stored(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "webcam", labels=[0, 2, 1, 0, 2])
+    return features.read(tmp_path)
+
+
+def test_tasks_are_those_whose_domains_are_there(stored):
+    assert [task.name for task in features.tasks(stored, "office31", ("all",))] == ["A2W", "W2A"]
+    (task,) = features.tasks(stored, "office31", ("W2A",))
+    assert (task.source.name, task.target.name, task.categories) == ("webcam", "amazon", CATEGORIES)
+    assert task.source.labels == [0, 2, 1, 0, 2]
+    assert [str(path) for path in task.target.paths] == [f"/data/amazon/{i}.jpg" for i in range(5)]
+    with pytest.raises(UserError, match=r"no features of A2D, B2W.* tasks A2W, W2A"):
+        features.tasks(stored, "office31", ("A2D", "A2W", "B2W"))
+
+
+def test_features_are_not_taken_for_another_benchmark(stored):
+    with pytest.raises(UserError, match="of office31 or office31-partial, not of office-caltech10"):
+        features.tasks(stored, "office-caltech10", ("A2W",))
+
+
+def test_partial_targets_keep_the_benchmarks_categories(stored):
+    """Of the three, only the pens are not among the ten."""
+    pens = {
+        name: one._replace(
+            extraction=dataclasses.replace(one.extraction, categories=["bike", "mouse", "pen"])
+        )
+        for name, one in stored.items()
+    }
+    (task,) = features.tasks(pens, "office31-partial", ("A2W",))
+    assert (task.source.labels, len(task.source.paths)) == ([0, 1, 2, 0, 1], 5)
+    assert task.target.labels == [0, 1, 0]
+    assert [path.name for path in task.target.paths] == ["0.jpg", "2.jpg", "3.jpg"]
+    assert task.lacking == ["pen"]
+
+
+def test_a_target_that_lacks_categories_needs_partial(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "webcam", labels=[0, 1, 0, 1, 0])
+    stored = features.read(tmp_path)
+    with pytest.raises(UserError, match=r"webcam lacks mug, .*amazon has; .*--partial"):
+        features.tasks(stored, "office31", ("A2W",))
+    (task,) = features.tasks(stored, "office31", ("A2W",), partial=True)
+    assert task.lacking == ["mug"]
+
+
+def test_folders_go_from_the_labelled_one(tmp_path):
+    write(tmp_path, "shop", dataset="folders")
+    write(tmp_path, "phone", dataset="folders", labels=None)
+    (task,) = features.tasks(features.read(tmp_path), "folders", ("all",))
+    assert (task.name, task.target.labels) == ("shop2phone", None)
+    with pytest.raises(UserError, match=r"no features of phone2shop: .* tasks shop2phone"):
+        features.tasks(features.read(tmp_path), "folders", ("phone2shop",))
+
+
+def test_descriptions_are_plain_json(tmp_path):
+    write(tmp_path)
+    told = json.loads((tmp_path / "amazon.json").read_text())
+    assert told["paths"] == [f"{i}.jpg" for i in range(5)]
+    assert told["labels"] == [0, 1, 2, 0, 1]
+    assert told["categories"] == CATEGORIES
+    assert (told["preprocessing"]["resize"], told["preprocessing"]["crop"]) == (36, 32)

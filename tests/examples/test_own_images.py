@@ -1,0 +1,234 @@
+"""Own images: one command on two folders, and the answer at its end; predict.py's files."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import predict
+import pytest
+import torch
+import train_office
+from conftest import write_image, write_tree
+from office import models, outputs, progress
+from office.images import Preprocessing
+from torch import nn
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "weights.pt"
+    torch.save(models._random("shufflenet_v2_x0_5").state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Labelled photos, and as many without labels in folders that are no categories."""
+    root = write_tree(tmp_path / "photos", domains=("labelled", "new"), size=(48, 40))
+    for number, folder in enumerate(sorted((root / "new").iterdir())):
+        folder.rename(root / "new" / f"day{number}")
+    return root
+
+
+def run(folders, weights, tmp_path, *more):
+    """The command as typed, on little images; returns what it wrote."""
+    train_office.main(
+        [
+            "--dataset",
+            "folders",
+            "--source",
+            str(folders / "labelled"),
+            "--target",
+            str(folders / "new"),
+            "--weights",
+            str(weights),
+            "--backbone",
+            "shufflenet_v2_x0_5",
+            "--out",
+            str(tmp_path / "runs"),
+            "--batch-size",
+            "4",
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            *more,
+        ]
+    )
+    return tmp_path / "runs/folders/labelled2new"
+
+
+def test_unlabelled_images_in_folders_need_a_word(folders, weights, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        run(folders, weights, tmp_path)
+    assert "add --unlabelled" in str(stopped.value)
+
+
+def test_unlabelled_belongs_to_folders(capsys):
+    with pytest.raises(SystemExit):
+        train_office.main(["--dataset", "office31", "--unlabelled"])
+    assert "--unlabelled belongs to --dataset folders" in capsys.readouterr().err
+
+
+def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
+    out = run(folders, weights, tmp_path, "--preset", "quick", "--unlabelled", "--epochs", "2")
+    text = capsys.readouterr().out
+    table = text[text.rindex("\nmethod ") + 1 :]
+    assert [line.split()[0] for line in table.splitlines()[1:3]] == ["source-only", "symnets"]
+    assert "C^s and C^t agree" in table
+    assert "accuracy" not in table
+    assert "predictions.csv (the target's images with their predictions)" in table
+    photos = sorted((folders / "new").rglob("*.jpg"))
+    rows = outputs.read_predictions(out / "symnets/seed0/predictions.csv")
+    assert sorted(row.path for row in rows) == photos
+
+    # The model takes images, though features were trained on.
+    predict.main([str(out / "symnets/seed0/model.pt"), *map(str, photos)])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    told = {row.path: row for row in rows}
+    for path, category, confidence in lines:
+        assert category == told[Path(path)].category
+        assert float(confidence) == pytest.approx(told[Path(path)].confidence, abs=2e-3)
+
+
+def test_quick_goes_on_where_it_stopped(folders, weights, tmp_path, capsys):
+    quick = ("--preset", "quick", "--unlabelled", "--epochs", "1")
+    out = run(folders, weights, tmp_path, *quick)
+    shutil.rmtree(out / "symnets")
+    capsys.readouterr()
+    run(folders, weights, tmp_path, *quick)
+    text = capsys.readouterr().out
+    assert text.count("extracted before") == 2
+    assert "source-only seed 0: finished before" in text
+    assert (out / "symnets/seed0/model.pt").exists()
+
+
+def test_labels_make_it_a_table_of_accuracies(tmp_path, weights, capsys):
+    root = write_tree(tmp_path / "photos", domains=("labelled", "new"), size=(48, 40))
+    run(root, weights, tmp_path, "--preset", "quick", "--epochs", "2")
+    table = capsys.readouterr().out
+    table = table[table.rindex("\nmethod ") + 1 :]
+    assert table.splitlines()[0].split()[:5] == ["method", "seed", "accuracy", "worst", "category"]
+    accuracies = re.findall(r"0 +(\d+\.\d) % +\w+ \d+ %", table)
+    for method, accuracy in zip(("source-only", "symnets"), accuracies, strict=True):
+        path = tmp_path / "runs/folders/labelled2new" / method / "seed0/result.json"
+        assert float(accuracy) == pytest.approx(json.loads(path.read_text())["accuracy"], abs=0.05)
+
+
+def test_quick_is_for_folders(capsys):
+    with pytest.raises(SystemExit):
+        train_office.main(["--dataset", "office31", "--preset", "quick"])
+    assert "--preset quick belongs to --dataset folders" in capsys.readouterr().err
+
+
+def test_the_time_left_is_told_after_ten_steps_and_once_a_minute(tmp_path, capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    bar = progress.Progress(tmp_path, "A2W", 100, 0, 8)
+    bar.bar.disable = True
+    for step in range(1, 31):
+        clock[0] += 5
+        bar.step(step, {})
+    bar.close()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
+    assert lines == [
+        "step 10 of 100, about 8 min left",
+        "step 22 of 100, about 6 min left",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h")])
+def test_times_are_short(seconds, text):
+    assert progress.in_time(seconds) == text
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    extractor = models.build_extractor("shufflenet_v2_x0_5", "none")
+    classifier = nn.Linear(extractor.num_features, 3)
+    parts = (extractor, classifier, ["bike", "=mouse", "mug"], Preprocessing(72, 64))
+    outputs.write_model(tmp_path, outputs.Model("shufflenet_v2_x0_5", None, *parts))
+    return tmp_path / "model.pt"
+
+
+def test_top_and_csv(model, tmp_path, capsys):
+    paths = [tmp_path / f"{i}.jpg" for i in range(5)]
+    for i, path in enumerate(paths):
+        write_image(path, i, i, size=(80, 80))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(paths[0].read_bytes()[:200])
+    out = tmp_path / "answers.csv"
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(
+            [
+                str(model),
+                *map(str, [paths[0], broken, *paths[1:]]),
+                "--top",
+                "3",
+                "--csv",
+                str(out),
+                "--batch-size",
+                "2",
+            ]
+        )
+    assert stopped.value.code == 1
+    assert f"cannot read the image {broken}" in capsys.readouterr().err
+    with open(out, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for row in rows:
+        confidences = [float(row[f"confidence_{n}"]) for n in (1, 2, 3)]
+        assert confidences == sorted(confidences, reverse=True)
+        assert sum(confidences) == pytest.approx(1, abs=3e-4)
+        assert {row[f"category_{n}"] for n in (1, 2, 3)} == {"bike", "'=mouse", "mug"}
+
+
+def test_nothing_to_do_is_told(model, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([str(model)])
+    assert "give images, or --export FILE" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.export's own
+def test_the_exported_program_answers_as_the_model(model, tmp_path, capsys):
+    path = tmp_path / "model.pt2"
+    predict.main([str(model), "--export", str(path)])
+    assert "3 categories" in capsys.readouterr().out
+    extra = {"about.json": ""}
+    program = torch.export.load(path, extra_files=extra).module()
+    about = json.loads(extra["about.json"])
+    assert about["categories"] == ["bike", "=mouse", "mug"]
+    assert about["preprocessing"]["crop"] == 64
+    loaded = outputs.read_model(model)
+    for n in (1, 2, 7):
+        images = torch.randn(n, 3, 64, 64)
+        with torch.no_grad():
+            expected = loaded.classifier(loaded.extractor(images)).softmax(1)
+            torch.testing.assert_close(program(images), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_answers_as_the_model(model, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not in the extras")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not in the extras")
+    pytest.importorskip("onnxscript", reason="onnxscript is not in the extras")
+    path = tmp_path / "model.onnx"
+    predict.main([str(model), "--export", str(path)])
+    (about,) = [entry.value for entry in onnx.load(path).metadata_props if entry.key == "about"]
+    assert json.loads(about)["categories"] == ["bike", "=mouse", "mug"]
+    images, loaded = torch.randn(5, 3, 64, 64), outputs.read_model(model)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = loaded.classifier(loaded.extractor(images)).softmax(1)
+    got = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_other_endings_are_refused(model, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([str(model), "--export", str(tmp_path / "model.bin")])
+    assert "ends in .pt2 or .onnx" in capsys.readouterr().err
