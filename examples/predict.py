@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         model = outputs.read_model(args.model)
         if model.frozen:
-            raise UserError(f"{args.model} takes features of {model.backbone}, not images")
+            raise UserError(
+                f"{args.model} was trained on features of {model.backbone}; it takes no images"
+            )
     except UserError as error:
         parser.error(str(error))
     failed = False
