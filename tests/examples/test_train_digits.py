@@ -308,15 +308,6 @@ def test_batches_drop_the_incomplete_one():
         assert len(set(epoch.tolist())) == 8
 
 
-def test_the_tutorial_quotes_the_script():
-    page = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
-    code = [block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "head" in block]
-    assert len(code) == 2
-    script = {line.strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines()}
-    for line in "".join(code).splitlines():
-        assert line == "..." or line.strip() in script, line
-
-
 @pytest.mark.parametrize(
     ("option", "values"),
     [
