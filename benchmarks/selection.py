@@ -82,8 +82,8 @@ def certainty(logits: Tensor) -> Tensor:
 
 
 def no_lost_category(logits: Tensor) -> Tensor:
-    """Return minus the number of categories that are hardly predicted."""
-    return torch.tensor(-len(scores.diagnose(logits, joint=False).hardly_predicted))
+    """Return minus the number of categories that are rarely predicted."""
+    return torch.tensor(-len(scores.diagnose(logits, joint=False).rarely_predicted))
 
 
 def ensemble(candidates: Sequence[Candidate]) -> Tensor:

@@ -2,7 +2,7 @@
 
     python examples/report.py runs/
 
-prints Tables 1 to 4 with the published numbers beside yours, and which runs hardly predict a
+prints Tables 1 to 4 with the published numbers beside yours, and which runs rarely predict a
 category of the target, and writes both, as Markdown and CSV, with the figures (confusion matrix,
 convergence, t-SNE).
 """

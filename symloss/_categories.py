@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symloss._checks import check_logits, checked_lam, checked_prior
 
-_HARDLY = 5  # times less often than expected
+_RARELY = 5  # times less often than expected
 _SHOWN = 10  # categories
 
 
@@ -93,7 +93,7 @@ def category_shares(
 
 
 def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool = True) -> Tensor:
-    r"""Weights that leave source categories out which the target lacks. Not a score.
+    r"""Weights that play down source categories missing from the target. Not a score.
 
     .. math::
 
@@ -140,10 +140,10 @@ class Diagnosis:
 
     Example:
         >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
-        >>> found.hardly_predicted
+        >>> found.rarely_predicted
         ['mug']
-        >>> found.sentence(remedy="a balance")
-        '1 of 2 categories is hardly predicted (mug): if the target should have it, try a balance'
+        >>> found.sentence(remedy="more")
+        '1 of 2 categories is rarely or never predicted (mug): if the target contains it, try more.'
     """
 
     categories: tuple[str, ...]
@@ -152,27 +152,25 @@ class Diagnosis:
     agreement: float | None = None
 
     @property
-    def hardly_predicted(self) -> list[str]:
+    def rarely_predicted(self) -> list[str]:
         """Categories that are predicted less than a fifth as often as expected, or never."""
         shares = zip(self.categories, self.predicted, self.expected, strict=True)
-        return [name for name, predicted, expected in shares if _HARDLY * predicted < expected]
+        return [name for name, predicted, expected in shares if _RARELY * predicted < expected]
 
     def sentence(self, remedy: str | None = None) -> str:
-        """Return one sentence on the categories that are hardly predicted.
+        """Return one sentence on the categories that are rarely predicted.
 
         Args:
             remedy: What the reader may try if there are any, such as ``"--balance 3"``.
         """
-        count, names = len(self.categories), self.hardly_predicted
+        count, names = len(self.categories), self.rarely_predicted
         if not names:
-            return f"None of {count} categories is hardly predicted."
+            return f"All {count} categories are predicted."
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        them, verb = ("it", "is") if len(names) == 1 else ("them", "are")
-        found = (
-            f"{len(names)} of {count} categories {verb} hardly predicted "
-            f"({', '.join(names[:_SHOWN])}{more})"
-        )
-        return f"{found}: if the target should have {them}, try {remedy}" if remedy else f"{found}."
+        verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+        listed = f"{', '.join(names[:_SHOWN])}{more}"
+        found = f"{len(names)} of {count} categories {verb} rarely or never predicted ({listed})"
+        return f"{found}: if the target contains {them}, try {remedy}." if remedy else f"{found}."
 
     def describe(self, remedy: str | None = None) -> str:
         """Return all of it in a few lines; ``remedy`` as in :meth:`sentence`."""
@@ -183,7 +181,8 @@ class Diagnosis:
             told[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
         lines = [f"Predicted (expected) share in %: {', '.join(told)}", self.sentence(remedy)]
         if self.agreement is not None:
-            lines.insert(0, f"C^s and C^t agree on {100 * self.agreement:.1f} % of the target.")
+            share = f"{100 * self.agreement:.1f} %"
+            lines.insert(0, f"The source and target classifiers agree on {share} of the target.")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -197,7 +196,7 @@ def diagnose(
     *,
     joint: bool = True,
 ) -> Diagnosis:
-    r"""Tell without labels whether categories of the target may have been lost. Not a score.
+    r"""Report, without labels, which target categories may have been lost. Not a score.
 
     .. math:: \frac{1}{n}\sum_i [\arg\max_j v^t_{ij} = k] < \frac{\pi_k}{5}
 
@@ -221,7 +220,7 @@ def diagnose(
         >>> logits = torch.eye(3)[[0, 0, 0, 1]]
         >>> print(diagnose(logits, ["bike", "mug", "pen"], joint=False))
         Predicted (expected) share in %: pen 0.0 (33.3), mug 25.0 (33.3), bike 75.0 (33.3)
-        1 of 3 categories is hardly predicted (pen).
+        1 of 3 categories is rarely or never predicted (pen).
     """
     predicted, expected = (
         part.tolist() for part in category_shares(target_logits, prior, joint=joint)

@@ -203,11 +203,11 @@ class SymNetClassifier:
 
         Returns:
             How often each category is predicted and expected, and where both classifiers agree. A
-            UserWarning names the categories that are hardly predicted, if there are any.
+            UserWarning names the categories that are rarely predicted, if there are any.
         """
         logits = self._joint(target_features)
         found = diagnose(logits, plain(self.classes_), self.prior)
-        if found.hardly_predicted:
+        if found.rarely_predicted:
             warnings.warn(found.sentence("a larger balance, or partial=True"), stacklevel=2)
         return found
 

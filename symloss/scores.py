@@ -1,20 +1,20 @@
 r"""Scores of predictions on the target that need no target labels: higher is better.
 
-Each takes target logits as a model gives them in evaluation mode. Joint logits ``(N, 2K, ...)``
+Each takes the target logits of a model in evaluation mode. Joint logits ``(N, 2K, ...)``
 are scored by the target classifier, :math:`p = \mathrm{softmax}(v^t)`; ``joint=False`` takes the
 logits ``(N, K, ...)`` of any classifier. Every index but dim 1 is one position, of which there are
 :math:`n`; :math:`P` is the ``(n, K)`` matrix of their probabilities and :math:`H` the entropy in
 nats.
 
 A score ranks candidates on the same target. None of them is the accuracy, and each can be fooled:
-read the note of each, and see which categories are predicted at all by :func:`category_shares`.
+read each function's note, and check with :func:`diagnose` which categories are predicted at all.
 
-What holds for every score here:
+For every score here:
 
 - It is computed in float32, also under autocast, or in float64 for float64 logits; it carries no
   gradient.
 - It lies on the logits' device, and nothing waits for that device.
-- NaN among the logits that are scored gives NaN.
+- A NaN among the scored logits gives NaN.
 """
 
 import math
@@ -212,8 +212,8 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
         a_m = \frac{1}{n}\sum_i \left[\arg\max_k p^{(m)}_{ik}
         = \arg\max_k \sum_{m'} p^{(m')}_{ik}\right]
 
-    Hu et al., *EnsV* (ensemble-based validation). It compares candidates with one another, and
-    needs that most of them are sound.
+    Hu et al., *EnsV* (ensemble-based validation). It compares candidates with one another, so
+    most of them must be sound.
 
     Args:
         candidates: Of each of M candidates the target logits, all of one shape ``(N, 2K, ...)``,

@@ -136,19 +136,19 @@ def test_one_classifier_has_no_agreement_and_categories_may_be_numbers():
 
 
 @pytest.mark.parametrize(
-    ("count", "hardly"),
+    ("count", "rarely"),
     [(0, ["pen"]), (4, ["pen"]), (5, []), (6, [])],  # of 100; 25 are expected
 )
-def test_hardly_is_less_than_a_fifth_of_what_is_expected(count, hardly):
+def test_rarely_is_less_than_a_fifth_of_what_is_expected(count, rarely):
     rest = [0] * 40 + [1] * 30 + [2] * (30 - count)
     found = scores.diagnose(logits_of(rest + [3] * count, dtype=torch.float64), NAMES, joint=False)
-    assert found.hardly_predicted == hardly
+    assert found.rarely_predicted == rarely
 
 
 def test_what_is_expected_to_be_rare_may_be_rare():
     logits = logits_of([0] * 98 + [1, 2])
     found = scores.diagnose(logits, NAMES, [0.9, 0.04, 0.04, 0.02], joint=False)
-    assert found.hardly_predicted == ["pen"]
+    assert found.rarely_predicted == ["pen"]
 
 
 def made(predicted, agreement=None):
@@ -159,16 +159,16 @@ def made(predicted, agreement=None):
 @pytest.mark.parametrize(
     ("predicted", "sentence"),
     [
-        ((0.25,) * 4, "None of 4 categories is hardly predicted."),
+        ((0.25,) * 4, "All 4 categories are predicted."),
         (
             (0.5, 0.5, 0.0, 0.0),
-            "2 of 4 categories are hardly predicted (c2, c3): if the target should have them, "
-            "try --balance 3",
+            "2 of 4 categories are rarely or never predicted (c2, c3): if the target "
+            "contains them, try --balance 3.",
         ),
         (
             (0.5, 0.3, 0.18, 0.02),
-            "1 of 4 categories is hardly predicted (c3): if the target should have it, "
-            "try --balance 3",
+            "1 of 4 categories is rarely or never predicted (c3): if the target contains "
+            "it, try --balance 3.",
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_long_list_of_categories_is_cut():
     found = made((0.5, 0.5, *[0.0] * 18))
     listed = ", ".join(f"c{i}" for i in range(2, 12))
     assert found.sentence().endswith(
-        f"18 of 20 categories are hardly predicted ({listed} and 8 more)."
+        f"18 of 20 categories are rarely or never predicted ({listed} and 8 more)."
     )
     shares = found.describe().splitlines()[0]
     assert shares.count("(5.0)") == 10
@@ -193,9 +193,10 @@ def test_a_long_list_of_categories_is_cut():
 def test_the_description_has_the_agreement_all_shares_and_the_sentence():
     found = made((0.6, 0.0, 0.4), 0.985)
     assert found.describe("balance=3").splitlines() == [
-        "C^s and C^t agree on 98.5 % of the target.",
+        "The source and target classifiers agree on 98.5 % of the target.",
         "Predicted (expected) share in %: c1 0.0 (33.3), c2 40.0 (33.3), c0 60.0 (33.3)",
-        "1 of 3 categories is hardly predicted (c1): if the target should have it, try balance=3",
+        "1 of 3 categories is rarely or never predicted (c1): if the target contains it, try "
+        "balance=3.",
     ]
     assert str(found) == found.describe()
 

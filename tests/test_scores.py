@@ -88,11 +88,12 @@ def test_equals_the_equation(reference, shape, dtype):
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 1.0])
-def test_the_temperature_of_the_neighbourhoods(temperature):
-    logits = draw((20, 8))
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_the_temperature_of_the_neighbourhoods(temperature, dtype, close):
+    logits = draw((20, 8), dtype)
     want = soft_neighborhood_density(target_rows(logits), temperature)
     got = scores.soft_neighborhood_density(logits, temperature)
-    assert got.item() == pytest.approx(want, rel=1e-9)
+    assert got.item() == pytest.approx(want, rel=close)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1e4])

@@ -1,4 +1,4 @@
-"""What a run tells of its target without labels: categories hardly predicted, and agreement."""
+"""What a run tells of its target without labels: categories rarely predicted, and agreement."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -53,7 +53,7 @@ def diagnosis(result: Result) -> Diagnosis:
 
 
 def remedy(method: str, settings: Mapping[str, Any]) -> str | None:
-    """Return what to try if the target should have categories that are hardly predicted.
+    """Return what to try for categories that are rarely predicted.
 
     Args:
         method: A key of :data:`METHODS`.
@@ -67,22 +67,23 @@ def remedy(method: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def summary(results: Iterable[Result]) -> str:
-    """Return the runs that hardly predict a category, one a line, and what the others did."""
+    """Return the runs that rarely predict a category, one a line, and what the others did."""
     told = [result for result in results if result.predicted]
     if not told:
         return ""
     lines = ["**On the targets, without their labels**", ""]
     for result in told:
         found = diagnosis(result)
-        if found.hardly_predicted:
+        if found.rarely_predicted:
             run = f"{result.dataset} {result.task} {result.method} seed {result.seed}"
             advice = remedy(result.method, result.recipe)
             lines.append(f"- {run}: {found.sentence(advice)}")
     healthy = len(told) - len(lines) + 2
-    lines.append(f"- In {healthy} of {len(told)} runs no category is hardly predicted.")
+    lines.append(f"- In {healthy} of {len(told)} runs every category is predicted.")
     same = [100 * result.agreement for result in told if result.agreement is not None]
     if same:
-        lines.append(f"- C^s and C^t agree on {min(same):.1f} to {max(same):.1f} % of a target.")
+        spread = f"{min(same):.1f} to {max(same):.1f} %"
+        lines.append(f"- The source and target classifiers agree on {spread} of a target.")
     return "\n".join(lines) + "\n"
 
 

@@ -16,13 +16,13 @@ FILES = {
 
 
 def answer(runs: Sequence[Run], out: Path) -> str:
-    """Return a line for each run, one on each that hardly predicts a category, and the files."""
+    """Return a line for each run, one on each that rarely predicts a category, and the files."""
     folders = [run.folder(out) for run in runs]
     results = [read_result(folder / "result.json") for folder in folders]
     lines = ["", *_table(results), ""]
     for result in results:
         found = health.diagnosis(result)
-        if found.hardly_predicted:
+        if found.rarely_predicted:
             advice = health.remedy(result.method, result.recipe)
             lines.append(f"{result.method}, seed {result.seed}: {found.sentence(advice)}")
     lines.append("Files:")
@@ -37,13 +37,13 @@ def _table(results: Sequence[Result]) -> list[str]:
     labelled = any(result.accuracy is not None for result in results)
     header = ["method", "seed"]
     header += ["accuracy", "worst category"] if labelled else []
-    rows = [[*header, "C^s and C^t agree", "hardly predicted", "seconds"]]
+    rows = [[*header, "C^s and C^t agree", "rarely predicted", "seconds"]]
     for result in results:
         row = [result.method, str(result.seed)]
         if labelled:
             row += [_percent(result.accuracy), _worst(result)]
         same = None if result.agreement is None else 100 * result.agreement
-        lost = len(health.diagnosis(result).hardly_predicted)
+        lost = len(health.diagnosis(result).rarely_predicted)
         rows.append(
             [*row, _percent(same), f"{lost} of {len(result.categories)}", f"{result.seconds:.0f}"]
         )

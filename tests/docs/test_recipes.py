@@ -147,7 +147,7 @@ def test_the_health_check_names_what_is_lost_and_the_page_shows_it(recipe):
     without, balanced = printed.split("balance 3.0:")
     assert accuracy(without) < 70 < accuracy(balanced)
     assert "(bike)" in without
-    assert names["diagnosis"].hardly_predicted == []
+    assert names["diagnosis"].rarely_predicted == []
     page = (ROOT / "docs" / "recipes" / "health-check.md").read_text("utf-8")
     shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
     # Another processor may move a number, and with it the order of the categories.

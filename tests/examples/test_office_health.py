@@ -50,7 +50,7 @@ def test_a_diagnosis_of_a_result_shows_what_names_hide():
     predicted = {"a\nb": 0.0, "c": 1.0}
     result = made_result(predicted=predicted, expected=dict.fromkeys(predicted, 0.5))
     found = health.diagnosis(result)
-    assert found.hardly_predicted == ["a\\nb"]
+    assert found.rarely_predicted == ["a\\nb"]
     assert found.predicted == (0.0, 1.0)
     assert found.agreement == 0.9
 
