@@ -22,6 +22,7 @@ import torch
 import symloss
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 SETUP = Path(__file__).parent / "pages"
 PAGES = sorted(
     p for p in DOCS.rglob("*.md") if "_build" not in p.parts and not p.name.startswith("_")
@@ -55,12 +56,16 @@ WITHOUT_EQUATION = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def name(page):
+    return page.name if page == README else page.relative_to(DOCS).as_posix()
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    setup = (SETUP / page.relative_to(DOCS)).with_suffix(".py")
+    setup = (SETUP / name(page)).with_suffix(".py")
     names = runpy.run_path(str(setup)) if setup.exists() else {}
     for block in PYTHON.finditer(text):
         above = "\n" * text.count("\n", 0, block.start(1))
@@ -72,10 +77,11 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 def test_every_setup_has_its_page():
     for setup in SETUP.rglob("*.py"):
         page = (DOCS / setup.relative_to(SETUP)).with_suffix(".md")
+        page = README if page.name == README.name else page
         assert PYTHON.search(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_no_code_of_a_page_escapes(page):
     text = page.read_text(encoding="utf-8")
     for mark in FENCE.finditer(text):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -44,4 +45,14 @@ def test_the_digits_notebook_adapts(tmp_path):
         float(line.split("%")[0].split()[-1]) for line in text.splitlines() if "worst digit" in line
     )
     assert balanced > source_only + 10
-    assert "C^s and C^t agree" in text
+    assert "classifiers agree on" in text
+
+
+def test_the_features_notebook_adapts(tmp_path):
+    text = printed(execute(EXAMPLES / "features_demo.ipynb", tmp_path))
+    source_only, adapted = (
+        float(re.search(rf"^{name}: ([\d.]+)%", text, re.MULTILINE)[1])
+        for name in ("logistic regression", "SymNetClassifier")
+    )
+    assert adapted > source_only + 10
+    assert "classifiers agree on" in text
