@@ -1,6 +1,7 @@
 """Sphinx configuration: ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
 import os
+import re
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -22,7 +23,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "recipes/_*.md"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
@@ -30,6 +31,9 @@ html_theme = "furo"
 html_title = f"symloss {release}"
 html_static_path = ["_static"]
 html_css_files = ["symloss.css"]
+html_favicon = "_static/favicon.svg"
+html_logo = "_static/logo.svg"
+pygments_dark_style = "gruvbox-dark"  # nothing in it is blue, as links are
 html_copy_source = False
 html_math_renderer = "mathml"
 
@@ -46,23 +50,32 @@ autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# The docstrings' examples stand in their module, whose imports and public names they use.
-doctest_global_setup = """
-import torch
-from torch import nn
-from symloss import *
-from symloss.functional import *
-from symloss.scores import *
-"""
-
-# Names of torch and Python are links where the build may use the network.
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|optional)\b.*")]
+# The names of torch and Python are links where the build may use the network.
+nitpick_ignore_regex = [("py:.*", r"(torch|optional|collections)\b.*")]
 if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         "python": ("https://docs.python.org/3", None),
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
+
+
+def show_imports(app, what, name, obj, options, lines):
+    """Begin the example of a docstring with the imports that the docstring's module has."""
+    first = next((i for i, line in enumerate(lines) if line.startswith(">>>")), None)
+    if first is None:
+        return
+    example = "\n".join(lines[first:])
+    imports = []
+    if re.search(r"\btorch\.", example):
+        imports.append("import torch")
+    if re.search(r"\bnn\.", example):
+        imports.append("from torch import nn")
+    for module in (symloss, symloss.functional, symloss.scores):
+        used = [n for n in module.__all__ if re.search(rf"(?<![\w.]){n}\(", example)]
+        if used:
+            imports.append(f"from {module.__name__} import {', '.join(used)}")
+    lines[first:first] = [f">>> {line}" for line in imports if line not in example]
 
 
 def visit_math(self, node):
@@ -77,5 +90,6 @@ def visit_math(self, node):
 
 
 def setup(app):
-    """Register the renderer of equations."""
+    """Register what is above."""
+    app.connect("autodoc-process-docstring", show_imports, priority=600)  # after napoleon
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

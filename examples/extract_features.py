@@ -3,8 +3,8 @@
     python examples/extract_features.py --dataset office31 --root data/office31 --views 2
 
 leaves features/office31/NAME.npy and NAME.json for each domain, for train_features.py or anything
-else. Stopped, the same command goes on. Images that cannot be read are named before the first goes
-through the network.
+else. If it is stopped, the same command continues. Images that cannot be read are named before the
+first goes through the network.
 """
 
 import os
@@ -164,8 +164,8 @@ def extract(
                 bar.update(len(features))
         except KeyboardInterrupt:
             tqdm.write(
-                f"{domain}: stopped; {store.done:,} of {len(paths):,} images are done, and the "
-                "same command goes on"
+                f"{domain}: stopped after {store.done:,} of {len(paths):,} images; run the same "
+                "command to continue"
             )
             raise
     store.finish()

@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         model = outputs.read_model(args.model)
         if model.frozen:
-            raise UserError(f"{args.model} takes features of {model.backbone}, not images")
+            raise UserError(
+                f"{args.model} was trained on features of {model.backbone}; it takes no images"
+            )
         if args.export:
             print(exported.write(model, args.export))
     except (UserError, OSError) as error:

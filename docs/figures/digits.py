@@ -1,5 +1,6 @@
-"""Run the demo with its defaults and put its pictures beside this script, as digits_*.png."""
+"""Run the demo with its defaults and put its pictures beside this script, light and dark."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parents[1] / "examples" / "train_digits.py"
+DARK = {"MATPLOTLIBRC": str(HERE / "dark.mplstyle")}
 
-with tempfile.TemporaryDirectory() as out:
-    subprocess.run([sys.executable, DEMO, "--out", out], check=True)
-    for name in ("samples", "convergence", "tsne"):
-        shutil.copy(Path(out, f"{name}.png"), HERE / f"digits_{name}.png")
+for ending, style in (("", {}), ("_dark", DARK)):
+    with tempfile.TemporaryDirectory() as out:
+        subprocess.run([sys.executable, DEMO, "--out", out], env=os.environ | style, check=True)
+        for name in ("samples", "convergence", "tsne"):
+            shutil.copy(Path(out, f"{name}.png"), HERE / f"digits_{name}{ending}.png")

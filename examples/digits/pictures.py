@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
@@ -15,7 +16,7 @@ from digits.results import Run
 TITLES = {"source-only": "Source only", "symnets": "SymNets", "symnets-balanced": "Balanced"}
 TSNE_POINTS = 500  # of each domain
 # Told apart by the colour-blind.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
 
 
 def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
@@ -72,7 +73,7 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
     )
     images = torch.cat([source.images[printed], target.images[handwritten]])
     labels = source.labels[printed].cpu().numpy()
-    outline = [withStroke(linewidth=3, foreground="white")]
+    outline = [withStroke(linewidth=3, foreground=rcParams["axes.facecolor"])]
     for axes, run in zip(panels, runs, strict=True):
         features = run.extractor(images)
         predicted = run.head.predict(features[TSNE_POINTS:])
@@ -82,7 +83,12 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
         axes.scatter(*left.T, 9, BLUE, marker="o", linewidths=0, label="Printed")
         axes.scatter(*right[~wrong].T, 11, ORANGE, marker="x", linewidths=0.8, label="Handwritten")
         axes.scatter(
-            *right[wrong].T, 14, "black", marker="x", linewidths=1, label="Handwritten, misread"
+            *right[wrong].T,
+            14,
+            rcParams["text.color"],
+            marker="x",
+            linewidths=1,
+            label="Handwritten, misread",
         )
         for digit in range(10):
             x, y = np.median(left[labels == digit], axis=0)

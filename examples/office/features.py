@@ -98,7 +98,7 @@ class Store:
         if told.exists():
             _agree(told, extraction)
         elif self.path.exists() or self.part.exists():
-            raise UserError(f"{told} is gone, and without it nothing tells what {self.path} holds")
+            raise UserError(f"{told} is missing; without it, nothing says what {self.path} holds")
         else:
             files.write(told, json.dumps(extraction.settings(), indent=1).encode())
 
@@ -139,8 +139,7 @@ class Store:
         with open(self.part, "r+b" if self.part.exists() else "w+b") as file:
             if self.done == 0:
                 file.write(self._header())
-            file.truncate(end)  # of a row that was cut off
-            file.seek(end)
+            file.seek(end)  # over what is left of a row that was cut off
             file.write(features.astype("<f2").tobytes())
 
     def finish(self) -> None:
@@ -198,8 +197,8 @@ def _read_features(told: Path, extraction: Extraction) -> np.ndarray:
     path = told.with_suffix(".npy")
     if not path.exists():
         raise UserError(
-            f"the features of {extraction.domain} are not finished: go on by the same command of "
-            "extract_features.py"
+            f"the features of {extraction.domain} are not finished: run the same "
+            "extract_features.py command to continue"
         )
     try:
         features = np.load(path, mmap_mode="c")  # torch wants arrays that could be written
@@ -220,7 +219,7 @@ def _agree(path: Path, wanted: Extraction) -> None:
         one, other = getattr(there, name), getattr(wanted, name)
         if one != other:
             raise UserError(
-                f"{path} is of another extraction: {name} {one} there, {other} here; choose "
+                f"{path} belongs to another extraction ({name} {one} there, {other} here); choose "
                 "another --out or delete it"
             )
     if (there.paths, there.labels, there.contents) != (
@@ -230,10 +229,10 @@ def _agree(path: Path, wanted: Extraction) -> None:
     ):
         pairs = zip(there.paths, there.contents, strict=True)
         differ = dict(pairs).items() ^ dict(zip(wanted.paths, wanted.contents, strict=True)).items()
-        first = f", the first {visible(min(differ)[0])}" if differ else " in their order or labels"
+        how = f"first {visible(min(differ)[0])}" if differ else "in order or labels"
         raise UserError(
-            f"{path} is of other images{first}: {len(there.paths):,} there, "
-            f"{len(wanted.paths):,} here; choose another --out or delete it"
+            f"{path} belongs to other images ({len(there.paths):,} there, {len(wanted.paths):,} "
+            f"here, differing {how}); choose another --out or delete it"
         )
 
 

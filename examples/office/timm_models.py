@@ -58,8 +58,8 @@ def preprocessing(name: str) -> Preprocessing:
     size, mode = config["input_size"], config["crop_mode"]
     if size[0] != 3 or size[1] != size[2] or mode not in ("center", "squash"):
         raise UserError(
-            f"backbone timm:{name} wants images of the shape {size} by crop mode {mode}; here they "
-            "are squares of three colours, by center or squash: choose another"
+            f"backbone timm:{name} takes images of shape {size} with crop mode {mode}; supported "
+            "are square RGB images with center or squash: choose another"
         )
     return Preprocessing(
         resize=math.floor(size[1] / config["crop_pct"]),
@@ -80,7 +80,7 @@ def _timm(name: str) -> Any:
     network = name.partition(".")[0]
     if not timm.is_model(network):
         close = difflib.get_close_matches(network, timm.list_models(), 3)
-        hint = f"; like it are {', '.join(close)}" if close else ""
+        hint = f"; similar: {', '.join(close)}" if close else ""
         raise UserError(f"unknown backbone timm:{name}: timm has no such network{hint}")
     try:
         timm.models.get_pretrained_cfg(name)
@@ -98,8 +98,8 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
     network = name.partition(".")[0]
     if name not in timm.list_pretrained(f"{network}.*"):
         raise UserError(
-            f"--backbone timm:{name} does not say which weights timm is to load: give the full tag "
-            f"(the paper's network is timm:resnet50.tv_in1k), --weights FILE or --weights none; "
+            f"--backbone timm:{name} does not say which weights timm should load: give the full "
+            "tag (the paper's network is timm:resnet50.tv_in1k), --weights FILE or --weights none; "
             f"{_tags(timm, network)}"
         )
     try:
@@ -145,6 +145,6 @@ def _load(timm: Any, network: nn.Module, name: str, path: Path) -> None:
     tag = network.pretrained_cfg["tag"]
     if "." not in name and tag:
         say_once(
-            f"weights {path}: images are prepared as for timm:{name}.{tag}; for other weights, "
-            "give their tag"
+            f"weights {path}: images are preprocessed as for timm:{name}.{tag}; if these weights "
+            "need something else, give their tag"
         )

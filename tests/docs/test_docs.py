@@ -1,15 +1,10 @@
 """The site builds, every code block of it runs, and every public name is on it.
 
-How a page of ``docs/`` is run: from top to bottom, in one namespace, in an empty folder.
-
-- Fences marked ``python`` are run.
-- ``<!-- setup``, lines of Python, ``-->`` is run in its place and not shown.
-- ``<!-- needs: MODULE -->`` skips what follows on the page where MODULE is not installed.
-- Fences marked ``console``, ``text`` or ``bibtex`` are not run; directives, ``{...}``, neither.
-  There are no others. A fence with Python stands at the beginning of its line.
+The ``python`` fences of a page are run from top to bottom, in one namespace, in an empty folder:
+that of ``pages/NAME.py``, if there is one, whose ``check`` then looks at what came out. Fences
+marked ``console``, ``text`` or ``bibtex`` are not run; there are no others but directives.
 """
 
-import importlib.util
 import os
 import re
 import runpy
@@ -19,6 +14,7 @@ from dataclasses import is_dataclass
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,19 +22,19 @@ import torch
 import symloss
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
-BLOCK = re.compile(
-    r"^```python\n(?P<python>.*?)^```$"
-    r"|^<!-- setup\n(?P<setup>.*?)^-->$"
-    r"|^<!-- needs: (?P<needs>\S+) -->$",
-    re.DOTALL | re.MULTILINE,
+SETUP = Path(__file__).parent / "pages"
+PAGES = sorted(
+    p for p in DOCS.rglob("*.md") if "_build" not in p.parts and not p.name.startswith("_")
 )
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,}|:{3,})[ ]*(?P<mark>\S.*)$", re.MULTILINE)
 
-PUBLIC = {f"symloss.{name}": getattr(symloss, name) for name in symloss.__all__}
-for module in ("functional", "scores"):
-    of_module = PUBLIC.pop(f"symloss.{module}")
-    PUBLIC |= {f"symloss.{module}.{name}": getattr(of_module, name) for name in of_module.__all__}
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (symloss, symloss.functional, symloss.scores)
+    for name in module.__all__
+    if not isinstance(getattr(module, name), ModuleType)
+}
 # They take no tensor but scalars and parameters.
 WITHOUT_SHAPES = {
     "symloss.AnnealedLR",
@@ -63,15 +59,19 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    names = {"__name__": "__main__"}
-    for block in BLOCK.finditer(text):
-        if block["needs"]:
-            if importlib.util.find_spec(block["needs"]) is None:
-                pytest.skip(f"needs {block['needs']}")
-            continue
-        kind = "python" if block["python"] is not None else "setup"
-        above = "\n" * text.count("\n", 0, block.start(kind))
-        exec(compile(above + block[kind], str(page), "exec"), names)
+    setup = (SETUP / page.relative_to(DOCS)).with_suffix(".py")
+    names = runpy.run_path(str(setup)) if setup.exists() else {}
+    for block in PYTHON.finditer(text):
+        above = "\n" * text.count("\n", 0, block.start(1))
+        exec(compile(above + block[1], str(page), "exec"), names)
+    if "check" in names:
+        names["check"](names)
+
+
+def test_every_setup_has_its_page():
+    for setup in SETUP.rglob("*.py"):
+        page = (DOCS / setup.relative_to(SETUP)).with_suffix(".md")
+        assert PYTHON.search(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
@@ -79,22 +79,7 @@ def test_no_code_of_a_page_escapes(page):
     text = page.read_text(encoding="utf-8")
     for mark in FENCE.finditer(text):
         assert re.fullmatch(r"python|console|text|bibtex|\{[\w-]+\}.*", mark["mark"]), mark[0]
-    blocks = list(BLOCK.finditer(text))
-    assert sum(block["python"] is not None for block in blocks) == text.count("```python")
-    assert sum(block["setup"] is not None for block in blocks) == text.count("<!-- setup")
-    assert sum(block["needs"] is not None for block in blocks) == text.count("<!-- needs")
-
-
-FOREVER = re.compile(r"^def forever\(.*?(?=^\S)", re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if FOREVER.search(p.read_text("utf-8"))])
-def test_a_loop_over_an_empty_loader_ends_with_words(page):
-    names = {}
-    exec(FOREVER.search(page.read_text("utf-8"))[0], names)
-    loader = torch.utils.data.DataLoader(range(10), batch_size=16, drop_last=True)
-    with pytest.raises(ValueError, match="no batch: 10 images, drop_last=True"):
-        next(names["forever"](loader))
+    assert len(PYTHON.findall(text)) == text.count("```python")
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -107,11 +92,18 @@ def test_a_docstring_is_whole(name):
     assert "Raises:\n" in doc or is_dataclass(PUBLIC[name]) or issubclass(PUBLIC[name], tuple)
 
 
-def test_the_drawing_is_what_its_script_draws():
-    script = DOCS / "figures" / "gradient_routes.py"
+@pytest.mark.parametrize("name", ["gradient_routes", "losses"])
+def test_a_drawing_is_what_its_script_draws(name):
+    script = DOCS / "figures" / f"{name}.py"
     assert script.with_suffix(".svg").read_text(encoding="utf-8") == (
         runpy.run_path(str(script))["draw"]()
     )
+
+
+def test_the_logo_is_what_its_script_draws():
+    draw = runpy.run_path(str(DOCS / "figures" / "logo.py"))["draw"]
+    for name, neurons in (("logo", 3), ("favicon", 1)):
+        assert (DOCS / "_static" / f"{name}.svg").read_text(encoding="utf-8") == draw(neurons)
 
 
 @pytest.fixture(scope="module")

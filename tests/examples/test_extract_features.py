@@ -151,7 +151,7 @@ def test_stopped_anywhere_the_same_command_goes_on(call, monkeypatch, capsys):
 
     monkeypatch.setattr(Store, "add", stopping)
     assert fails(call, "--views", "3", "--batch-size", "6") == "130"
-    assert "webcam: stopped; 2 of 9 images are done" in capsys.readouterr().out
+    assert "webcam: stopped after 2 of 9 images" in capsys.readouterr().out
     monkeypatch.setattr(Store, "add", add)
     folder = call("--views", "3", "--batch-size", "6")
     assert "amazon: extracted before" in capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_another_extraction_is_told_before_anything_is_read(call, monkeypatch):
     monkeypatch.setattr(images, "resized", lambda *args: pytest.fail("an image was read"))
     told = fails(call, "--views", "2")
     assert told.startswith("extract_features.py: error: ")
-    assert "amazon.json is of another extraction: views 1 there, 2 here" in told
+    assert "amazon.json belongs to another extraction (views 1 there, 2 here)" in told
     assert "\n" not in told
 
 

@@ -118,11 +118,11 @@ def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
     assert recipe.preprocessing == Preprocessing(248, 224, half, half, "bicubic")
     with pytest.raises(SystemExit):
         command_line.read([*line, "timm:vit_tiny_patch16_22"])
-    assert "like it are vit_tiny_patch16_224" in capsys.readouterr().err
+    assert "similar: vit_tiny_patch16_224" in capsys.readouterr().err
 
 
 def test_other_shapes_of_images_are_refused():
-    with pytest.raises(UserError, match=r"\(3, 546, 546\) by crop mode border"):
+    with pytest.raises(UserError, match=r"\(3, 546, 546\) with crop mode border"):
         models.preprocessing("timm:deepseek_vit_412m")
 
 
@@ -162,7 +162,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
 @pytest.mark.parametrize(
     ("backbone", "told"),
     [
-        ("timm:resnet51", "timm has no such network; like it are resnet"),
+        ("timm:resnet51", "timm has no such network; similar: resnet"),
         ("timm:resnet50.tv", "unknown backbone timm:resnet50.tv; resnet50 has the weights timm:"),
         ("timm:", "unknown backbone timm:"),
     ],
@@ -232,7 +232,7 @@ def test_without_a_tag_a_file_says_how_images_are_prepared(state, tmp_path, caps
     for name in ("test_vit.r160_in1k", "test_vit", "test_vit"):
         models.build_extractor(f"timm:{name}", str(tmp_path / "weights.pth"))
     (line,) = capsys.readouterr().out.splitlines()
-    assert "images are prepared as for timm:test_vit.r160_in1k" in line
+    assert "images are preprocessed as for timm:test_vit.r160_in1k" in line
 
 
 # Whole runs

@@ -218,7 +218,7 @@ def test_the_saved_model_takes_features(call, folder, capsys):
     assert result(run).accuracy == pytest.approx(100 * right)
     with pytest.raises(SystemExit):
         predict.main([str(run / "model.pt"), "image.jpg"])
-    assert "model.pt takes features of resnet18, not images" in capsys.readouterr().err
+    assert "model.pt was trained on features of resnet18" in capsys.readouterr().err
 
 
 def test_every_method_makes_a_row_of_the_tables(call, tmp_path, capsys):

@@ -1,0 +1,61 @@
+"""SymNets in a plain PyTorch loop: train on two loaders, then predict."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import symloss
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+
+# Toy data: three categories; the target is shifted, without labels. Yours goes here.
+labels = torch.arange(384) % 3
+centres = 2 * torch.randn(3, 16)
+x_source = centres[labels] + torch.randn(384, 16)
+x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
+options = {"batch_size": 32, "shuffle": True, "drop_last": True}
+source_loader = DataLoader(TensorDataset(x_source, labels), **options)
+target_loader = DataLoader(x_target, **options)
+
+# A network that ends in features (N, 64): yours, without its last layer.
+backbone = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU()).to(device)
+head = symloss.SymmetricHead(64, num_classes=3).to(device)
+
+# The head is new, so it learns ten times as fast as a pretrained backbone.
+sgd = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+extractor_optimizer = torch.optim.SGD(backbone.parameters(), lr=0.001, **sgd)
+head_optimizer = torch.optim.SGD(head.parameters(), lr=0.01, **sgd)
+step = symloss.TwoOptimizerStep(extractor=extractor_optimizer, head=head_optimizer)
+
+epochs = 20
+total = epochs * max(len(source_loader), len(target_loader))
+optimizers = extractor_optimizer, head_optimizer
+schedulers = [symloss.AnnealedLR(optimizer, total) for optimizer in optimizers]
+
+
+def forever(loader):
+    """Yield batches without end, in a new order on every pass."""
+    if len(loader) == 0:  # fewer samples than one batch, with drop_last
+        raise ValueError(f"no batch: {len(loader.dataset)} samples and drop_last=True")
+    while True:
+        yield from loader
+
+
+source_batches, target_batches = forever(source_loader), forever(target_loader)
+backbone.train()
+for i in range(total):
+    (x_s, y_s), x_t = next(source_batches), next(target_batches)
+    source = head.route(backbone(x_s.to(device)))  # each domain by itself
+    target = head.route(backbone(x_t.to(device)))
+    losses = symloss.symnet_losses(source, y_s.to(device), target)
+    if step(losses.total(lam=symloss.progressive_lambda(i / total))):
+        for scheduler in schedulers:
+            scheduler.step()
+    if i % 100 == 0:  # reading a loss waits for the GPU, so not at every step
+        print(i, {name: loss.item() for name, loss in losses._asdict().items()})
+
+backbone.eval()
+with torch.inference_mode():
+    predicted = head.predict(backbone(x_target.to(device))).cpu()
+print(f"target accuracy: {100 * (predicted == labels).float().mean():.1f} %")

@@ -1,0 +1,40 @@
+"""A timm backbone: a vision transformer (ViT), ConvNeXt, ResNet or any other."""
+
+import timm
+import torch
+
+import symloss
+
+torch.manual_seed(0)
+
+# With pretrained=True, name the weights in full: "...224.augreg_in21k_ft_in1k".
+backbone = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
+config = timm.data.resolve_model_data_config(backbone)  # input size, mean and std
+train_transform = timm.data.create_transform(**config, is_training=True)
+test_transform = timm.data.create_transform(**config, is_training=False)
+
+# The width of the features; for some networks, backbone.num_features is wrong.
+backbone.eval()
+with torch.inference_mode():
+    num_features = backbone(torch.zeros(1, *config["input_size"])).shape[1]
+head = symloss.SymmetricHead(num_features, num_classes=3)
+
+groups = symloss.parameter_groups(backbone, head, lr=0.001)  # the head learns at 0.01
+optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+# Toy batches. Yours: a dataset with train_transform, such as torchvision's ImageFolder.
+y_s = torch.arange(6) % 3
+x_s, x_t = torch.randn(2, 6, *config["input_size"])
+total = 3
+backbone.train()
+for i in range(total):
+    source, target = head.route(backbone(x_s)), head.route(backbone(x_t))
+    losses = symloss.symnet_losses(source, y_s, target)
+    loss = losses.total(lam=symloss.progressive_lambda(i / total))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+backbone.eval()
+with torch.inference_mode():
+    print(f"{num_features} features; predicted:", head.predict(backbone(x_t)))
