@@ -45,6 +45,7 @@ WITHOUT_SHAPES = {
     "symloss.progressive_lambda",
     "symloss.scores.Diagnosis",
 }
+WITHOUT_ERRORS = {"symloss.SymNetClassifier"}  # its fit raises them
 # Two have none, the others' stand at SymNetLosses and SymNetV2Losses.
 WITHOUT_EQUATION = {
     "symloss.RoutedLogits",
@@ -89,7 +90,8 @@ def test_a_docstring_is_whole(name):
     assert re.search(r"``\((N|M), ", doc) or name in WITHOUT_SHAPES
     assert "Example:\n" in doc
     assert ">>> " in doc
-    assert "Raises:\n" in doc or is_dataclass(PUBLIC[name]) or issubclass(PUBLIC[name], tuple)
+    if name not in WITHOUT_ERRORS and not is_dataclass(PUBLIC[name]):
+        assert "Raises:\n" in doc or issubclass(PUBLIC[name], tuple)
 
 
 @pytest.mark.parametrize("name", ["gradient_routes", "losses"])
