@@ -92,7 +92,7 @@ def encode(labels: Any) -> tuple[Any, Tensor]:
         ValueError: If labels are not one-dimensional, or numbers that are not whole.
     """
     if labels is None:
-        raise ValueError("labels are missing: SymNetClassifier requires y to be passed, got None")
+        raise ValueError("labels must be given: requires y to be passed, but the target y is None")
     if not isinstance(labels, Tensor):
         import numpy as np
 

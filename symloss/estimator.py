@@ -148,8 +148,10 @@ class SymNetClassifier:
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         optimizers = [sgd(player.parameters(), lr=self.lr) for player in (extractor, head)]
         step = TwoOptimizerStep(*optimizers)
+        prior = None if self.prior is None else torch.as_tensor(self.prior).to(device)
         schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
         batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
+        balance = 0.0 if self.partial else self.balance
         weight, sums = None, []
 
         for i in self._steps(total):
@@ -164,11 +166,11 @@ class SymNetClassifier:
             x_t = gather(rows_t, next(batches_t), device)
             source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
             losses = _OBJECTIVES[self.objective](source, y_s, target, weight=weight)
-            balance = category_balance(target.extractor, self.prior)
-            step(losses.total(lam) + lam * self.balance * balance)
+            imbalance = category_balance(target.extractor, prior)
+            step(losses.total(lam) + lam * balance * imbalance)
             for schedule in schedules:
                 schedule.step()
-            sums[-1] = sums[-1] + torch.stack([*losses, balance]).detach()
+            sums[-1] = sums[-1] + torch.stack([*losses, imbalance]).detach()
 
         names, means = [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
         self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
@@ -284,7 +286,7 @@ class SymNetClassifier:
             estimator_type="classifier",
             target_tags=TargetTags(required=True),
             classifier_tags=ClassifierTags(),
-            transformer_tags=TransformerTags(),
+            transformer_tags=TransformerTags(preserves_dtype=["float32"]),
         )
 
     def _check_parameters(self) -> None:
