@@ -478,19 +478,19 @@ def test_save_and_load(kind):
     )
 
 
-def test_diagnose_names_what_is_hardly_predicted(fitted):
+def test_diagnose_names_what_is_rarely_predicted(fitted):
     x_s, y_s, _, _ = domains()
     model = quick(epochs=20, balance=0.0).fit(x_s, np.array(["pen", "bike", "mug"])[y_s], x_s)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.diagnose(x_s)
-    assert found.hardly_predicted == []
+    assert found.rarely_predicted == []
     assert found.categories == ("bike", "mug", "pen")
     assert "agree on" in str(found)
     with pytest.warns(
-        UserWarning, match=r"1 of 3 categories is hardly predicted \(mug\)"
+        UserWarning, match=r"1 of 3 categories is rarely or never predicted \(mug\)"
     ) as caught:
-        assert model.diagnose(x_s[y_s != 2]).hardly_predicted == ["mug"]
+        assert model.diagnose(x_s[y_s != 2]).rarely_predicted == ["mug"]
     assert len(caught) == 1
     assert caught[0].filename == __file__
 

@@ -69,36 +69,14 @@ def test_waiting_for_the_device_is_caught(device, wait):
 
 @pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    "loss", ["source_task", "target_task", "category_confusion", "category_discrimination"]
-)
-def test_every_labelled_loss(device, loss, weighted, reduction, trailing):
+@pytest.mark.parametrize("loss", sf.__all__[1:])
+def test_every_loss(device, loss, reduction, trailing):
     source, target = (routed(device, n, *trailing).head for n in (N, M))
-    further = [target] if loss == "category_discrimination" else []
-    weight = torch.ones(K, device=device) if weighted else None
-    labels = labels_on(device, N, *trailing)
-    out = getattr(sf, loss)(source, labels, *further, reduction=reduction, weight=weight)
-    for value in out if isinstance(out, tuple) else (out,):
-        assert value.device == device
-        value.sum().backward(retain_graph=True)
-    assert source.grad.device == device
-
-
-@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize(
-    "loss",
-    [
-        "domain_discrimination",
-        "domain_confusion",
-        "symmetric_entropy",
-        "target_category_confusion",
-    ],
-)
-def test_every_loss_without_labels(device, loss, reduction, trailing):
-    source, target = (routed(device, n, *trailing).head for n in (N, M))
-    arguments = [source, target] if loss == "domain_discrimination" else [target]
+    arguments = {
+        "domain_discrimination": (source, target),
+        "domain_confusion": (target,),
+        "symmetric_entropy": (target,),
+    }.get(loss, (source, labels_on(device, N, *trailing)))
     out = getattr(sf, loss)(*arguments, reduction=reduction)
     for value in out if isinstance(out, tuple) else (out,):
         assert value.device == device
@@ -107,33 +85,12 @@ def test_every_loss_without_labels(device, loss, reduction, trailing):
 
 
 @pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
-@pytest.mark.parametrize("prior", ["uniform", "numbers", "tensor"])
-def test_category_balance(device, prior, trailing):
-    target = routed(device, M, *trailing).extractor
-    priors = {"numbers": [1 / K] * K, "tensor": torch.full((K,), 1 / K, device=device)}
-    loss = sf.category_balance(target, priors.get(prior))
-    loss.backward()
-    assert loss.device == target.grad.device == device
-
-
-def test_weights_and_priors_on_the_host_get_words(device):
-    logits, labels = routed(device, N).head, labels_on(device, N)
-    with pytest.raises(ValueError, match="weight must be on the device of the logits, npu:0, got"):
-        sf.source_task(logits, labels, weight=torch.ones(K))
-    with pytest.raises(ValueError, match="prior must be on the device of the logits, npu:0, got"):
-        sf.category_balance(logits, torch.full((K,), 1 / K))
-
-
-@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
 @pytest.mark.parametrize("lam", ["number", "tensor"])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("objective", ["symnet_losses", "symnet_v2_losses"])
-def test_the_objectives(device, objective, weighted, lam, trailing):
+def test_symnet_losses(device, lam, trailing):
     source, target = routed(device, N, *trailing), routed(device, M, *trailing)
-    weight = torch.ones(K, device=device) if weighted else None
-    labels = labels_on(device, N, *trailing)
-    losses = getattr(symloss, objective)(source, labels, target, weight=weight)
-    losses.total(0.5 if lam == "number" else torch.full((), 0.5, device=device)).backward()
+    losses = symloss.symnet_losses(source, labels_on(device, N, *trailing), target)
+    weight = 0.5 if lam == "number" else torch.full((), 0.5, device=device)
+    losses.total(weight).backward()
     assert {logits.grad.device for logits in (*source, *target)} == {device}
 
 
@@ -182,3 +139,17 @@ def test_steps_and_schedules(device, make, options):
                 schedule.step()
     step.finish()
     assert {p.device for p in (*extractor.parameters(), *head.parameters())} == {device}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("rows_on", ["cpu", "device"])
+def test_the_classifier_trains_there(device, rows_on, partial):
+    model = symloss.SymNetClassifier(epochs=2, batch_size=4, partial=partial, prior=[0.2, 0.3, 0.5])
+    model._build(symloss._features.Preprocessing("l2", 7), 4, torch.arange(K), seed=0)
+    put(model.extractor_, device), put(model.head_, device)
+    model.device = device
+    rows = [torch.randn(n, 7, device="cpu" if rows_on == "cpu" else device) for n in (9, 8)]
+    y = torch.zeros(9, dtype=torch.long)
+    _, means = model._train(rows[0], y, rows[1], torch.Generator().manual_seed(0))
+    assert means.device == device
+    assert means.shape == (2, 6)
