@@ -218,21 +218,6 @@ def length(runs: list[Run]) -> list[Line]:
     return lines
 
 
-def office_caltech10(runs: list[Run]) -> list[Line]:
-    """Return the averages over twelve tasks, by network."""
-    tasks = sorted({run["task"] for run in runs})
-    names = sorted({str(setting(run, "backbone")) for run in runs})
-    lines = [["Network", "Method", *(task.replace("2", "→") for task in tasks), "Avg"]]
-    for network in names:
-        for method in ROWS:
-            shown = of([r for r in runs if setting(r, "backbone") == network], method=method)
-            mean = average(shown, tasks)
-            if mean is not None:
-                cells = [cell(numbers(of(shown, task=task), "accuracy")) for task in tasks]
-                lines.append([network, ROWS[method], *cells, f"{mean:.1f}"])
-    return lines
-
-
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -241,7 +226,6 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "development": ("finetuned", development),
     "partial": ("partial", partial),
     "length": ("length", length),
-    "office-caltech10": ("office_caltech10", office_caltech10),
 }
 
 if __name__ == "__main__":
