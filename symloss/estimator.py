@@ -288,9 +288,9 @@ class SymNetClassifier:
                 raise ValueError(f"{name} must be one of {told}, got {value!r}")
         for name in ("balance", "weight_decay", "lr"):
             value, above = getattr(self, name), name == "lr"
-            if not 0 <= value < math.inf or (above and not value):
-                least = "above 0" if above else "at least 0"
-                raise ValueError(f"{name} must be finite and {least}, got {value}")
+            if not 0 <= value < math.inf or (above and value == 0):
+                bound = "above" if above else "at least"
+                raise ValueError(f"{name} must be finite and {bound} 0, got {value}")
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             value = getattr(self, name)
             if value is not None and (value < least or value % 1):

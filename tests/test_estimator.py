@@ -500,6 +500,10 @@ def test_diagnose_names_what_is_hardly_predicted(fitted):
     assert found.hardly_predicted == []
     assert found.categories == ("bike", "mug", "pen")
     assert "agree on" in str(found)
+    assert found.expected == pytest.approx([1 / 3] * 3)
+    prior = [0.2, 0.3, 0.5]
+    assert model.set_params(prior=prior).diagnose(x_s).expected == pytest.approx(prior)
+    model.set_params(prior=None)
     with pytest.warns(
         UserWarning, match=r"1 of 3 categories is hardly predicted \(mug\)"
     ) as caught:
