@@ -289,15 +289,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("files", type=Path, nargs="*", metavar="FILE", help="features of two domains")
-    help_ = "seeds of what depends on one (default: 0 1 2)"
-    add(
-        "--seeds",
-        type=timing.arguments.whole(0),
-        nargs="+",
-        default=[0, 1, 2],
-        metavar="N",
-        help=help_,
-    )
+    seed, help_ = timing.arguments.whole(0), "seeds of what depends on one (default: 0 1 2)"
+    add("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N", help=help_)
     add("--quick", action="store_true", help="made features, to prove that the script runs")
     add("--out", type=timing.arguments.new_file, metavar="FILE", help="write the table here too")
     args = parser.parse_args(argv)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symloss import _features
+from symloss import _features, _sklearn
 from symloss._features import Preprocessing, as_rows, gather, like, plain, shuffled
 from symloss.functional import category_balance, split_logits
 from symloss.heads import SymmetricHead
@@ -136,6 +136,7 @@ class SymNetClassifier:
         source, target = as_rows("features", features), as_rows("target_features", target_features)
         classes, y = _features.encode(labels)
         _features.check_pair(source, y, target)
+        category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # is the prior one?
         preprocessing = Preprocessing(self.preprocessing, source.shape[1]).to(self.device)
         preprocessing.fit(source, target)
         seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
@@ -166,7 +167,7 @@ class SymNetClassifier:
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), device=device))
                 if self.partial:
-                    weight = category_weights(self._joint(rows_t), lam).to(device)
+                    weight = category_weights(self._apply(head, rows_t), lam).to(device)
                 extractor.train()
             index = next(batches_s)
             x_s, y_s = gather(rows_s, index, device), y[index].to(device)
@@ -183,17 +184,16 @@ class SymNetClassifier:
 
     def predict(self, features: Any) -> Any:
         """Return the category of each row, one of ``classes_``, ``(N,)``."""
-        index = self._apply("features", features, lambda f: self.head_.predict(f))
+        index = self._read("features", features, lambda f: self.head_.predict(f))
         return _features.named(features, self.classes_, index)
 
     def predict_proba(self, features: Any) -> Any:
         """Return probabilities of the target classifier, ``(N, K)``, K as in ``classes_``."""
-        logits = self._apply("features", features, lambda f: split_logits(self.head_(f))[1])
-        return like(features, logits.softmax(1))
+        return like(features, self._read("features", features, self._probabilities))
 
     def transform(self, features: Any) -> Any:
         """Return the bottleneck's features, ``(N, bottleneck)``, float32."""
-        return like(features, self._apply("features", features, lambda f: f))
+        return like(features, self._read("features", features, lambda f: f))
 
     def score(self, features: Any, labels: Any) -> float:
         """Return the accuracy, in [0, 1], on rows whose labels are known."""
@@ -211,7 +211,7 @@ class SymNetClassifier:
             How often each category is predicted and expected, and where both classifiers agree. A
             UserWarning names the categories that are rarely predicted, if there are any.
         """
-        logits = self._joint(target_features)
+        logits = self._read("target_features", target_features, lambda f: self.head_(f))
         found = diagnose(logits, plain(self.classes_), self.prior)
         if found.rarely_predicted:
             warnings.warn(found.sentence("a larger balance, or partial=True"), stacklevel=2)
@@ -230,7 +230,7 @@ class SymNetClassifier:
             >>> torch.equal(same.predict(x), model.predict(x))
             True
         """
-        _check_fitted(self)
+        _sklearn.check_fitted(self)
         return {
             "params": {name: plain(value) for name, value in self.get_params().items()},
             "classes": self.classes_ if isinstance(self.classes_, Tensor) else plain(self.classes_),
@@ -274,38 +274,23 @@ class SymNetClassifier:
 
     def __repr__(self) -> str:
         """Return the call that makes it, without what is default."""
-        defaults = inspect.signature(type(self)).parameters
-        own = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if repr(value) != repr(defaults[name].default)
-        ]
-        return f"{type(self).__name__}({', '.join(own)})"
+        return _sklearn.described(self)
 
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks of an estimator; only scikit-learn calls it."""
-        from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            transformer_tags=TransformerTags(preserves_dtype=["float32"]),
-        )
+        return _sklearn.tags()
 
     def _check_parameters(self) -> None:
-        for name, choices in (
-            ("objective", _OBJECTIVES),
-            ("preprocessing", _features.PREPROCESSING),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                told = ", ".join(map(repr, choices))
+        choices = {"objective": [*_OBJECTIVES], "preprocessing": _features.PREPROCESSING}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                told = ", ".join(map(repr, known))
                 raise ValueError(f"{name} must be one of {told}, got {value!r}")
-        for name, least in (("balance", 0.0), ("weight_decay", 0.0), ("lr", 1e-12)):
-            value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise ValueError(f"{name} must be finite and at least {least:g}, got {value}")
+        for name in ("balance", "weight_decay", "lr"):
+            value, above = getattr(self, name), name == "lr"
+            if not 0 <= value < math.inf or (above and value == 0):
+                bound = "above" if above else "at least"
+                raise ValueError(f"{name} must be finite and {bound} 0, got {value}")
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             value = getattr(self, name)
             if value is not None and (value < least or value % 1):
@@ -344,31 +329,23 @@ class SymNetClassifier:
                 return bar
         return range(total)
 
-    def _joint(self, target_features: Any) -> Tensor:
-        return self._apply("target_features", target_features, lambda f: self.head_(f))
-
-    @torch.no_grad()
-    def _apply(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what ``call`` makes of the bottleneck's features of all rows, on the CPU."""
-        _check_fitted(self)
+    def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``call`` makes of the bottleneck's features of a user's rows, on the CPU."""
+        _sklearn.check_fitted(self)
         rows = as_rows(name, features)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        self.extractor_.eval()
-        device = self.head_.weight.device
-        return _features.apply(name, rows, device, lambda x: call(self.extractor_(x)))
+        return self._apply(call, rows, name)
 
+    def _probabilities(self, bottleneck: Tensor) -> Tensor:
+        return split_logits(self.head_(bottleneck))[1].softmax(1)
 
-def _check_fitted(model: SymNetClassifier) -> None:
-    if hasattr(model, "head_"):
-        return
-    name = type(model).__name__
-    message = f"this {name} is not fitted yet: call fit(features, labels, target_features) first"
-    with suppress(ImportError):
-        from sklearn.exceptions import NotFittedError
-
-        raise NotFittedError(message)
-    raise AttributeError(message)
+    @torch.no_grad()
+    def _apply(
+        self, call: Callable[[Tensor], Tensor], rows: Tensor, name: str | None = None
+    ) -> Tensor:
+        extractor, device = self.extractor_.eval(), self.head_.weight.device
+        return _features.apply(lambda x: call(extractor(x)), rows, device, name)

@@ -391,6 +391,19 @@ def test_what_cannot_be_right_is_refused(change, message):
         quick(**params).fit(*given.values())
 
 
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    x_s, y, x_t, _ = domains()
+    model = quick().fit(x_s, y, x_t)
+    before, expected = vars(model).copy(), model.predict_proba(x_t)
+    for given in ((x_s, y, spoil(x_t, np.nan)), (x_s[:, :5], y, x_t), (x_s, 0 * y, x_t)):
+        with pytest.raises(ValueError):  # noqa: PT011
+            model.fit(*given)
+    with pytest.raises(ValueError, match="prior"):
+        model.set_params(prior=[1.0]).fit(x_s, y + 1, x_t)
+    assert vars(model.set_params(prior=None)) == before
+    np.testing.assert_array_equal(model.predict_proba(x_t), expected)
+
+
 def test_features_that_are_no_matrix_of_numbers(fitted):
     scipy_sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(TypeError, match=r"dense, got the sparse csr_matrix; call .toarray\(\)"):
@@ -487,6 +500,10 @@ def test_diagnose_names_what_is_rarely_predicted(fitted):
     assert found.rarely_predicted == []
     assert found.categories == ("bike", "mug", "pen")
     assert "agree on" in str(found)
+    assert found.expected == pytest.approx([1 / 3] * 3)
+    prior = [0.2, 0.3, 0.5]
+    assert model.set_params(prior=prior).diagnose(x_s).expected == pytest.approx(prior)
+    model.set_params(prior=None)
     with pytest.warns(
         UserWarning, match=r"1 of 3 categories is rarely or never predicted \(mug\)"
     ) as caught:
