@@ -70,14 +70,36 @@ def test_waiting_for_the_device_is_caught(device, wait):
 
 @pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("loss", sf.__all__[1:])
-def test_every_loss(device, loss, reduction, trailing):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "loss", ["source_task", "target_task", "category_confusion", "category_discrimination"]
+)
+def test_every_labelled_loss(device, loss, weighted, reduction, trailing):
     source, target = (routed(device, n, *trailing).head for n in (N, M))
-    arguments = {
-        "domain_discrimination": (source, target),
-        "domain_confusion": (target,),
-        "symmetric_entropy": (target,),
-    }.get(loss, (source, labels_on(device, N, *trailing)))
+    further = [target] if loss == "category_discrimination" else []
+    weight = torch.ones(K, device=device) if weighted else None
+    labels = labels_on(device, N, *trailing)
+    out = getattr(sf, loss)(source, labels, *further, reduction=reduction, weight=weight)
+    for value in out if isinstance(out, tuple) else (out,):
+        assert value.device == device
+        value.sum().backward(retain_graph=True)
+    assert source.grad.device == device
+
+
+@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "domain_discrimination",
+        "domain_confusion",
+        "symmetric_entropy",
+        "target_category_confusion",
+    ],
+)
+def test_every_loss_without_labels(device, loss, reduction, trailing):
+    source, target = (routed(device, n, *trailing).head for n in (N, M))
+    arguments = [source, target] if loss == "domain_discrimination" else [target]
     out = getattr(sf, loss)(*arguments, reduction=reduction)
     for value in out if isinstance(out, tuple) else (out,):
         assert value.device == device
@@ -86,12 +108,33 @@ def test_every_loss(device, loss, reduction, trailing):
 
 
 @pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
+@pytest.mark.parametrize("prior", ["uniform", "numbers", "tensor"])
+def test_category_balance(device, prior, trailing):
+    target = routed(device, M, *trailing).extractor
+    priors = {"numbers": [1 / K] * K, "tensor": torch.full((K,), 1 / K, device=device)}
+    loss = sf.category_balance(target, priors.get(prior))
+    loss.backward()
+    assert loss.device == target.grad.device == device
+
+
+def test_weights_and_priors_on_the_host_get_words(device):
+    logits, labels = routed(device, N).head, labels_on(device, N)
+    with pytest.raises(ValueError, match="weight must be on the device of the logits, npu:0, got"):
+        sf.source_task(logits, labels, weight=torch.ones(K))
+    with pytest.raises(ValueError, match="prior must be on the device of the logits, npu:0, got"):
+        sf.category_balance(logits, torch.full((K,), 1 / K))
+
+
+@pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
 @pytest.mark.parametrize("lam", ["number", "tensor"])
-def test_symnet_losses(device, lam, trailing):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("objective", ["symnet_losses", "symnet_v2_losses"])
+def test_the_objectives(device, objective, weighted, lam, trailing):
     source, target = routed(device, N, *trailing), routed(device, M, *trailing)
-    losses = symloss.symnet_losses(source, labels_on(device, N, *trailing), target)
-    weight = 0.5 if lam == "number" else torch.full((), 0.5, device=device)
-    losses.total(weight).backward()
+    weight = torch.ones(K, device=device) if weighted else None
+    labels = labels_on(device, N, *trailing)
+    losses = getattr(symloss, objective)(source, labels, target, weight=weight)
+    losses.total(0.5 if lam == "number" else torch.full((), 0.5, device=device)).backward()
     assert {logits.grad.device for logits in (*source, *target)} == {device}
 
 
