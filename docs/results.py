@@ -22,8 +22,8 @@ ROWS = {
     "source-only-em": "source only + Em",
     "domain-confusion": "domain confusion",
     "domain-confusion-em": "domain confusion + Em",
-    "symnets-wo-target-task": "SymNets w/o E^t_task (C^s)",
-    "symnets-wo-entropy": "SymNets w/o M^st",
+    "symnets-wo-target-task": r"SymNets w/o $\mathcal{E}^t_{task}$ ($C^s$)",
+    "symnets-wo-entropy": r"SymNets w/o $\mathcal{M}^{st}$",
     "symnets-wo-confusion": "SymNets w/o confusion",
     "symnets-wo-category-confusion": "SymNets w/o category confusion",
     "symnets": "SymNets",
@@ -82,7 +82,8 @@ def cell(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.1f}"
     if len(values) == 1:
         return mean
-    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}"
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean} ± {error:.1f}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def of(runs: list[Run], **wanted: str) -> list[Run]:
@@ -166,7 +167,7 @@ def finetuned(runs: list[Run]) -> list[Line]:
 
 def development(runs: list[Run]) -> list[Line]:
     """Return what was tried on the development task, fine-tuned."""
-    lines = [["Method", "bottleneck", "balance", "epochs", "C^t", "worst category"]]
+    lines = [["Method", "bottleneck", "balance", "epochs", "$C^t$", "worst category"]]
     for run in of(runs, task=DEVELOPMENT):
         weight = setting(run, "balance") if "balanced" in run["method"] else None
         values = (setting(run, "bottleneck"), weight, setting(run, "epochs"))
@@ -191,9 +192,9 @@ def partial(runs: list[Run]) -> list[Line]:
 def classifiers(runs: list[Run]) -> list[Line]:
     """Return what both classifiers and their sum say, averaged over tasks and seeds."""
     columns = {
-        "C^t": "c_t",
-        "C^s": "c_s",
-        "argmax of q": "joint",
+        "$C^t$": "c_t",
+        "$C^s$": "c_s",
+        "largest $q_k$": "joint",
         "agreement": "agreement",
         "calibration error": "calibration_error",
         "worst category": "worst_recall",
