@@ -1,4 +1,4 @@
-"""Write every table of the results page, docs/results/*.md, from the files in results/.
+"""Write every table of the results page, docs/results/_*.md, from the files in results/.
 
     python docs/results.py
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     out = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, (file, table) in TABLES.items():
-        (out / f"{name}.md").write_text(markdown(table(read(file))), encoding="utf-8")
+        (out / f"_{name}.md").write_text(markdown(table(read(file))), encoding="utf-8")
 
 
 def read(name: str) -> list[Run]:
