@@ -1,4 +1,4 @@
-"""Write every table of the results page, docs/results/*.md, from the files in results/.
+"""Write every table of the results page, docs/results/_*.md, from the files in results/.
 
     python docs/results.py
 
@@ -22,8 +22,8 @@ ROWS = {
     "source-only-em": "source only + Em",
     "domain-confusion": "domain confusion",
     "domain-confusion-em": "domain confusion + Em",
-    "symnets-wo-target-task": "SymNets w/o E^t_task (C^s)",
-    "symnets-wo-entropy": "SymNets w/o M^st",
+    "symnets-wo-target-task": r"SymNets w/o $\mathcal{E}^t_{task}$ ($C^s$)",
+    "symnets-wo-entropy": r"SymNets w/o $\mathcal{M}^{st}$",
     "symnets-wo-confusion": "SymNets w/o confusion",
     "symnets-wo-category-confusion": "SymNets w/o category confusion",
     "symnets": "SymNets",
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     out = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, (file, table) in TABLES.items():
-        (out / f"{name}.md").write_text(markdown(table(read(file))), encoding="utf-8")
+        (out / f"_{name}.md").write_text(markdown(table(read(file))), encoding="utf-8")
 
 
 def read(name: str) -> list[Run]:
@@ -82,7 +82,8 @@ def cell(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.1f}"
     if len(values) == 1:
         return mean
-    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}"
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean} ± {error:.1f}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def of(runs: list[Run], **wanted: str) -> list[Run]:
@@ -166,7 +167,7 @@ def finetuned(runs: list[Run]) -> list[Line]:
 
 def development(runs: list[Run]) -> list[Line]:
     """Return what was tried on the development task, fine-tuned."""
-    lines = [["Method", "bottleneck", "balance", "epochs", "C^t", "worst category"]]
+    lines = [["Method", "bottleneck", "balance", "epochs", "$C^t$", "worst category"]]
     for run in of(runs, task=DEVELOPMENT):
         weight = setting(run, "balance") if "balanced" in run["method"] else None
         values = (setting(run, "bottleneck"), weight, setting(run, "epochs"))
@@ -191,9 +192,9 @@ def partial(runs: list[Run]) -> list[Line]:
 def classifiers(runs: list[Run]) -> list[Line]:
     """Return what both classifiers and their sum say, averaged over tasks and seeds."""
     columns = {
-        "C^t": "c_t",
-        "C^s": "c_s",
-        "argmax of q": "joint",
+        "$C^t$": "c_t",
+        "$C^s$": "c_s",
+        "largest $q_k$": "joint",
         "agreement": "agreement",
         "calibration error": "calibration_error",
         "worst category": "worst_recall",
@@ -218,21 +219,6 @@ def length(runs: list[Run]) -> list[Line]:
     return lines
 
 
-def office_caltech10(runs: list[Run]) -> list[Line]:
-    """Return the averages over twelve tasks, by network."""
-    tasks = sorted({run["task"] for run in runs})
-    names = sorted({str(setting(run, "backbone")) for run in runs})
-    lines = [["Network", "Method", *(task.replace("2", "→") for task in tasks), "Avg"]]
-    for network in names:
-        for method in ROWS:
-            shown = of([r for r in runs if setting(r, "backbone") == network], method=method)
-            mean = average(shown, tasks)
-            if mean is not None:
-                cells = [cell(numbers(of(shown, task=task), "accuracy")) for task in tasks]
-                lines.append([network, ROWS[method], *cells, f"{mean:.1f}"])
-    return lines
-
-
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -241,7 +227,6 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "development": ("finetuned", development),
     "partial": ("partial", partial),
     "length": ("length", length),
-    "office-caltech10": ("office_caltech10", office_caltech10),
 }
 
 if __name__ == "__main__":

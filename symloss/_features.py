@@ -92,7 +92,7 @@ def encode(labels: Any) -> tuple[Any, Tensor]:
         ValueError: If labels are not one-dimensional, or numbers that are not whole.
     """
     if labels is None:
-        raise ValueError("labels are missing: SymNetClassifier requires y to be passed, got None")
+        raise ValueError("labels must be given: requires y to be passed, but the target y is None")
     if not isinstance(labels, Tensor):
         import numpy as np
 
@@ -132,25 +132,25 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
 def _moments(name: str, rows: Tensor, device: torch.device) -> Tensor:
     """Return mean and mean square of each column, float64 ``(2, F)``."""
     total = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=device)
-    for batch in batches(name, rows, device):
+    for batch in batches(rows, device, name):
         wide = batch.double()
         total += torch.stack([wide.sum(0), wide.square().sum(0)])
     return total / len(rows)
 
 
-def batches(name: str, rows: Tensor, device: torch.device) -> Iterator[Tensor]:
+def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iterator[Tensor]:
     """Yield all rows in order, float32 on the device.
 
     Raises:
-        ValueError: If a row holds NaN, infinity, or a number beyond float32.
+        ValueError: If a row holds NaN, infinity, or a number beyond float32. It is looked for only
+            if there is a name to call the features by.
     """
     for start in range(0, len(rows), _ROWS):
         batch = rows[start : start + _ROWS].to(device, torch.float32)
-        finite = batch.isfinite().all(1)
-        if not finite.all():
-            row = start + int(finite.int().argmin())
+        if name is not None and not (finite := batch.isfinite().all(1)).all():
             raise ValueError(
-                f"{name} must be finite numbers of float32, got NaN or inf in row {row}"
+                f"{name} must be finite numbers of float32, got NaN or inf in row "
+                f"{start + int(finite.int().argmin())}"
             )
         yield batch
 
@@ -172,11 +172,11 @@ def gather(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
 
 
 def apply(
-    name: str, rows: Tensor, device: torch.device, call: Callable[[Tensor], Tensor]
+    call: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device, name: str | None = None
 ) -> Tensor:
-    """Return what ``call`` makes of all rows, batch by batch, on the CPU."""
+    """Return what ``call`` makes of all rows, in :func:`batches`, on the CPU."""
     result, start = torch.empty(0), 0
-    for batch in batches(name, rows, device):
+    for batch in batches(rows, device, name):
         part = call(batch)
         if start == 0:
             result = torch.empty((len(rows), *part.shape[1:]), dtype=part.dtype)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symloss import _features
+from symloss import _features, _sklearn
 from symloss._features import Preprocessing, as_rows, gather, like, plain, shuffled
 from symloss.functional import category_balance, split_logits
 from symloss.heads import SymmetricHead
@@ -134,22 +134,32 @@ class SymNetClassifier:
         """
         self._check_parameters()
         source, target = as_rows("features", features), as_rows("target_features", target_features)
-        self.classes_, y = _features.encode(labels)
+        classes, y = _features.encode(labels)
         _features.check_pair(source, y, target)
+        category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # is the prior one?
+        preprocessing = Preprocessing(self.preprocessing, source.shape[1]).to(self.device)
+        preprocessing.fit(source, target)
         seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
-        self._build(self.bottleneck, source.shape[1], self.preprocessing, seed)
-        self.extractor_[0].fit(source, target)
-        self._train(source, y, target, torch.Generator().manual_seed(seed))
+        self._build(preprocessing, self.bottleneck, classes, seed)
+        names, means = self._train(source, y, target, torch.Generator().manual_seed(seed))
+        self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
+        if not means.isfinite().all():
+            raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
         return self
 
-    def _train(self, rows_s: Tensor, y: Tensor, rows_t: Tensor, generator: torch.Generator) -> None:
+    def _train(
+        self, rows_s: Tensor, y: Tensor, rows_t: Tensor, generator: torch.Generator
+    ) -> tuple[list[str], Tensor]:
+        """Return the names of the losses and their mean in each epoch, a row for each epoch."""
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         size, per_epoch, total = self._length(len(rows_s), len(rows_t))
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         optimizers = [sgd(player.parameters(), lr=self.lr) for player in (extractor, head)]
         step = TwoOptimizerStep(*optimizers)
+        prior = None if self.prior is None else torch.as_tensor(self.prior).to(device)
         schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
         batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
+        balance = 0.0 if self.partial else self.balance
         weight, sums = None, []
 
         for i in self._steps(total):
@@ -157,42 +167,38 @@ class SymNetClassifier:
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), device=device))
                 if self.partial:
-                    weight = category_weights(self._joint(rows_t), lam).to(device)
+                    weight = category_weights(self._apply(head, rows_t), lam).to(device)
                 extractor.train()
             index = next(batches_s)
             x_s, y_s = gather(rows_s, index, device), y[index].to(device)
             x_t = gather(rows_t, next(batches_t), device)
             source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
             losses = _OBJECTIVES[self.objective](source, y_s, target, weight=weight)
-            balance = category_balance(target.extractor, self.prior)
-            step(losses.total(lam) + lam * self.balance * balance)
+            imbalance = category_balance(target.extractor, prior)
+            step(losses.total(lam) + lam * balance * imbalance)
             for schedule in schedules:
                 schedule.step()
-            sums[-1] = sums[-1] + torch.stack([*losses, balance]).detach()
+            sums[-1] = sums[-1] + torch.stack([*losses, imbalance]).detach()
 
-        names, means = [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
-        self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
-        if not means.isfinite().all():
-            raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
+        return [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
 
     def predict(self, features: Any) -> Any:
         """Return the category of each row, one of ``classes_``, ``(N,)``."""
-        index = self._apply("features", features, lambda f: self.head_.predict(f))
+        index = self._read("features", features, lambda f: self.head_.predict(f))
         return _features.named(features, self.classes_, index)
 
     def predict_proba(self, features: Any) -> Any:
         """Return probabilities of the target classifier, ``(N, K)``, K as in ``classes_``."""
-        logits = self._apply("features", features, lambda f: split_logits(self.head_(f))[1])
-        return like(features, logits.softmax(1))
+        return like(features, self._read("features", features, self._probabilities))
 
     def transform(self, features: Any) -> Any:
         """Return the bottleneck's features, ``(N, bottleneck)``, float32."""
-        return like(features, self._apply("features", features, lambda f: f))
+        return like(features, self._read("features", features, lambda f: f))
 
     def score(self, features: Any, labels: Any) -> float:
         """Return the accuracy, in [0, 1], on rows whose labels are known."""
         predicted, known = plain(self.predict(features)), plain(labels)
-        right = [a == b for a, b in zip(predicted, known, strict=True)]
+        right: list[bool] = [a == b for a, b in zip(predicted, known, strict=True)]
         return sum(right) / len(right)
 
     def diagnose(self, target_features: Any) -> Diagnosis:
@@ -205,7 +211,7 @@ class SymNetClassifier:
             How often each category is predicted and expected, and where both classifiers agree. A
             UserWarning names the categories that are rarely predicted, if there are any.
         """
-        logits = self._joint(target_features)
+        logits = self._read("target_features", target_features, lambda f: self.head_(f))
         found = diagnose(logits, plain(self.classes_), self.prior)
         if found.rarely_predicted:
             warnings.warn(found.sentence("a larger balance, or partial=True"), stacklevel=2)
@@ -224,7 +230,7 @@ class SymNetClassifier:
             >>> torch.equal(same.predict(x), model.predict(x))
             True
         """
-        _check_fitted(self)
+        _sklearn.check_fitted(self)
         return {
             "params": {name: plain(value) for name, value in self.get_params().items()},
             "classes": self.classes_ if isinstance(self.classes_, Tensor) else plain(self.classes_),
@@ -241,9 +247,9 @@ class SymNetClassifier:
             state: What :meth:`state_dict` returned.
         """
         self.set_params(**state["params"] | {"device": self.device})
-        weight, classes = state["extractor"]["1.weight"], state["classes"]
-        self.classes_ = classes if isinstance(classes, Tensor) else _features.as_array(classes)
-        self._build(*weight.shape, state["preprocessing"], 0)
+        classes, (bottleneck, width) = state["classes"], state["extractor"]["1.weight"].shape
+        classes = classes if isinstance(classes, Tensor) else _features.as_array(classes)
+        self._build(Preprocessing(state["preprocessing"], width), bottleneck, classes, seed=0)
         self.extractor_.load_state_dict(state["extractor"])
         self.head_.load_state_dict(state["head"])
         self.history_ = state["history"]
@@ -268,38 +274,23 @@ class SymNetClassifier:
 
     def __repr__(self) -> str:
         """Return the call that makes it, without what is default."""
-        defaults = inspect.signature(type(self)).parameters
-        own = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if repr(value) != repr(defaults[name].default)
-        ]
-        return f"{type(self).__name__}({', '.join(own)})"
+        return _sklearn.described(self)
 
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks of an estimator; only scikit-learn calls it."""
-        from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            transformer_tags=TransformerTags(),
-        )
+        return _sklearn.tags()
 
     def _check_parameters(self) -> None:
-        for name, choices in (
-            ("objective", _OBJECTIVES),
-            ("preprocessing", _features.PREPROCESSING),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                told = ", ".join(map(repr, choices))
+        choices = {"objective": [*_OBJECTIVES], "preprocessing": _features.PREPROCESSING}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                told = ", ".join(map(repr, known))
                 raise ValueError(f"{name} must be one of {told}, got {value!r}")
-        for name, least in (("balance", 0.0), ("weight_decay", 0.0), ("lr", 1e-12)):
-            value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise ValueError(f"{name} must be finite and at least {least:g}, got {value}")
+        for name in ("balance", "weight_decay", "lr"):
+            value, above = getattr(self, name), name == "lr"
+            if not 0 <= value < math.inf or (above and value == 0):
+                bound = "above" if above else "at least"
+                raise ValueError(f"{name} must be finite and {bound} 0, got {value}")
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             value = getattr(self, name)
             if value is not None and (value < least or value % 1):
@@ -318,51 +309,43 @@ class SymNetClassifier:
         epochs = self.epochs or max(_EPOCHS, math.ceil(_STEPS / per_epoch))
         return size, per_epoch, epochs * per_epoch
 
-    def _build(self, bottleneck: int, width: int, preprocessing: str | None, seed: int) -> None:
-        self.n_features_in_ = width
+    def _build(
+        self, preprocessing: Preprocessing, bottleneck: int, classes: Any, seed: int
+    ) -> None:
+        self.classes_, self.n_features_in_ = classes, len(preprocessing.mean)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone
-            self.extractor_ = nn.Sequential(
-                Preprocessing(preprocessing, width),
-                nn.Linear(width, bottleneck),
-                nn.BatchNorm1d(bottleneck),
-                nn.ReLU(),
-            ).to(self.device)
-            self.head_ = SymmetricHead(bottleneck, len(self.classes_)).to(self.device)
+            torch.default_generator.manual_seed(seed)  # the CPU's, which forks, and no other
+            layers = [nn.Linear(self.n_features_in_, bottleneck), nn.BatchNorm1d(bottleneck)]
+            head = SymmetricHead(bottleneck, len(classes))
+        self.extractor_ = nn.Sequential(preprocessing, *layers, nn.ReLU()).to(self.device)
+        self.head_ = head.to(self.device)
 
     def _steps(self, total: int) -> Iterable[int]:
         if self.verbose:
             with suppress(ImportError):
                 from tqdm.auto import tqdm
 
-                return tqdm(range(total), desc=type(self).__name__, unit="step")
+                bar: Iterable[int] = tqdm(range(total), desc=type(self).__name__, unit="step")
+                return bar
         return range(total)
 
-    def _joint(self, target_features: Any) -> Tensor:
-        return self._apply("target_features", target_features, lambda f: self.head_(f))
-
-    @torch.no_grad()
-    def _apply(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what ``call`` makes of the bottleneck's features of all rows, on the CPU."""
-        _check_fitted(self)
+    def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``call`` makes of the bottleneck's features of a user's rows, on the CPU."""
+        _sklearn.check_fitted(self)
         rows = as_rows(name, features)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        self.extractor_.eval()
-        device = self.head_.weight.device
-        return _features.apply(name, rows, device, lambda x: call(self.extractor_(x)))
+        return self._apply(call, rows, name)
 
+    def _probabilities(self, bottleneck: Tensor) -> Tensor:
+        return split_logits(self.head_(bottleneck))[1].softmax(1)
 
-def _check_fitted(model: SymNetClassifier) -> None:
-    if hasattr(model, "head_"):
-        return
-    name = type(model).__name__
-    message = f"this {name} is not fitted yet: call fit(features, labels, target_features) first"
-    with suppress(ImportError):
-        from sklearn.exceptions import NotFittedError
-
-        raise NotFittedError(message)
-    raise AttributeError(message)
+    @torch.no_grad()
+    def _apply(
+        self, call: Callable[[Tensor], Tensor], rows: Tensor, name: str | None = None
+    ) -> Tensor:
+        extractor, device = self.extractor_.eval(), self.head_.weight.device
+        return _features.apply(lambda x: call(extractor(x)), rows, device, name)

@@ -63,7 +63,7 @@ def test_expected_shares_are_the_prior(prior):
     ("prior", "message"),
     [
         ([0.5, 0.5], r"prior must have shape \(4,\).*\(2,\)"),
-        ([[0.25] * 4], r"prior must have shape \(4,\).*\(1, 4\)"),
+        (torch.full((1, 4), 0.25), r"prior must have shape \(4,\).*\(1, 4\)"),
         ([0.5, 0.5, 0.5, 0.5], "sum to 1"),
         ([0.5, 0.5, 0.5, -0.5], "positive"),
         ([math.nan] * 4, "sum to 1"),

@@ -52,7 +52,7 @@ def test_corrected_labels_are_another_run(office, root, domain, role):
 
 def test_another_image_under_an_old_name_is_another_run(office, root):
     office(**QUICK)
-    shutil.copy(root / "amazon/bike/1.jpg", root / "amazon/mug/2.jpg")
+    shutil.copy(root / "amazon/mug/1.jpg", root / "amazon/mug/2.jpg")
     message = refusal(office)
     assert "1 of 9 source images differs, the first mug/2.jpg" in message
     assert "target" not in message

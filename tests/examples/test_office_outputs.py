@@ -183,7 +183,7 @@ def test_a_file_is_replaced_at_once(tmp_path):
 def model():
     torch.manual_seed(0)
     extractor = models.build_extractor("shufflenet_v2_x0_5", "none", 8)
-    sizes = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    sizes = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bicubic", True)
     names = ["bike", "mouse", "mug"]
     return outputs.Model("shufflenet_v2_x0_5", 8, extractor, nn.Linear(8, 3), names, sizes)
 
@@ -194,7 +194,8 @@ def test_a_model_is_read_as_it_was_written_and_ready_to_predict(tmp_path, model)
     read = outputs.read_model(tmp_path / "model.pt")
     names = ("backbone", "bottleneck", "categories")
     assert [getattr(read, name) for name in names] == [getattr(model, name) for name in names]
-    assert dataclasses.astuple(read.preprocessing) == (36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    colours = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)
+    assert dataclasses.astuple(read.preprocessing) == (36, 32, *colours, "bicubic", True)
     assert not any(m.training for part in (read.extractor, read.classifier) for m in part.modules())
     x = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():

@@ -1,0 +1,41 @@
+"""What scikit-learn's conventions ask of a classifier; scikit-learn is imported if it calls."""
+
+import inspect
+from contextlib import suppress
+from typing import Any
+
+
+def tags() -> Any:
+    """Return the answers to what scikit-learn wants to know before it takes an estimator."""
+    from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
+
+    return Tags(
+        estimator_type="classifier",
+        target_tags=TargetTags(required=True),
+        classifier_tags=ClassifierTags(),
+        transformer_tags=TransformerTags(preserves_dtype=["float32"]),
+    )
+
+
+def described(model: Any) -> str:
+    """Return the call that makes a model, without what is default."""
+    defaults = inspect.signature(type(model)).parameters
+    own = [
+        f"{name}={value!r}"
+        for name, value in model.get_params().items()
+        if repr(value) != repr(defaults[name].default)
+    ]
+    return f"{type(model).__name__}({', '.join(own)})"
+
+
+def check_fitted(model: Any) -> None:
+    """Raise scikit-learn's NotFittedError, or without it AttributeError, before ``fit``."""
+    if hasattr(model, "head_"):
+        return
+    name = type(model).__name__
+    message = f"this {name} is not fitted yet: call fit(features, labels, target_features) first"
+    with suppress(ImportError):
+        from sklearn.exceptions import NotFittedError
+
+        raise NotFittedError(message)
+    raise AttributeError(message)
