@@ -155,6 +155,24 @@ def test_the_health_check_names_what_is_lost_and_the_page_shows_it(recipe):
     assert words[0] == words[1]
 
 
+def test_the_balance_is_the_backbones_to_learn(recipe, monkeypatch):
+    losses, balance, targets, balanced = symloss.symnet_losses, L.category_balance, [], []
+
+    def record_target(source, labels, target):
+        targets.append(target)
+        return losses(source, labels, target)
+
+    def record_balanced(logits):
+        balanced.append(logits)
+        return balance(logits)
+
+    monkeypatch.setattr(symloss, "symnet_losses", record_target)
+    monkeypatch.setattr(L, "category_balance", record_balanced)
+    recipe("health_check")
+    assert len(balanced) == 600
+    assert all(v is target.extractor for v, target in zip(balanced, targets, strict=True))
+
+
 def test_unlabelled_pixels_have_no_loss(recipe):
     names, _ = recipe("dense_prediction")
     logits = names["routed"](names["x_source"]).head
