@@ -44,4 +44,4 @@ def test_the_digits_notebook_adapts(tmp_path):
         float(line.split("%")[0].split()[-1]) for line in text.splitlines() if "worst digit" in line
     )
     assert balanced > source_only + 10
-    assert "C^s and C^t agree" in text
+    assert "The source and target classifiers agree" in text
