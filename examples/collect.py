@@ -47,4 +47,4 @@ def read(path: Path) -> records.Record:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

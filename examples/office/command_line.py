@@ -26,14 +26,15 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         SystemExit: With one clear line if options are wrong or do not fit each other.
     """
     parser = build_parser()
+    parser.set_defaults(methods=None)  # so that it is known whether some were named
     args = parser.parse_args(argv)
     if args.preset == "quick":
         if args.dataset != "folders":
             parser.error(f"--preset quick belongs to --dataset folders, not {args.dataset}")
         parser.set_defaults(**QUICK)
         args = parser.parse_args(argv)
-    if args.dataset == "folders" and args.methods == Wanted.methods:
-        args.methods = OWN_METHODS
+    if args.methods is None:
+        args.methods = OWN_METHODS if args.dataset == "folders" else Wanted.methods
     return filled(parser, args)
 
 

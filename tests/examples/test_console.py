@@ -44,7 +44,7 @@ def test_names_of_another_system_from_training_to_report(tmp_path):
         write_image(target / f"{i}{BYTES}.jpg", i % 2, i + 10)
     options = "--dataset folders --backbone shufflenet_v2_x0_5 --weights none --max-steps 2"
     given = [*options.split(), "--source", source, "--target", target, "--out", runs, "--seeds", 0]
-    given += ["--batch-size", 4]
+    given += ["--batch-size", 4, "--method", "symnets"]
     driver = Path(__file__).with_name("driver.py")
     assert "done in" in script(driver, *given, "--device", "cpu", encoding="ascii")
     (folder,) = (path.parent for path in runs.rglob("result.json"))

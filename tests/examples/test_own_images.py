@@ -11,7 +11,7 @@ import pytest
 import torch
 import train_office
 from conftest import write_image, write_tree
-from office import models, outputs, progress
+from office import command_line, models, outputs, progress
 from office.images import Preprocessing
 from torch import nn
 
@@ -116,6 +116,17 @@ def test_labels_make_it_a_table_of_accuracies(tmp_path, weights, capsys):
     for method, accuracy in zip(("source-only", "symnets"), accuracies, strict=True):
         path = tmp_path / "runs/folders/labelled2new" / method / "seed0/result.json"
         assert float(accuracy) == pytest.approx(json.loads(path.read_text())["accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("more", "methods"),
+    [((), ("source-only", "symnets")), (("--method", "symnets"), ("symnets",))],
+)
+def test_a_method_that_is_named_is_the_only_one(more, methods):
+    _, _, wanted = command_line.read(
+        ["--dataset", "folders", "--source", "a", "--target", "b", "--device", "cpu", *more]
+    )
+    assert wanted.methods == methods
 
 
 def test_quick_is_for_folders(capsys):
