@@ -136,6 +136,7 @@ def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], 
         ),
         "category weights": partial(Objective, partial=True),
         "V2": partial(Objective, v2),
+        f"V2, balance {Recipe.balance:g}": partial(Objective, v2, balance=Recipe.balance),
         "V2, category weights": partial(Objective, v2, partial=True),
     }
 
