@@ -183,6 +183,7 @@ def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
                 )
         if METHODS[run.method].balanced:
             _check_prior(run)
+            _check_batch(run)
         if run.state(machine) is not State.FINISHED:
             found.append(run)
     return found
@@ -198,5 +199,17 @@ def _check_prior(run: Run) -> None:
             f"{visible(task.target.name)} {told}, but {run.method} draws the predictions to all "
             f"{len(task.categories)} categories, with harm; tell their shares by --prior FILE, or "
             f"take {run.method.removesuffix('-balanced')}",
+            stacklevel=3,
+        )
+
+
+def _check_batch(run: Run) -> None:
+    """Warn of batches in which a balanced run cannot tell whether categories are balanced."""
+    size, k = run.recipe.batch_size, len(run.task.categories)
+    if size < 2 * k:
+        warnings.warn(
+            f"{run.method} balances each batch, and --batch-size {size} is less than twice the "
+            f"{k} categories: chance decides how often each appears. Use larger batches or a "
+            f"--balance below {run.recipe.balance:g}",
             stacklevel=3,
         )

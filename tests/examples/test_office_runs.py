@@ -105,16 +105,24 @@ def test_balance_in_a_target_that_lacks_categories_is_warned_of(machine):
         "with harm; tell their shares by --prior FILE, or take symnets"
     )
     with pytest.warns(UserWarning, match="lacks") as caught:
-        open_runs([made_run(lacking, "symnets-balanced", prior="source")], machine)
+        open_runs([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], machine)
     assert [str(warning.message) for warning in caught] == [told]
     with pytest.warns(UserWarning, match="webcam may lack categories, .* or take symnets-v2$"):
-        open_runs([made_run(blind, "symnets-v2-balanced", partial=True)], machine)
+        open_runs([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], machine)
     for run in (
-        made_run(task, "symnets-balanced"),
-        made_run(blind, "symnets-balanced"),
+        made_run(task, "symnets-balanced", batch_size=6),
+        made_run(blind, "symnets-balanced", batch_size=6),
         made_run(lacking, "symnets", partial=True),
-        made_run(lacking, "symnets-balanced", partial=True, prior=SHARES),
+        made_run(lacking, "symnets-balanced", partial=True, prior=SHARES, batch_size=6),
     ):
+        assert open_runs([run], machine) == [run]
+
+
+@pytest.mark.filterwarnings("error")
+def test_balance_in_small_batches_is_warned_of(machine):
+    with pytest.warns(UserWarning, match="--batch-size 5 is less than twice the 3 categories"):
+        open_runs([made_run(method="symnets-balanced", batch_size=5)], machine)
+    for run in (made_run(batch_size=5), made_run(method="symnets-balanced", batch_size=6)):
         assert open_runs([run], machine) == [run]
 
 

@@ -61,6 +61,7 @@ def stopped_at(monkeypatch):
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore:.*twice the 3 categories")
 def test_a_run_leaves_its_files(office, name):
     folder = office(method=name, max_steps=2)
     assert sorted(p.name for p in folder.iterdir() if "tfevents" not in p.name) == FILES
@@ -182,6 +183,7 @@ def test_a_result_tells_how_it_was_made(office):
     assert found.peak_memory_bytes > 10_000_000
 
 
+@pytest.mark.filterwarnings("ignore:.*twice the 3 categories")
 def test_only_the_balanced_method_tells_its_weight_and_learns_by_it(office):
     methods = ("symnets", "symnets-balanced")
     runs = [
@@ -439,6 +441,7 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("method", ["symnets", "symnets-v2-balanced"])
+@pytest.mark.filterwarnings("ignore:.*twice the 3 categories")
 def test_the_weights_of_partial_adaptation_survive_a_resume(
     office, root, stopped_at, monkeypatch, method
 ):
