@@ -201,8 +201,5 @@ def category_balance(
     log_prior = -math.log(num_classes) if prior is None else checked_prior(v, prior).log()
     log_p = log_joint(v).flatten(0, 1)  # (2N, K, ...)
     positions = (0, *range(2, log_p.dim()))
-    # The exponentials less each category's maximum serve the backward too; logsumexp's do not.
-    top = log_p.detach().amax(positions, keepdim=True)
-    log_sum = (log_p - top).exp_().sum(positions).log() + top.flatten()
-    log_m = log_sum - math.log(log_p.numel() // (2 * num_classes))
+    log_m = log_p.logsumexp(positions) - math.log(log_p.numel() // (2 * num_classes))
     return (log_m.exp() * (log_m - log_prior)).sum()
