@@ -1,4 +1,4 @@
-r"""What the predictions on the target say of its categories; the first floor of the scores."""
+r"""How the target predictions spread over the categories; public in :mod:`symloss.scores`."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _SHOWN = 10  # categories
 def rows(
     logits: Tensor, joint: bool, name: str = "target_logits", *, classifier: int = 1
 ) -> Tensor:
-    """Return one classifier's logits ``(n, K)``, without gradient, in float32 or as float64."""
+    """Return one classifier's logits ``(n, K)``, detached, in float32 (float64 stays)."""
     check_logits(name, logits, joint)
     v = logits.detach()
     v = v.chunk(2, dim=1)[classifier] if joint else v
@@ -25,16 +25,16 @@ def rows(
 
 
 def unless_nan(used: Tensor, value: Tensor) -> Tensor:
-    """Return ``value``, or NaN if there is one in ``used``, which argmax takes for the largest."""
+    """Return ``value``, or NaN if ``used`` contains one: argmax treats NaN as the largest."""
     return torch.where(used.isnan().any(), math.nan, value)
 
 
 def agreement(target_logits: Tensor) -> Tensor:
-    r"""Share of positions where source and target classifier name the same category.
+    r"""Share of positions where the source and target classifiers predict the same category.
 
     .. math:: \frac{1}{n}\sum_i [\arg\max_k v^s_{ik} = \arg\max_k v^t_{ik}]
 
-    Only a symmetric head has it. The two can agree on what is wrong.
+    It needs a symmetric head. The two classifiers can agree and both be wrong.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, of any floating dtype.
@@ -59,7 +59,7 @@ def agreement(target_logits: Tensor) -> Tensor:
 def category_shares(
     target_logits: Tensor, prior: Tensor | Sequence[float] | None = None, *, joint: bool = True
 ) -> tuple[Tensor, Tensor]:
-    r"""How often each category is predicted, beside how often it is expected. Not a score.
+    r"""How often each category is predicted, and how often it should be. Not a score.
 
     .. math:: \frac{1}{n}\sum_i [\arg\max_j v^t_{ij} = k]
 
@@ -67,16 +67,16 @@ def category_shares(
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
-        prior: The expected shares ``(K,)``, such as the source's; None for equal ones.
+        prior: Expected shares ``(K,)``, for example the source's; uniform if None.
         joint: As in :func:`information_maximization`.
 
     Returns:
-        Predicted and expected shares, each ``(K,)`` and of sum 1.
+        Predicted and expected shares, each ``(K,)`` and summing to 1.
 
     Raises:
         TypeError: As in :func:`information_maximization`.
-        ValueError: As in :func:`information_maximization`, or if ``prior`` does not fit: another
-            shape or device, an entry that is not positive, or a sum that is not 1.
+        ValueError: As in :func:`information_maximization`, or if ``prior`` has the wrong shape
+            or device, an entry that is not positive, or a sum other than 1.
 
     Example:
         >>> predicted, expected = category_shares(torch.eye(2)[[0, 0, 0, 1]], joint=False)
@@ -87,7 +87,7 @@ def category_shares(
     shared = v.new_full(v.shape[1:], 1 / v.shape[1])
     expected = shared if prior is None else checked_prior(v.unsqueeze(1), prior)
     predicted = v.argmax(1)
-    counts = predicted.new_zeros(v.shape[1])  # whole numbers, for float32 stops at 2^24
+    counts = predicted.new_zeros(v.shape[1])  # integers: float32 stops counting at 2^24
     counts.scatter_add_(0, predicted, torch.ones_like(predicted))
     return unless_nan(v, counts.to(v.dtype) / len(v)), expected
 
@@ -101,8 +101,8 @@ def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool 
         m = \frac{1}{n}\sum_i p_i
 
     The rule of Zhang et al., *Unsupervised Multi-Class Domain Adaptation: Theory, Algorithms, and
-    Practice*, TPAMI 2020, for partial adaptation: give them as ``weight=`` to the losses of a
-    step, and estimate them anew once per epoch, from the whole target in evaluation mode.
+    Practice*, TPAMI 2020, for partial adaptation: pass them to the losses as ``weight=``, and
+    re-estimate them once per epoch on the whole target in evaluation mode.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
@@ -110,7 +110,7 @@ def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool 
         joint: As in :func:`information_maximization`.
 
     Returns:
-        Weights in [0, 1] ``(K,)``, the largest 1.
+        Weights ``(K,)`` in [0, 1]; the largest is 1.
 
     Raises:
         TypeError: As in :func:`information_maximization`.
@@ -127,16 +127,16 @@ def category_weights(target_logits: Tensor, lam: float | Tensor, *, joint: bool 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a model's predictions spread over the categories; :func:`diagnose` makes it.
+    """How a model's predictions spread over the categories, as :func:`diagnose` returns it.
 
-    ``print`` shows it in words.
+    ``print`` it for a short report.
 
     Attributes:
         categories: Names of the K categories.
-        predicted: Share of the target that each is predicted for.
-        expected: Share that each is expected to have.
-        agreement: Share of the target where both classifiers of a symmetric head name the same
-            category; None for one classifier.
+        predicted: Predicted share of each category in the target.
+        expected: Expected share of each category in the target.
+        agreement: Share of the target where the two classifiers of a symmetric head predict the
+            same category; None for a single classifier.
 
     Example:
         >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
@@ -158,10 +158,10 @@ class Diagnosis:
         return [name for name, predicted, expected in shares if _RARELY * predicted < expected]
 
     def sentence(self, remedy: str | None = None) -> str:
-        """Return one sentence on the categories that are rarely predicted.
+        """Return one sentence about the rarely predicted categories.
 
         Args:
-            remedy: What the reader may try if there are any, such as ``"--balance 3"``.
+            remedy: What to try if there are any, for example ``"--balance 3"``.
         """
         count, names = len(self.categories), self.rarely_predicted
         if not names:
@@ -173,7 +173,7 @@ class Diagnosis:
         return f"{found}: if the target contains {them}, try {remedy}." if remedy else f"{found}."
 
     def describe(self, remedy: str | None = None) -> str:
-        """Return all of it in a few lines; ``remedy`` as in :meth:`sentence`."""
+        """Return the whole diagnosis in a few lines; ``remedy`` as in :meth:`sentence`."""
         shares = [*zip(self.predicted, self.expected, self.categories, strict=True)]
         shares.sort(key=lambda share: share[0] / share[1])
         told = [f"{name} {100 * p:.1f} ({100 * e:.1f})" for p, e, name in shares]
@@ -200,12 +200,12 @@ def diagnose(
 
     .. math:: \frac{1}{n}\sum_i [\arg\max_j v^t_{ij} = k] < \frac{\pi_k}{5}
 
-    Unlike the scores it waits for the logits' device.
+    Unlike the scores, it waits for the logits' device.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
-        categories: Names of the K categories; their numbers by default.
-        prior: The expected shares :math:`\pi`, as in :func:`category_shares`.
+        categories: Names of the K categories; their indices by default.
+        prior: Expected shares :math:`\pi`, as in :func:`category_shares`.
         joint: As in :func:`information_maximization`.
 
     Returns:
@@ -213,8 +213,8 @@ def diagnose(
 
     Raises:
         TypeError: As in :func:`information_maximization`.
-        ValueError: As in :func:`category_shares`, or if ``categories`` has another length than K
-            or there is NaN among the logits.
+        ValueError: As in :func:`category_shares`, or if ``categories`` does not have length K or
+            the logits contain NaN.
 
     Example:
         >>> logits = torch.eye(3)[[0, 0, 0, 1]]
@@ -227,8 +227,11 @@ def diagnose(
     )
     names = tuple(range(len(expected)) if categories is None else categories)
     if len(names) != len(expected):
-        raise ValueError(f"categories must be {len(expected)}, as in the logits, got {len(names)}")
+        raise ValueError(
+            f"categories must have {len(expected)} names, one per category of the logits, "
+            f"got {len(names)}"
+        )
     same = agreement(target_logits).item() if joint else None
     if any(map(math.isnan, [*predicted, same or 0.0])):
-        raise ValueError("target_logits must not hold NaN")
+        raise ValueError("target_logits must not contain NaN")
     return Diagnosis(tuple(map(str, names)), tuple(predicted), tuple(expected), same)

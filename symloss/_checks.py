@@ -1,4 +1,7 @@
-"""Argument checks that all floors share. Values are looked at where that waits for no device."""
+"""Argument checks shared by all modules.
+
+Values are checked only where that does not wait for a device.
+"""
 
 import inspect
 import math
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _LAST_LAYER = (
-    "; if these are a network's logits, take its last layer off, such as "
+    "; if these are a network's logits, remove its last layer, for example with "
     "backbone.fc = torch.nn.Identity()"
 )
 
@@ -27,13 +30,13 @@ def check_positive(**sizes: int) -> None:
 
 
 def check_reduction(reduction: str) -> None:
-    """Raise ValueError unless ``reduction`` is one of the three."""
+    """Raise ValueError unless ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def check_logits(name: str, logits: Tensor, joint: bool = True) -> None:
-    """Raise TypeError or ValueError unless they are joint logits, or one classifier's."""
+    """Raise TypeError or ValueError unless these are joint logits, or one classifier's."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(logits).__name__}")
     if not logits.is_floating_point():
@@ -72,7 +75,7 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     if readable(labels):
         num_classes = logits.shape[1] // 2
         least, most = (int(label) for label in labels.aminmax())
-        if least < 0 or most >= num_classes:  # seldom, unless some are ignored
+        if least < 0 or most >= num_classes:  # rare, unless some are ignored
             wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
             if wrong.numel():
                 raise ValueError(
@@ -83,7 +86,7 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
 
 
 def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
-    """Return the categories' weights ``(K,)``, without gradient, for logits ``(N, 2, K, ...)``."""
+    """Return the category weights ``(K,)``, detached, for logits ``(N, 2, K, ...)``."""
     if weight is None:
         return None
     if not isinstance(weight, Tensor):
@@ -101,7 +104,7 @@ def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
 
 
 def checked_prior(v: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
-    """Return the categories' shares ``(K,)``, without gradient, for logits ``(N, 2, K, ...)``."""
+    """Return the expected shares ``(K,)``, detached, for logits ``(N, 2, K, ...)``."""
     if isinstance(prior, Tensor):
         if prior.is_complex():
             raise TypeError(f"prior must be real, got {prior.dtype}")
@@ -129,15 +132,13 @@ def _check_one_per_category(name: str, shape: tuple[int, ...], v: Tensor) -> Non
     num_classes = v.shape[2]
     if shape != (num_classes,):
         raise ValueError(
-            f"{name} must have shape ({num_classes},), one number for each category, got {shape}"
+            f"{name} must have shape ({num_classes},), one number per category, got {shape}"
         )
 
 
 def _check_device(name: str, values: Tensor, v: Tensor) -> None:
     if values.device != v.device:
-        raise ValueError(
-            f"{name} must be on the device of the logits, {v.device}, got {values.device}"
-        )
+        raise ValueError(f"{name} must be on the logits' device, {v.device}, got {values.device}")
 
 
 def check_floating(features: Tensor) -> None:
@@ -148,7 +149,7 @@ def check_floating(features: Tensor) -> None:
 
 
 def check_features(features: Tensor, weight: Tensor) -> None:
-    """Raise TypeError or ValueError unless a head's weight, ``(2K, F, ...)``, takes them."""
+    """Raise TypeError or ValueError unless features suit a head's weight ``(2K, F, ...)``."""
     check_floating(features)
     dims, width = weight.dim(), weight.shape[1]
     if features.dim() != dims or features.shape[1] != width:
@@ -166,7 +167,7 @@ def checked_lam(lam: float | Tensor | None, most: float = math.inf) -> float | T
     """Return λ, a finite number or 0-d tensor from 0 to ``most``."""
     if lam is None:
         raise TypeError(
-            "lam is missing: pass λ, such as lam=symloss.progressive_lambda(i / total), or "
+            "lam is missing: pass λ, for example lam=symloss.progressive_lambda(i / total), or "
             "lam=1.0 for a constant weight"
         )
     if isinstance(lam, Tensor):
@@ -184,7 +185,7 @@ def checked_lam(lam: float | Tensor | None, most: float = math.inf) -> float | T
 
 
 def checked_modules(name: str, modules: nn.Module | list[nn.Module]) -> nn.ModuleList:
-    """Return one module or a list of them as a list that has parameters."""
+    """Return one module or several as a ModuleList that has parameters."""
     listed = [modules] if isinstance(modules, nn.Module) else modules
     if not isinstance(listed, list | tuple) or not all(isinstance(m, nn.Module) for m in listed):
         raise TypeError(

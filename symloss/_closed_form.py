@@ -1,14 +1,14 @@
-r"""The terms of both objectives with their gradients in closed form, for each player a Function.
+r"""The terms of both objectives with closed-form gradients, one Function per player.
 
 At each position the gradients need the softmax of each half, :math:`p^s` and :math:`p^t`, and
 :math:`\pi = P(\text{source} \mid x) = \sigma(d)`, where :math:`\partial d / \partial v =
 [p^s; -p^t]`. Each softmax is kept as :math:`p = e / z`, with :math:`e` the exponentials of the
-logits less their maximum and :math:`z` the sum of :math:`e`.
+logits minus their maximum and :math:`z` the sum of :math:`e`.
 
-Inside, logits are ``(N, 2, K, ...)``, and a number of each half at each position is
-``(N, 2, 1, ...)``. The endings ``_s`` and ``_t`` name the source and the target sample. Of a
-labelled sample ``y`` is the label, and its terms are divided by ``count``: one number, or one for
-each position where categories have weights.
+Internally, logits are ``(N, 2, K, ...)``, and one number per half and position is
+``(N, 2, 1, ...)``. The suffixes ``_s`` and ``_t`` mark source and target samples. ``y`` is the
+label of a labelled sample, and its terms are divided by ``count``: a single number, or one per
+position if categories are weighted.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class HeadTerms(torch.autograd.Function):
             \pi\,[p^s;\, -p^t] & \text{on target}
         \end{cases}
 
-    With ``by_label`` the source's part of (7) is averaged as (5) is, and (7) is (37) - (33).
+    With ``by_label`` the source part of (7) is averaged like (5), so that (7) is (37) - (33).
     """
 
     @staticmethod
@@ -109,7 +109,7 @@ class ExtractorTerms(torch.autograd.Function):
         _refuse_double_backward()
         log_p_s, e_t, z_t, d_t, pi_over_z_t, log_q_plus_h, y, ignored, count = ctx.saved_tensors
         grad_s = _category_confusion_backward(grads[0], log_p_s, y, ignored, count)
-        two_pi_minus_1 = torch.tanh(d_t / 2)  # of the half: 1 - 2 pi on the target's
+        two_pi_minus_1 = torch.tanh(d_t / 2)  # in the source half; 1 - 2 pi in the target half
         grad_d = two_pi_minus_1 * (grads[1] / d_t.numel())
         grad_t = pi_over_z_t * (grads[2] / (d_t.numel() / -2)) * log_q_plus_h
         grad_t.add_(grad_d / z_t).mul_(e_t)
@@ -117,7 +117,7 @@ class ExtractorTerms(torch.autograd.Function):
 
 
 class ExtractorTermsV2(torch.autograd.Function):
-    r"""Eqs. (35), as (8), and (36), where :math:`j'` is the same category of the other half.
+    r"""Eqs. (35), which is (8), and (36), where :math:`j'` is the same category in the other half.
 
     .. math::
 
@@ -125,8 +125,8 @@ class ExtractorTermsV2(torch.autograd.Function):
         \frac{\partial (36)}{\partial v_j} = \tfrac{1}{2}
         \left[p^{st}_j (1 - \log p^{st}_{j'} - 2 \cdot (36)) - p^{st}_{j'}\right]
 
-    Each logarithm is kept as a sum, that of the half, :math:`\log p^s` or :math:`\log p^t`, and
-    that of the domain: in one number halves that lie far apart would be rounded.
+    Each logarithm is kept as two terms, that of the half, :math:`\log p^s` or :math:`\log p^t`,
+    and that of the domain: a single number would be rounded when the halves lie far apart.
     """
 
     @staticmethod
@@ -174,7 +174,7 @@ def _category_confusion_backward(
 
 
 def _softmax(v: Tensor) -> tuple[Tensor, ...]:
-    """Return (e, z, d, maximum, log z), all of each half but d."""
+    """Return (e, z, d, maximum, log z); all but d are per half."""
     top = v.amax(2, keepdim=True)
     e = (v - top).exp_()
     z = e.sum(2, keepdim=True)
@@ -188,9 +188,9 @@ def _signed(x: Tensor) -> Tensor:
 
 
 def _refuse_double_backward() -> None:
-    # once_differentiable would drop the second-order terms without a word.
+    # once_differentiable would silently drop the second-order terms.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
-            "an objective can be differentiated once; for second derivatives take the functions "
-            "of symloss.functional on the fields of RoutedLogits"
+            "an objective can be differentiated only once; for second derivatives, apply the "
+            "functions of symloss.functional to the fields of RoutedLogits"
         )

@@ -1,4 +1,4 @@
-"""Features and labels as people have them: arrays, tensors and memory maps, read in batches."""
+"""Features and labels as users supply them: arrays, tensors and memory maps, read in batches."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PREPROCESSING = ("l2", "standardise", None)
-_ROWS = 4096  # that are read at once outside training
+_ROWS = 4096  # read at once outside training
 
 
 class Preprocessing(nn.Module):
-    """What is done to features before the first layer: ``"l2"``, ``"standardise"`` or None."""
+    """Preprocessing of features before the first layer: ``"l2"``, ``"standardise"`` or None."""
 
     mean: Tensor
     scale: Tensor
@@ -25,17 +25,19 @@ class Preprocessing(nn.Module):
         self.register_buffer("scale", torch.ones(width))
 
     def fit(self, source: Tensor, target: Tensor) -> None:
-        """Take the columns' mean and scale over both domains, each counting the same.
+        """Compute each column's mean and scale over both domains, with equal weight.
 
         Raises:
-            ValueError: If features are not finite: it is here that all of them are looked at.
+            ValueError: If features are not finite; this is where all of them are checked.
         """
         device = self.mean.device
         both = _moments("features", source, device) + _moments("target_features", target, device)
         mean, square = both / 2
         variance = square - mean.square()
         self.mean.copy_(mean)
-        self.scale.copy_(variance.where(variance > 1e-12 * square, 1.0).sqrt())  # else constant
+        self.scale.copy_(
+            variance.where(variance > 1e-12 * square, 1.0).sqrt()
+        )  # 1 for constant columns
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the same shape."""
@@ -45,7 +47,7 @@ class Preprocessing(nn.Module):
 
 
 def as_rows(name: str, features: Any) -> Tensor:
-    """Return features as a tensor ``(N, F)`` over the same memory, be it that of a file.
+    """Return features as a tensor ``(N, F)`` that shares their memory, even a memory map's.
 
     Raises:
         TypeError: If they are sparse, or not numbers.
@@ -75,21 +77,21 @@ def _from_numpy(name: str, features: Any) -> Tensor:
         kind = type(features).__name__
         raise TypeError(f"{name} must be dense, got the sparse {kind}; call .toarray()")
     array = np.asarray(features)  # a memory map stays one
-    if array.dtype.kind not in "fiubc":  # objects, if they are numbers
+    if array.dtype.kind not in "fiubc":  # numbers stored as objects
         array = array.astype(np.float64)
     strange = array.dtype.itemsize > 8 and array.dtype.kind == "f"  # long double
     if strange or not array.dtype.isnative or min(array.strides, default=0) < 0:
-        array = array.astype(np.float32)  # of which torch makes a tensor
+        array = array.astype(np.float32)  # which torch can read
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)  # nothing is written to it here
+        return torch.from_numpy(array)  # it is never written to
 
 
 def encode(labels: Any) -> tuple[Any, Tensor]:
     """Return the categories, sorted, and each label's index among them, int64.
 
     Raises:
-        ValueError: If labels are not one-dimensional, or numbers that are not whole.
+        ValueError: If labels are not one-dimensional, or are numbers that are not whole.
     """
     if labels is None:
         raise ValueError("labels must be given: requires y to be passed, but the target y is None")
@@ -115,7 +117,8 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
     """Raise ValueError unless a classifier can be trained on these features and labels."""
     if len(y) != len(source):
         raise ValueError(
-            f"labels must be as many as the {len(source)} rows of features, got {len(y)}"
+            f"labels must have one entry for each of the {len(source)} rows of features, "
+            f"got {len(y)}"
         )
     if source.shape[1] != target.shape[1]:
         raise ValueError(
@@ -124,9 +127,9 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
         )
     for name, rows in (("features", source), ("target_features", target)):
         if len(rows) < 2:
-            raise ValueError(f"{name} must have 2 rows or more, got 1 sample")
+            raise ValueError(f"{name} must have at least 2 rows, got 1 sample")
     if (y == y[0]).all():
-        raise ValueError("labels must hold 2 categories or more, got 1 class")
+        raise ValueError("labels must contain at least 2 categories, got 1 class")
 
 
 def _moments(name: str, rows: Tensor, device: torch.device) -> Tensor:
@@ -142,23 +145,23 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
     """Yield all rows in order, float32 on the device.
 
     Raises:
-        ValueError: If a row holds NaN, infinity, or a number beyond float32. It is looked for only
-            if there is a name to call the features by.
+        ValueError: If a row contains NaN, infinity or a number outside float32's range. This is
+            checked only if ``name`` is given.
     """
     for start in range(0, len(rows), _ROWS):
         batch = rows[start : start + _ROWS].to(device, torch.float32)
         if name is not None and not (finite := batch.isfinite().all(1)).all():
             raise ValueError(
-                f"{name} must be finite numbers of float32, got NaN or inf in row "
+                f"{name} must be finite in float32, got NaN or inf in row "
                 f"{start + int(finite.int().argmin())}"
             )
         yield batch
 
 
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield indices of random batches without end; an incomplete batch is dropped.
+    """Yield indices of random batches forever, dropping incomplete ones.
 
-    Inside a batch they are in order, as a file is read fastest.
+    Each batch is sorted, because files are read fastest in order.
     """
     while True:
         order = torch.randperm(count, generator=generator)
@@ -167,14 +170,14 @@ def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tens
 
 
 def gather(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
-    """Return the rows of an index, float32 on the device."""
+    """Return the indexed rows, float32 on the device."""
     return rows[index.to(rows.device)].to(device, torch.float32)
 
 
 def apply(
     call: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device, name: str | None = None
 ) -> Tensor:
-    """Return what ``call`` makes of all rows, in :func:`batches`, on the CPU."""
+    """Apply ``call`` to all rows in :func:`batches` and return the result on the CPU."""
     result, start = torch.empty(0), 0
     for batch in batches(rows, device, name):
         part = call(batch)
@@ -191,7 +194,7 @@ def like(features: Any, result: Tensor) -> Any:
 
 
 def named(features: Any, classes: Any, index: Tensor) -> Any:
-    """Return the categories of an index: as :func:`like`, but strings are always an array."""
+    """Return the indexed categories, typed as by :func:`like`; strings are always an array."""
     if isinstance(classes, Tensor):
         return like(features, classes[index])
     chosen = classes[index.numpy()]
@@ -208,5 +211,5 @@ def as_array(values: list[Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return an array, a tensor or a scalar of theirs as lists and numbers."""
+    """Return an array, a tensor or one of their scalars as plain lists and numbers."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -1,11 +1,11 @@
-"""Joint logits in the log domain: what the losses share. Inside, logits are ``(N, 2, K, ...)``."""
+"""Log-domain helpers shared by the losses; ``v`` is joint logits as ``(N, 2, K, ...)``."""
 
 import torch
 from torch import Tensor
 
 
 def halves(logits: Tensor) -> Tensor:
-    """Return joint logits as ``(N, 2, K, ...)``, source first; in float32, or as float64."""
+    """Return joint logits as ``(N, 2, K, ...)``, source first, in float32 (float64 stays)."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return wide.view(logits.shape[0], 2, -1, *logits.shape[2:])
 
@@ -25,7 +25,7 @@ def domain_logit(v: Tensor) -> Tensor:
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:
-    """Return the loss of each position, or their mean or sum."""
+    """Return the loss of each position, or the mean or sum over positions."""
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()

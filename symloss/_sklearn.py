@@ -1,4 +1,4 @@
-"""What scikit-learn's conventions ask of a classifier; scikit-learn is imported if it calls."""
+"""What scikit-learn requires of a classifier; scikit-learn is imported only where it is used."""
 
 import inspect
 from contextlib import suppress
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def tags() -> Any:
-    """Return the answers to what scikit-learn wants to know before it takes an estimator."""
+    """Return the estimator tags that scikit-learn asks for."""
     from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
 
     return Tags(
@@ -18,7 +18,7 @@ def tags() -> Any:
 
 
 def described(model: Any) -> str:
-    """Return the call that makes a model, without what is default."""
+    """Return the constructor call of a model, without arguments that have their default."""
     defaults = inspect.signature(type(model)).parameters
     own = [
         f"{name}={value!r}"
@@ -29,7 +29,7 @@ def described(model: Any) -> str:
 
 
 def check_fitted(model: Any) -> None:
-    """Raise scikit-learn's NotFittedError, or without it AttributeError, before ``fit``."""
+    """Raise NotFittedError (without scikit-learn, AttributeError) unless the model is fitted."""
     if hasattr(model, "head_"):
         return
     name = type(model).__name__

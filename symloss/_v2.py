@@ -1,4 +1,4 @@
-"""The losses of SymmNets-V2 that SymNets lacks, and the balance of the categories."""
+"""The losses that SymmNets-V2 adds to SymNets, and category balance."""
 
 import math
 from collections.abc import Sequence
@@ -64,14 +64,14 @@ def category_discrimination(
     *,
     weight: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Cross-entropy that tells source categories from one another and from the target, eq. (37).
+    r"""Cross-entropy that tells source categories from each other and from the target, eq. (37).
 
     .. math::
 
         -\log p^{st}_{y}(x^s) - \log\sum_k p^{st}_{k+K}(x^t)
 
-    In SymmNets-V2 it takes the place of :func:`domain_discrimination`. On a source sample it is
-    :func:`source_task` and that function's source part together.
+    SymmNets-V2 uses it instead of :func:`domain_discrimination`. On a source sample it is the sum
+    of :func:`source_task` and that function's source part.
 
     Args:
         source_logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
@@ -110,15 +110,15 @@ def category_discrimination(
 
 
 def target_category_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Cross-entropy of each half of a sample's prediction to the other half, eq. (36).
+    r"""Cross-entropy between the two halves of a sample's prediction, eq. (36).
 
     .. math::
 
         -\tfrac{1}{2}\sum_k \left[p^{st}_{k+K}\log p^{st}_{k} + p^{st}_{k}\log p^{st}_{k+K}\right]
 
-    In SymmNets-V2 it takes the place of :func:`domain_confusion` and :func:`symmetric_entropy`: it
-    is least where the two neurons of one category share all of the probability. A category masked
-    in both halves by -inf gives NaN.
+    SymmNets-V2 uses it instead of :func:`domain_confusion` and :func:`symmetric_entropy`: it is
+    smallest where the two neurons of one category share all of the probability. A category masked
+    by -inf in both halves gives NaN.
 
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype.
@@ -141,7 +141,7 @@ def target_category_confusion(target_logits: Tensor, reduction: str = "mean") ->
     v = halves(target_logits)
     d = domain_logit(v).unsqueeze(1)
     d = torch.cat([d, -d], 1)
-    # log p as that of the half and that of the domain, since the halves may lie far apart.
+    # log p in two terms, of the half and of the domain, since the halves may lie far apart.
     log_p = v.log_softmax(2)
     within = (log_p.exp() * log_p.flip(1)).sum(2)
     return reduce(-(torch.sigmoid(d) * (within + F.logsigmoid(-d))).sum(1) / 2, reduction)
@@ -150,36 +150,35 @@ def target_category_confusion(target_logits: Tensor, reduction: str = "mean") ->
 def category_balance(
     target_logits: Tensor, prior: Tensor | Sequence[float] | None = None
 ) -> Tensor:
-    r"""Divergence of a batch's mean prediction from the expected shares of the categories.
+    r"""Divergence of a batch's mean prediction from the expected category shares.
 
     .. math::
 
         \mathrm{KL}(m \,\|\, \pi) = \sum_k m_k \log\frac{m_k}{\pi_k}, \qquad
         m_k = \text{mean of } q_k \text{ over positions}, \qquad q_k = p^{st}_k + p^{st}_{k+K}
 
-    With the uniform prior it is :math:`\log K` less the entropy of :math:`m`: the diversity term of
-    information maximisation (Krause, Perona and Gomes, NeurIPS 2010; Liang, Hu and Feng, ICML
-    2020). Entropy and confusion alone may empty a category; add this to the extractor's loss, with
-    λ, on ``target.extractor``, as in
-    ``losses.total(lam) + w * lam * category_balance(target.extractor)``. A weight ``w`` of 1 is
-    classic information maximisation, and the safer choice; 3 is better where the target's shares
-    are those of the prior. Leave it out where they are not: if the target lacks categories, or has
-    them in other shares, it does harm.
+    With the uniform prior it is :math:`\log K` minus the entropy of :math:`m`: the diversity term
+    of information maximisation (Krause, Perona and Gomes, NeurIPS 2010; Liang, Hu and Feng, ICML
+    2020). Entropy and confusion alone can empty a category. To prevent that, add this term to the
+    loss: ``losses.total(lam) + w * lam * category_balance(target.extractor)``. ``w = 1`` is classic
+    information maximisation and the safer choice; 3 is better if the target's shares match the
+    prior. Drop the term if they do not: it does harm where the target lacks categories or has them
+    in other shares.
 
     It is a function of the batch, not of each sample, so there is no ``reduction``. A batch is a
     sample of the target: even perfect predictions have a value of about :math:`(K - 1) / 2N`, 0.56
-    at ``N = K`` and 0.13 at ``N = 4K``. Let ``N`` be at least ``2K``: on the digits (weight 3,
-    three seeds) 94.8 % are right with ``N = 2K``, 81.4 % with ``N = K``, 86.1 % without balance.
-    Under DistributedDataParallel the mean is over the positions of one process.
+    at ``N = K`` and 0.13 at ``N = 4K``. Use at least ``N = 2K``: on the digits (weight 3,
+    three seeds) accuracy is 94.8 % with ``N = 2K``, 81.4 % with ``N = K``, 86.1 % without balance.
+    Under DistributedDataParallel the mean is taken within each process.
 
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype. A
-            category at -inf in both halves throughout gives NaN.
+            category that is -inf in both halves at every position gives NaN.
         prior: Expected share of each category, ``(K,)``: numbers, or a tensor of any real dtype on
-            the logits' device, positive and of sum 1. Uniform if None. It gets no gradient.
+            the logits' device, positive and summing to 1. Uniform if None. It gets no gradient.
 
     Returns:
-        A scalar, at least 0 but for rounding, in nats; float32, or float64 for float64 logits.
+        A scalar, at least 0 up to rounding, in nats; float32, or float64 for float64 logits.
 
     Raises:
         TypeError: If ``target_logits`` is not a floating-point tensor, or ``prior`` is not made of

@@ -1,4 +1,4 @@
-"""SymNets on features that are already there, as a classifier in scikit-learn's manner."""
+"""SymNets for precomputed features, as a scikit-learn style classifier."""
 
 import inspect
 import math
@@ -37,43 +37,43 @@ class SymNetClassifier:
         \min \; \mathcal{L}(\lambda) + \lambda \cdot \mathrm{balance} \cdot
         \mathrm{KL}(m \,\|\, \mathrm{prior})
 
-    with the last term that of :func:`symloss.functional.category_balance`. The target classifier
-    predicts.
+    where the last term is :func:`symloss.functional.category_balance`. Predictions come from the
+    target classifier :math:`C^t`.
 
-    The conventions are scikit-learn's, but for :meth:`fit`, whose third argument is the target.
-    ``GridSearchCV`` would cut the target by the folds of the source: to search, loop over a
-    ``ParameterGrid`` and compare by a label-free score of :mod:`symloss.scores`. Tensors in give
-    tensors out, all else gives NumPy arrays. A memory map (``np.load(path, mmap_mode="r")``) is
-    read in batches and never copied whole.
+    It follows scikit-learn's conventions, except that :meth:`fit` takes the target as a third
+    argument. ``GridSearchCV`` would split the target by the source's folds, so search with a loop
+    over ``ParameterGrid`` and compare label-free scores from :mod:`symloss.scores`. Tensors in,
+    tensors out; anything else gives NumPy arrays. A memory map (``np.load(path, mmap_mode="r")``)
+    is read in batches and never copied whole.
 
     Args:
         objective: ``"symnets-v2"`` or ``"symnets"``.
-        balance: Weight of the categories' balance, at least 0. It expects the target to have the
-            proportions of ``prior``: where it has others, less is safer.
+        balance: Weight of the category balance, at least 0. It assumes that the target has the
+            shares in ``prior``; if unsure, use less.
         prior: Expected share of each category in the target, ``(K,)``, in the order of
             ``classes_``; equal shares if None.
-        partial: Whether the target may lack categories of the source. Their weights are then
-            estimated anew in each epoch (:func:`symloss.scores.category_weights`), and
-            ``balance`` is not used.
+        partial: Whether the target may lack categories of the source. Category weights are then
+            re-estimated every epoch (:func:`symloss.scores.category_weights`), and ``balance`` is
+            not used.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains; None leaves features as they are.
         bottleneck: Width of the bottleneck.
-        epochs: Passes over the larger domain; by default 20, and in small domains as many as make
+        epochs: Passes over the larger domain; by default 20, or more in small domains to reach
             1,000 steps.
-        batch_size: Rows of each domain in a step, at least 2. A domain with fewer rows shrinks
-            it, with a UserWarning.
-        lr: Learning rate at the start; :class:`AnnealedLR` lowers it.
+        batch_size: Rows of each domain per step, at least 2. If a domain has fewer rows, that many
+            are used, with a UserWarning.
+        lr: Initial learning rate, lowered by :class:`AnnealedLR`.
         weight_decay: Weight decay.
-        device: Where to train and to predict.
-        random_state: Seed, at least 0; the same gives the same result on one machine. By default
-            it is drawn from torch's global generator, which is not used otherwise.
+        device: Where to train and predict.
+        random_state: Seed, at least 0; the same seed gives the same result on one machine. If
+            None, it is drawn from torch's global generator, which is not used otherwise.
         verbose: Whether to show a progress bar, if tqdm is installed.
 
     Attributes:
         classes_: The K categories in order: a tensor if the labels were one, else an array.
         extractor_: Preprocessing and bottleneck, a module from ``(N, F)`` to ``(N, bottleneck)``.
         head_: The :class:`SymmetricHead`.
-        history_: For each epoch a dict with the mean of each loss.
+        history_: One dict per epoch with the mean of each loss.
         n_features_in_: Width F of the features.
 
     Example:
@@ -119,24 +119,24 @@ class SymNetClassifier:
         """Train on labelled source features and unlabelled target features.
 
         Args:
-            features: Of the source, ``(N, F)``, at least 2 rows.
-            labels: Of the source, ``(N,)``: whole numbers, strings or booleans.
-            target_features: Of the target, ``(M, F)``, at least 2 rows.
+            features: Source features, ``(N, F)``, at least 2 rows.
+            labels: Source labels, ``(N,)``: whole numbers, strings or booleans.
+            target_features: Target features, ``(M, F)``, at least 2 rows.
 
         Returns:
             The classifier itself.
 
         Raises:
-            TypeError: If features are sparse, or a parameter has a wrong type.
-            ValueError: If features are not finite, or their shapes or the labels do not fit; if
-                there is one category only; if a parameter is out of its range.
+            TypeError: If features are sparse, or a parameter has the wrong type.
+            ValueError: If features are not finite, shapes or labels do not fit, there is only one
+                category, or a parameter is out of range.
             FloatingPointError: If training diverged.
         """
         self._check_parameters()
         source, target = as_rows("features", features), as_rows("target_features", target_features)
         classes, y = _features.encode(labels)
         _features.check_pair(source, y, target)
-        category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # is the prior one?
+        category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # checks the prior
         preprocessing = Preprocessing(self.preprocessing, source.shape[1]).to(self.device)
         preprocessing.fit(source, target)
         seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
@@ -150,7 +150,7 @@ class SymNetClassifier:
     def _train(
         self, rows_s: Tensor, y: Tensor, rows_t: Tensor, generator: torch.Generator
     ) -> tuple[list[str], Tensor]:
-        """Return the names of the losses and their mean in each epoch, a row for each epoch."""
+        """Return the names of the losses and their means, one row per epoch."""
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         size, per_epoch, total = self._length(len(rows_s), len(rows_t))
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
@@ -183,12 +183,12 @@ class SymNetClassifier:
         return [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
 
     def predict(self, features: Any) -> Any:
-        """Return the category of each row, one of ``classes_``, ``(N,)``."""
+        """Return each row's category, one of ``classes_``, ``(N,)``."""
         index = self._read("features", features, lambda f: self.head_.predict(f))
         return _features.named(features, self.classes_, index)
 
     def predict_proba(self, features: Any) -> Any:
-        """Return probabilities of the target classifier, ``(N, K)``, K as in ``classes_``."""
+        """Return the target classifier's probabilities, ``(N, K)``, ordered as ``classes_``."""
         return like(features, self._read("features", features, self._probabilities))
 
     def transform(self, features: Any) -> Any:
@@ -202,14 +202,14 @@ class SymNetClassifier:
         return sum(right) / len(right)
 
     def diagnose(self, target_features: Any) -> Diagnosis:
-        """Tell without labels whether all categories of the target are predicted; ``print`` it.
+        """Report, without labels, whether all categories are predicted in the target.
 
         Args:
-            target_features: Of the target, ``(M, F)``.
+            target_features: Target features, ``(M, F)``.
 
         Returns:
-            How often each category is predicted and expected, and where both classifiers agree. A
-            UserWarning names the categories that are rarely predicted, if there are any.
+            How often each category is predicted and expected, and how often both classifiers
+            agree; ``print`` it. A UserWarning names the rarely predicted categories, if any.
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         found = diagnose(logits, plain(self.classes_), self.prior)
@@ -241,7 +241,7 @@ class SymNetClassifier:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> "SymNetClassifier":
-        """Take parameters, but for the device, and learnt attributes from a state; return itself.
+        """Load parameters, except the device, and learnt attributes; return itself.
 
         Args:
             state: What :meth:`state_dict` returned.
@@ -256,14 +256,14 @@ class SymNetClassifier:
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments by name; ``deep`` is there for scikit-learn."""
+        """Return the constructor's arguments by name; ``deep`` is for scikit-learn only."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **params: Any) -> "SymNetClassifier":
         """Set the constructor's arguments by name; return itself.
 
         Raises:
-            ValueError: If one is unknown.
+            ValueError: If a name is unknown.
         """
         known = self.get_params()
         for name, value in params.items():
@@ -273,11 +273,11 @@ class SymNetClassifier:
         return self
 
     def __repr__(self) -> str:
-        """Return the call that makes it, without what is default."""
+        """Return the constructor call, without arguments that have their default."""
         return _sklearn.described(self)
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn asks of an estimator; only scikit-learn calls it."""
+        """Return scikit-learn's estimator tags; only scikit-learn calls it."""
         return _sklearn.tags()
 
     def _check_parameters(self) -> None:
@@ -294,15 +294,14 @@ class SymNetClassifier:
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             value = getattr(self, name)
             if value is not None and (value < least or value % 1):
-                raise ValueError(f"{name} must be a whole number from {least}, got {value}")
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
 
     def _length(self, *rows: int) -> tuple[int, int, int]:
-        """Return the rows of a batch, the steps of an epoch, and those of all epochs."""
+        """Return the rows per batch, the steps per epoch, and the total steps."""
         size = min(self.batch_size, *rows)
         if size < self.batch_size:
             warnings.warn(
-                f"batch_size is {size}, the rows of the smaller domain, in place of "
-                f"{self.batch_size}",
+                f"batch_size={self.batch_size} exceeds the smaller domain; using {size}",
                 stacklevel=4,
             )
         per_epoch = max(rows) // size
@@ -314,7 +313,7 @@ class SymNetClassifier:
     ) -> None:
         self.classes_, self.n_features_in_ = classes, len(preprocessing.mean)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's, which forks, and no other
+            torch.default_generator.manual_seed(seed)  # the CPU's only: it alone is forked
             layers = [nn.Linear(self.n_features_in_, bottleneck), nn.BatchNorm1d(bottleneck)]
             head = SymmetricHead(bottleneck, len(classes))
         self.extractor_ = nn.Sequential(preprocessing, *layers, nn.ReLU()).to(self.device)
@@ -330,7 +329,7 @@ class SymNetClassifier:
         return range(total)
 
     def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what ``call`` makes of the bottleneck's features of a user's rows, on the CPU."""
+        """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU."""
         _sklearn.check_fitted(self)
         rows = as_rows(name, features)
         if rows.shape[1] != self.n_features_in_:

@@ -1,11 +1,10 @@
 r"""The losses of SymNets and SymmNets-V2 as pure functions of joint logits.
 
-Joint logits hold the outputs of two classifiers side by side along dim 1:
+Joint logits are the outputs of two classifiers side by side along dim 1:
 :math:`v = [v^s; v^t]` with :math:`2K` entries, the first :math:`K` of the source classifier
 :math:`C^s`, the last :math:`K` of the target classifier :math:`C^t`. As in
-:func:`torch.nn.functional.cross_entropy`, any number of dimensions may follow, so ``(N, 2K)``
-logits of images and ``(N, 2K, H, W)`` logits of dense prediction both work; every remaining
-index is one position. Per position,
+:func:`torch.nn.functional.cross_entropy`, any number of dimensions may follow: ``(N, 2K)`` for
+images, ``(N, 2K, H, W)`` for dense prediction. Every index but dim 1 is a position. At each,
 
 .. math::
 
@@ -22,15 +21,15 @@ Networks for Adversarial Domain Adaptation*, CVPR 2019); (33) to (37) are SymmNe
 al., *Unsupervised Multi-Class Domain Adaptation: Theory, Algorithms, and Practice*, TPAMI 2020),
 where (33), (34) and (35) are (5), (6) and (8).
 
-What holds for every loss here:
+For every loss here:
 
-- float16 and bfloat16 logits, also under autocast, are computed in float32 and give float32
+- float16 and bfloat16 logits are computed in float32, also under autocast, and give float32
   results; float64 stays float64.
 - Each loss can be differentiated twice.
 - No probability is put into a logarithm. Finite logits give a finite loss and gradient as long as
   their differences fit the dtype of the computation.
-- NaN stays NaN in every loss that depends on it, and an infinite logit gives what the equation
-  gives, or NaN; nothing is hidden or replaced.
+- A NaN logit gives NaN in every loss that depends on it; an infinite one gives the equation's
+  value or NaN. Nothing is replaced.
 """
 
 from typing import Literal, overload
@@ -64,7 +63,7 @@ __all__ = [
 
 
 def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Split joint logits into those of the source and of the target classifier (section 3.1).
+    r"""Split joint logits into the source and the target classifier's logits (section 3.1).
 
     .. math:: v = [v^s; v^t] \mapsto (v^s, v^t)
 
@@ -103,13 +102,12 @@ def source_task(
     Args:
         logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
         labels: Categories in ``[0, K)``, ``(N, ...)``, of any integer dtype.
-        reduction: ``"mean"`` over the positions whose label counts, ``"sum"``, or ``"none"``.
-        ignore_index: Label of positions that do not count. They are 0 under ``"none"``; if no
-            position counts, the mean is NaN.
-        weight: Weight of each category, ``(K,)``, at least 0, as in
-            :func:`torch.nn.functional.cross_entropy`: a position's loss is multiplied by its
-            label's weight, and the mean divides by the sum of these weights (NaN if it is 0). It
-            gets no gradient.
+        reduction: ``"mean"`` over the positions that are not ignored, ``"sum"``, or ``"none"``.
+        ignore_index: Label of positions to ignore. Their loss is 0 under ``"none"``; if every
+            position is ignored, the mean is NaN.
+        weight: Weight of each category, ``(K,)``, at least 0, without gradient. As in
+            :func:`torch.nn.functional.cross_entropy`, a position's loss is multiplied by its
+            label's weight, and the mean divides by the sum of these weights (NaN if it is 0).
 
     Returns:
         A scalar, or ``(N, ...)`` under ``"none"``: at least 0, in nats; float32, or float64 for
@@ -119,9 +117,9 @@ def source_task(
         TypeError: If ``logits`` or ``weight`` is not floating point or ``labels`` is not integer.
         ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, a label
             is outside ``[0, K)`` and not ``ignore_index``, or a weight is negative, NaN, infinite,
-            or on another device. Values are checked on the CPU only; labels on a GPU, and under
-            ``torch.compile``, are left to torch's own cross-entropy. The check does not work
-            under ``torch.func.vmap``; use ``"none"``.
+            or on another device. Values are checked on the CPU only, not under
+            ``torch.compile``: otherwise torch's own cross-entropy checks the labels. The check
+            does not work under ``torch.func.vmap``; use ``"none"``.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
@@ -236,7 +234,7 @@ def category_confusion(
     *,
     weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Cross-entropy of a source sample's pair of neurons to the uniform distribution, eq. (8).
+    r"""Cross-entropy of the uniform distribution and a source sample's pair of neurons, eq. (8).
 
     .. math::
 
@@ -253,7 +251,7 @@ def category_confusion(
         weight: As in :func:`source_task`.
 
     Returns:
-        As :func:`source_task`, but at least :math:`\log 2` where it counts and has no weight.
+        As :func:`source_task`, but at least :math:`\log 2` if not ignored or weighted.
 
     Raises:
         TypeError: As in :func:`source_task`.
@@ -276,7 +274,7 @@ def category_confusion(
 
 
 def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Cross-entropy of a sample's domain prediction to the uniform distribution, eq. (9).
+    r"""Cross-entropy of the uniform distribution and a sample's domain prediction, eq. (9).
 
     .. math::
 
@@ -304,17 +302,17 @@ def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
     check_reduction(reduction)
     check_logits("target_logits", target_logits)
     d = domain_logit(halves(target_logits))
-    return reduce(d / 2 - F.logsigmoid(d), reduction)  # for logsigmoid(-d) = logsigmoid(d) - d
+    return reduce(d / 2 - F.logsigmoid(d), reduction)  # logsigmoid(-d) = logsigmoid(d) - d
 
 
 def symmetric_entropy(target_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Entropy of the category prediction summed over pairs of neurons, eq. (10).
+    r"""Entropy of the category prediction, summed over pairs of neurons, eq. (10).
 
     .. math::
 
         \mathcal{M}^{st} = -\sum_k q_k \log q_k, \qquad q_k = p^{st}_k + p^{st}_{k+K}
 
-    A category masked in both halves by -inf gives NaN, not the limit 0 log 0 = 0.
+    A category masked by -inf in both halves gives NaN, not the limit 0 log 0 = 0.
 
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype.

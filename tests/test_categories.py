@@ -202,10 +202,11 @@ def test_the_description_has_the_agreement_all_shares_and_the_sentence():
 
 
 def test_a_diagnosis_needs_a_name_for_each_category_and_numbers():
-    with pytest.raises(ValueError, match="categories must be 4, as in the logits, got 3"):
+    expected = "categories must have 4 names, one per category of the logits, got 3"
+    with pytest.raises(ValueError, match=expected):
         scores.diagnose(torch.zeros(2, 8), NAMES[:3])
     for half in (0, 4):
         logits = torch.zeros(2, 8)
         logits[1, half] = math.nan
-        with pytest.raises(ValueError, match="target_logits must not hold NaN"):
+        with pytest.raises(ValueError, match="target_logits must not contain NaN"):
             scores.diagnose(logits, NAMES)

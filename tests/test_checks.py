@@ -58,7 +58,7 @@ def test_lam_must_be_finite_and_at_least_0(objective, method, kind, lam):
 @pytest.mark.parametrize("objective", [symloss.SymNetLosses, symloss.SymNetV2Losses])
 def test_a_missing_lam_says_what_to_pass(objective, method):
     losses = objective(*torch.ones(len(objective._fields)))
-    with pytest.raises(TypeError, match=r"lam is missing: pass λ, such as .*progressive_lambda"):
+    with pytest.raises(TypeError, match=r"lam is missing: pass λ, .* lam=.*progressive_lambda"):
         getattr(losses, method)()
 
 
@@ -113,7 +113,7 @@ def two(logits):
         (torch.tensor([1.0, -0.5, 1.0]), ValueError, r"finite and at least 0, got \[1.0, -0.5"),
         (torch.tensor([1.0, math.nan, 1.0]), ValueError, "finite and at least 0, got"),
         (torch.tensor([1.0, math.inf, 1.0]), ValueError, "finite and at least 0, got"),
-        (torch.ones(3, device="meta"), ValueError, "the logits, cpu, got meta"),
+        (torch.ones(3, device="meta"), ValueError, "the logits' device, cpu, got meta"),
     ],
 )
 @pytest.mark.parametrize("loss", LOSSES)

@@ -314,7 +314,7 @@ def test_priors_of_a_wrong_kind():
             ValueError, match=r"prior must have shape \(3,\), .*" + re.escape(str(shape))
         ):
             sf.category_balance(logits, torch.ones(shape))
-    with pytest.raises(ValueError, match="on the device of the logits, cpu, got meta"):
+    with pytest.raises(ValueError, match="on the logits' device, cpu, got meta"):
         sf.category_balance(logits, torch.ones(3, device="meta"))
 
 

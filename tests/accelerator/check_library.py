@@ -119,9 +119,9 @@ def test_category_balance(device, prior, trailing):
 
 def test_weights_and_priors_on_the_host_get_words(device):
     logits, labels = routed(device, N).head, labels_on(device, N)
-    with pytest.raises(ValueError, match="weight must be on the device of the logits, npu:0, got"):
+    with pytest.raises(ValueError, match="weight must be on the logits' device, npu:0, got"):
         sf.source_task(logits, labels, weight=torch.ones(K))
-    with pytest.raises(ValueError, match="prior must be on the device of the logits, npu:0, got"):
+    with pytest.raises(ValueError, match="prior must be on the logits' device, npu:0, got"):
         sf.category_balance(logits, torch.full((K,), 1 / K))
 
 
