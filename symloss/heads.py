@@ -1,8 +1,8 @@
-r"""Heads that hold two classifiers side by side, and the routing of gradients through a head.
+r"""Heads with two classifiers side by side, and the routing of gradients through a head.
 
 The two players of eq. (11) share one head. The head learns from joint logits whose features are
-detached, the extractor from joint logits whose parameters are detached; both hold the same
-numbers, so the sum of the two players' losses needs one backward, without gradient reversal.
+detached, the extractor from joint logits whose parameters are detached. Both have the same
+values, so the sum of the two players' losses needs one backward pass and no gradient reversal.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -21,9 +21,9 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 class RoutedLogits(NamedTuple):
-    r"""The same joint logits twice, each with a gradient path of its own, for eq. (11).
+    r"""The same joint logits twice, each with its own gradient path, for eq. (11).
 
-    No equation: it carries the routing that :func:`route` describes.
+    :func:`route` gives the equation.
 
     Attributes:
         head: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
@@ -51,16 +51,16 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
         v_{head} = h_\theta(\mathrm{stopgrad}(f)), \qquad
         v_{extractor} = h_{\mathrm{stopgrad}(\theta)}(f)
 
-    The head's losses are taken on the first, the extractor's on the second. Use it for a head of
-    your own (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
+    Compute the head's losses on the first and the extractor's on the second. Use this function for
+    your own head (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
     :meth:`SymmetricHead.route` does the same for one linear layer. Both passes start from the same
-    buffers and the second one's changes are dropped, so batch norm counts each batch once and
+    buffers and the second pass's changes are dropped, so batch norm counts each batch once and
     spectral norm gives both passes the same weight. A head with dropout draws two masks.
     ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
         head: A module that maps features to joint logits ``(N, 2K, ...)``.
-        features: What ``head`` takes: a tensor of any floating dtype.
+        features: The head's input, a tensor of any floating dtype.
 
     Returns:
         The joint logits of both passes, in the head's dtype.
@@ -76,7 +76,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     if not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module, got {type(head).__name__}")
     check_floating(features)
-    # No parameter gets a gradient in the extractor's pass, so it has nothing to synchronise.
+    # No parameter gets a gradient in the extractor's pass, so there is nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
     before = {name: buffer.clone() for name, buffer in local.named_buffers()}
     with _uncached_autocast(features):
@@ -86,7 +86,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
 
 class _Head(nn.Module):
-    """What both heads share; a subclass has the layer, as a function, and the dimensions."""
+    """What both heads share; a subclass provides the layer and its dimensions."""
 
     num_classes: int
     weight: Tensor
@@ -105,11 +105,11 @@ class _Head(nn.Module):
             features: Features ``(N, F)``, or ``(N, C, H, W)`` for the 2d head.
 
         Raises:
-            TypeError: If ``features`` is not a floating-point tensor of the head's dtype; under
-                autocast any floating dtype will do.
-            ValueError: If it has another shape.
+            TypeError: If ``features`` is not a floating-point tensor of the head's dtype (under
+                autocast, of any floating dtype).
+            ValueError: If its shape does not fit.
         """
-        if self._forward_pre_hooks or self._forward_hooks:  # one may compute the weight
+        if self._forward_pre_hooks or self._forward_hooks:  # a hook may compute the weight
             return route(self, features)
         weight, bias = self._weight_for(features), self.bias
         with _uncached_autocast(features):
@@ -130,7 +130,7 @@ class _Head(nn.Module):
 
         Raises:
             TypeError: As :meth:`route`.
-            ValueError: If ``classifier`` is neither, or ``features`` has another shape.
+            ValueError: If ``classifier`` is neither, or the shape of ``features`` does not fit.
         """
         half = _half(classifier)
         logits: Tensor = self(features)
@@ -140,7 +140,7 @@ class _Head(nn.Module):
         raise NotImplementedError
 
     def _weight_for(self, features: Tensor) -> Tensor:
-        """Return the weight, looked at once: a parametrization computes it at every look."""
+        """Return the weight, read only once: a parametrization recomputes it on every access."""
         weight = self.weight
         check_features(features, weight)
         return weight
@@ -154,7 +154,7 @@ class _Head(nn.Module):
 
 
 class SymmetricHead(_Head, nn.Linear):
-    r"""Source and target classifier as one linear layer with 2K outputs (section 3.1).
+    r"""Source and target classifiers as one linear layer with 2K outputs (section 3.1).
 
     .. math:: v = W f + c, \qquad v = [v^s; v^t] \in \mathbb{R}^{2K}
 
@@ -198,7 +198,7 @@ class SymmetricHead(_Head, nn.Linear):
 
     @classmethod
     def from_classifiers(cls, source: nn.Linear, target: nn.Linear) -> "SymmetricHead":
-        r"""Make a head out of copies of two trained classifiers.
+        r"""Make a head from copies of two trained classifiers.
 
         .. math:: W = [W^s; W^t], \qquad c = [c^s; c^t]
 
@@ -207,8 +207,8 @@ class SymmetricHead(_Head, nn.Linear):
             target: The target classifier, F to K, on the same device and of the same dtype.
 
         Returns:
-            A head whose joint logits are the two classifiers' outputs side by side; all of it
-            is trainable, also where the classifiers were frozen.
+            A head whose joint logits are the two classifiers' outputs side by side. All of it is
+            trainable, even if the classifiers were frozen.
 
         Raises:
             TypeError: If an argument is not a :class:`torch.nn.Linear`.
@@ -240,7 +240,7 @@ class SymmetricHead(_Head, nn.Linear):
         return head
 
     def classifier(self, name: str = "target") -> nn.Linear:
-        r"""Return one classifier by itself, to deploy without symloss.
+        r"""Return one classifier as a plain layer, to deploy without symloss.
 
         .. math:: v^t = W^t f + c^t
 
@@ -268,12 +268,12 @@ class SymmetricHead(_Head, nn.Linear):
 
 
 class SymmetricHead2d(_Head, nn.Conv2d):
-    r"""Source and target classifier as one 1x1 convolution with 2K outputs, for dense prediction.
+    r"""Source and target classifiers as one 1x1 convolution with 2K outputs, for dense prediction.
 
     .. math:: v_{hw} = W f_{hw} + c, \qquad v_{hw} = [v^s_{hw}; v^t_{hw}] \in \mathbb{R}^{2K}
 
     A :class:`torch.nn.Conv2d` with ``state_dict`` keys ``weight`` ``(2K, C, 1, 1)`` and ``bias``
-    ``(2K,)`` and torch's default init: at every pixel it is a :class:`SymmetricHead`.
+    ``(2K,)`` and torch's default init: a :class:`SymmetricHead` at every pixel.
 
     Args:
         in_channels: Number C of feature channels, at least 1.
@@ -309,7 +309,7 @@ class SymmetricHead2d(_Head, nn.Conv2d):
         self.num_classes = num_classes
 
     def classifier(self, name: str = "target") -> nn.Conv2d:
-        r"""Return one classifier by itself, to deploy without symloss.
+        r"""Return one classifier as a plain layer, to deploy without symloss.
 
         .. math:: v^t_{hw} = W^t f_{hw} + c^t
 
@@ -341,7 +341,7 @@ def _half(classifier: str) -> int:
 
 
 def _uncached_autocast(features: Tensor) -> AbstractContextManager[None]:
-    """Autocast as it is, but without casts that a pass under no_grad made before (torch 2.4)."""
+    """Keep autocast, but without casts cached by an earlier pass under no_grad (torch 2.4)."""
     device_type = features.device.type
     if not torch.is_autocast_enabled(device_type):
         return nullcontext()

@@ -17,7 +17,7 @@ from symloss.heads import RoutedLogits
 
 
 class SymNetLosses(NamedTuple):
-    r"""The six terms of eq. (11), each a scalar, named as the functions of the library.
+    r"""The six terms of eq. (11), each a scalar, named after the library's functions.
 
     .. math::
 
@@ -81,7 +81,7 @@ class SymNetLosses(NamedTuple):
 
 
 class SymNetV2Losses(NamedTuple):
-    r"""The five terms of SymmNets-V2, each a scalar, named as the functions of the library.
+    r"""The five terms of SymmNets-V2, each a scalar, named after the library's functions.
 
     .. math::
 
@@ -146,11 +146,11 @@ def symnet_losses(
 ) -> SymNetLosses:
     r"""Compute all six terms of eq. (11), each with its gradient routed to its player.
 
-    The head's terms (5), (6), (7) are taken on ``.head``, the extractor's terms (8), (9),
-    (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. Both
-    players' gradients are computed in closed form, and once: for second derivatives, and under
-    :mod:`torch.func`, take the functions of :mod:`symloss.functional`. A category whose two logits
-    are minus infinity is as if it were not there.
+    The head's terms (5), (6), (7) are computed on ``.head``, the extractor's terms (8), (9),
+    (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. The
+    gradients have a closed form and can be taken only once: for second derivatives, and under
+    :mod:`torch.func`, use the functions of :mod:`symloss.functional`. A category with both logits
+    at minus infinity is ignored.
 
     Args:
         source: Routed joint logits of labelled source samples, ``(N, 2K, ...)``, of any floating
@@ -159,8 +159,8 @@ def symnet_losses(
         target: Routed joint logits of unlabelled target samples, ``(M, 2K, ...)``.
         weight: Weight of each category in (5), (6) and (8), ``(K,)``, as in
             :func:`symloss.functional.source_task`.
-        ignore_index: Label of source positions that (5), (6) and (8) leave out. If none is left,
-            the three are NaN.
+        ignore_index: Label of source positions that (5), (6) and (8) ignore. If every position is
+            ignored, these three are NaN.
 
     Returns:
         Six scalars, float32, or float64 for float64 logits.
@@ -168,9 +168,9 @@ def symnet_losses(
     Raises:
         TypeError: If ``source`` or ``target`` is not :class:`RoutedLogits`, logits or weights are
             not floating point, or labels are not integer.
-        ValueError: If the shapes of a pair or the 2K of source and target differ, or as the
-            functions of :mod:`symloss.functional` do.
-        RuntimeError: In a backward with ``create_graph=True``.
+        ValueError: If the shapes of a pair or the 2K of source and target differ, or as in the
+            functions of :mod:`symloss.functional`.
+        RuntimeError: In a backward pass with ``create_graph=True``.
 
     Example:
         >>> import symloss, torch
@@ -197,18 +197,18 @@ def symnet_v2_losses(
 ) -> SymNetV2Losses:
     r"""Compute all five terms of SymmNets-V2, each with its gradient routed to its player.
 
-    The head's terms (33), (34), (37) are taken on ``.head``, the extractor's terms (35), (36) on
-    ``.extractor``; see :class:`SymNetV2Losses`. All else is as in :func:`symnet_losses`, closed
-    form included.
+    The head's terms (33), (34), (37) are computed on ``.head``, the extractor's terms (35), (36)
+    on ``.extractor``; see :class:`SymNetV2Losses`. Everything else is as in :func:`symnet_losses`,
+    including the closed-form gradients.
 
     Args:
         source: As in :func:`symnet_losses`, ``(N, 2K, ...)``.
         labels: As in :func:`symnet_losses`, ``(N, ...)``.
         target: As in :func:`symnet_losses`, ``(M, 2K, ...)``.
-        weight: Weight of each category in (33), (34), (35) and the source's part of (37), ``(K,)``,
+        weight: Weight of each category in (33), (34), (35) and the source part of (37), ``(K,)``,
             as in :func:`symloss.functional.source_task`.
-        ignore_index: Label of source positions that (33), (34), (35) and (37) leave out. If none is
-            left, the four are NaN.
+        ignore_index: Label of source positions that (33), (34), (35) and (37) ignore. If every
+            position is ignored, these four are NaN.
 
     Returns:
         Five scalars, float32, or float64 for float64 logits.
@@ -216,7 +216,7 @@ def symnet_v2_losses(
     Raises:
         TypeError: As :func:`symnet_losses`.
         ValueError: As :func:`symnet_losses`.
-        RuntimeError: In a backward with ``create_graph=True``.
+        RuntimeError: In a backward pass with ``create_graph=True``.
 
     Example:
         >>> import symloss, torch
@@ -243,7 +243,7 @@ def _labelled(
     weight: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Check all arguments; return labels, mask of the ignored, and what a term is divided by."""
+    """Check all arguments; return labels, the mask of ignored ones, and what divides a term."""
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)
     check_same_categories("source", source.head, "target", target.head)
@@ -269,8 +269,8 @@ def _check_routed(name: str, routed: RoutedLogits) -> None:
     check_logits(f"{name}.extractor", routed.extractor)
     if routed.head is routed.extractor:
         raise ValueError(
-            f"{name}.head and {name}.extractor must be two tensors, got one, whose gradient would "
-            "reach both players; call head.route(features)"
+            f"{name}.head and {name}.extractor must be two tensors, got the same one twice, whose "
+            "gradient would reach both players; call head.route(features)"
         )
     if routed.head.shape != routed.extractor.shape:
         raise ValueError(

@@ -10,13 +10,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
-    r"""Weight of the extractor's target terms as training goes on, from 0 to 1 (section 4.1).
+    r"""Weight of the extractor's target terms, which rises from 0 to 1 in training (section 4.1).
 
     .. math:: \lambda_p = \frac{2}{1 + e^{-\gamma p}} - 1 = \tanh(\gamma p / 2)
 
     Args:
-        progress: Part p of training that is done, in [0, 1].
-        gamma: Steepness γ, at least 0, finite.
+        progress: Fraction p of training completed, in [0, 1].
+        gamma: Steepness γ, finite and at least 0.
 
     Returns:
         λ, in [0, 1].
@@ -31,7 +31,7 @@ def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
     if not 0 <= progress <= 1:
         raise ValueError(f"progress must be in [0, 1], got {progress}")
     if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must be at least 0 and finite, got {gamma}")
+        raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
     return math.tanh(gamma * progress / 2)
 
 
@@ -40,22 +40,22 @@ class AnnealedLR(LRScheduler):
 
     .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
 
-    with :math:`i` the number of steps taken and :math:`\eta_0` the group's own initial rate. The
-    rate is set in closed form, so what another scheduler did to it before is overwritten.
+    with :math:`i` the number of steps so far and :math:`\eta_0` the group's own initial rate. The
+    rate is set in closed form, which overwrites changes made by another scheduler.
 
-    A step is a step of the optimizer, not a batch: with ``accumulate=m`` in
-    :class:`TwoOptimizerStep`, ``total_steps`` is the number of batches divided by m, and the
-    scheduler is stepped when the call returned True. With the number of batches in its place, the
-    rate would end 2.4 times too high for m = 4.
+    A step is an optimizer step, not a batch: with ``accumulate=m`` in :class:`TwoOptimizerStep`,
+    ``total_steps`` is the number of batches divided by m, and the scheduler is stepped when the
+    call returned True. With the number of batches instead, the rate would end 2.4 times too high
+    for m = 4.
 
-    A group that joins later (``optimizer.add_param_group``) is annealed from its own rate, at the
-    same p. To train on for longer, load the state into a schedule of the new length: it keeps its
-    own ``total_steps``, ``alpha`` and ``beta``, and warns that they differ.
+    A group added later (``optimizer.add_param_group``) is annealed from its own rate, at the same
+    p. To train for longer, load the state into a schedule of the new length: it keeps its own
+    ``total_steps``, ``alpha`` and ``beta``, and warns that they differ.
 
     Args:
         optimizer: Optimizer whose groups are annealed.
-        total_steps: Steps of the optimizer over which p goes from 0 to 1, at least 1.
-        alpha: α, at least 0, finite.
+        total_steps: Optimizer steps over which p goes from 0 to 1, at least 1.
+        alpha: α, finite and at least 0.
         beta: β.
 
     Raises:
@@ -78,7 +78,7 @@ class AnnealedLR(LRScheduler):
         if not total_steps >= 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}")
         if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
+            raise ValueError(f"alpha must be finite and at least 0, got {alpha}")
         self.total_steps = total_steps
         self.alpha = alpha
         self.beta = beta
@@ -92,25 +92,25 @@ class AnnealedLR(LRScheduler):
         return [lr / (1 + self.alpha * progress) ** self.beta for lr in self.base_lrs]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the step and the initial rates of ``state_dict()``, at this schedule's length.
+        """Resume from a state's step and initial rates, keeping this schedule's own length.
 
         Args:
-            state_dict: The state of a schedule of an optimizer with at most as many groups.
+            state_dict: State of a schedule whose optimizer had at most as many groups.
 
         Raises:
-            ValueError: If the state is of an optimizer with more groups.
+            ValueError: If the state has more groups.
         """
         groups, saved = len(self.optimizer.param_groups), len(state_dict["base_lrs"])
         if saved > groups:
-            raise ValueError(f"state_dict must be of at most {groups} groups, got {saved}")
+            raise ValueError(f"state_dict must have at most {groups} groups, got {saved}")
         own = {name: getattr(self, name) for name in ("total_steps", "alpha", "beta")}
         differ = {name: state_dict[name] for name in own if state_dict[name] != own[name]}
         if differ:
             there = ", ".join(f"{name}={value}" for name, value in differ.items())
             here = ", ".join(f"{name}={own[name]}" for name in differ)
             warnings.warn(
-                f"the state is of a schedule with {there}; this one keeps {here} and goes on from "
-                f"step {state_dict['last_epoch']}",
+                f"the state comes from a schedule with {there}; this one keeps {here} and resumes "
+                f"at step {state_dict['last_epoch']}",
                 stacklevel=2,
             )
         super().load_state_dict(state_dict | own)

@@ -1,20 +1,19 @@
-r"""Scores of predictions on the target that need no target labels: higher is better.
+r"""Scores of target predictions that need no target labels; higher is better.
 
-Each takes the target logits of a model in evaluation mode. Joint logits ``(N, 2K, ...)``
-are scored by the target classifier, :math:`p = \mathrm{softmax}(v^t)`; ``joint=False`` takes the
-logits ``(N, K, ...)`` of any classifier. Every index but dim 1 is one position, of which there are
-:math:`n`; :math:`P` is the ``(n, K)`` matrix of their probabilities and :math:`H` the entropy in
-nats.
+Each takes the target logits of a model in evaluation mode. Of joint logits ``(N, 2K, ...)`` it
+scores the target classifier's, :math:`p = \mathrm{softmax}(v^t)`; with ``joint=False`` it takes
+the logits ``(N, K, ...)`` of any classifier. Every index but dim 1 is a position; :math:`n` is
+their number, :math:`P` the ``(n, K)`` matrix of probabilities and :math:`H` the entropy in nats.
 
-A score ranks candidates on the same target. None of them is the accuracy, and each can be fooled:
+Use scores to rank candidates on the same target. None is an accuracy, and each can be fooled:
 read each function's note, and check with :func:`diagnose` which categories are predicted at all.
 
 For every score here:
 
 - It is computed in float32, also under autocast, or in float64 for float64 logits; it carries no
   gradient.
-- It lies on the logits' device, and nothing waits for that device.
-- A NaN among the scored logits gives NaN.
+- It stays on the logits' device, and nothing waits for that device.
+- NaN in the scored logits gives NaN.
 """
 
 import math
@@ -48,16 +47,16 @@ __all__ = [
     "diagnose",
 ]
 
-_ELEMENTS = 2**24  # of an n x n matrix that are held at once
+_ELEMENTS = 2**24  # of an n x n matrix, held at once
 
 
 def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Tensor:
-    r"""Mutual information of input and prediction: certain, and spread over the categories.
+    r"""Mutual information of input and prediction: high if certain and spread over categories.
 
     .. math:: H\left(\frac{1}{n}\sum_i p_i\right) - \frac{1}{n}\sum_i H(p_i)
 
     Krause, Perona and Gomes, *Discriminative Clustering by Regularized Information Maximization*,
-    NeurIPS 2010. It expects categories of equal size.
+    NeurIPS 2010. It assumes categories of equal size.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, of any floating dtype.
@@ -82,13 +81,13 @@ def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Te
 
 
 def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
-    r"""Sum of the singular values of the prediction matrix, relative to its largest value.
+    r"""Sum of the prediction matrix's singular values, relative to the largest possible sum.
 
     .. math:: \frac{\lVert P \rVert_*}{\sqrt{n \min(n, K)}}
 
     Cui et al., *Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
-    Insufficient Situations*, CVPR 2020; there it is divided by n. Like
-    :func:`information_maximization` it expects categories of equal size.
+    Insufficient Situations*, CVPR 2020, which divides by n instead. Like
+    :func:`information_maximization`, it assumes categories of equal size.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
@@ -110,11 +109,11 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     """
     p = rows(target_logits, joint).softmax(1)
     with _no_autocast(p):
-        # Singular values wait for a GPU. The polar factor of P does not, by Newton and Schulz, and
-        # its product with P is their sum. R of P = QR has the same ones.
+        # Computing singular values waits for the GPU; the polar factor of P, by Newton-Schulz
+        # iteration, does not, and its product with P is their sum. R of P = QR has the same ones.
         r: Tensor = torch.linalg.qr(p, mode="r").R
         factor = r / r.square().sum().sqrt()
-        for _ in range(60):  # singular values below 1.5^-60 of the norm are left short
+        for _ in range(60):  # singular values below 1.5^-60 of the norm come out too small
             factor = 1.5 * factor - 0.5 * factor @ (factor.T @ factor)
     return (factor * r).sum() / math.sqrt(len(p) * len(r))
 
@@ -122,7 +121,7 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
 def soft_neighborhood_density(
     target_logits: Tensor, temperature: float = 0.05, *, joint: bool = True
 ) -> Tensor:
-    r"""How many neighbours, softly counted, each prediction has among the others.
+    r"""Soft count of the neighbours that each prediction has among the others.
 
     .. math::
 
@@ -130,11 +129,11 @@ def soft_neighborhood_density(
         s_{ij} \propto \exp\frac{\cos(p_i, p_j)}{T} \;\; (j \ne i), \quad s_{ii} = 0
 
     Saito et al., *Tune it the Right Way: Unsupervised Validation of Domain Adaptation via Soft
-    Neighborhood Density*, ICCV 2021, on softmax outputs. A classifier that predicts one category
-    everywhere reaches the maximum. Time grows with the square of n, memory does not.
+    Neighborhood Density*, ICCV 2021, on softmax outputs. A classifier that always predicts the same
+    category reaches the maximum. Time grows with the square of n, memory does not.
 
     Args:
-        target_logits: Joint logits ``(N, 2K, ...)``, with 2 positions or more.
+        target_logits: Joint logits ``(N, 2K, ...)``, with at least 2 positions.
         temperature: T, above 0.
         joint: As in :func:`information_maximization`.
 
@@ -143,7 +142,7 @@ def soft_neighborhood_density(
 
     Raises:
         TypeError: As in :func:`information_maximization`.
-        ValueError: As in :func:`information_maximization`, or if there is one position only or
+        ValueError: As in :func:`information_maximization`, or if there is only one position or
             ``temperature`` is not a positive number.
 
     Example:
@@ -154,7 +153,7 @@ def soft_neighborhood_density(
     n = len(v)
     if n < 2:
         raise ValueError(
-            f"target_logits must have 2 positions or more, got shape {tuple(target_logits.shape)}"
+            f"target_logits must have at least 2 positions, got shape {tuple(target_logits.shape)}"
         )
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be finite and above 0, got {temperature}")
@@ -174,12 +173,12 @@ def soft_neighborhood_density(
 
 
 def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
-    r"""Cosine of the categories' correlation matrix and the identity matrix.
+    r"""Cosine similarity of the category correlation matrix and the identity matrix.
 
     .. math:: \frac{\mathrm{tr}(P^\top P)}{\sqrt{K} \, \lVert P^\top P \rVert_F}
 
     Tu et al., *What Does Softmax Probability Tell Us about Classifiers Ranking Across Diverse Test
-    Conditions?*, TMLR 2024 ("SoftmaxCorr"), with equally frequent categories as the reference.
+    Conditions?*, TMLR 2024 ("SoftmaxCorr"). It assumes equally frequent categories.
 
     Args:
         target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
@@ -205,27 +204,27 @@ def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
 
 
 def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> Tensor:
-    r"""Agreement of each candidate with the mean prediction of all.
+    r"""Agreement of each candidate with the mean prediction of all candidates.
 
     .. math::
 
         a_m = \frac{1}{n}\sum_i \left[\arg\max_k p^{(m)}_{ik}
         = \arg\max_k \sum_{m'} p^{(m')}_{ik}\right]
 
-    Hu et al., *EnsV* (ensemble-based validation). It compares candidates with one another, so
-    most of them must be sound.
+    Hu et al., *EnsV* (ensemble-based validation). It compares candidates with each other, so most
+    of them must be sound.
 
     Args:
-        candidates: Of each of M candidates the target logits, all of one shape ``(N, 2K, ...)``,
-            for the same images in the same order.
+        candidates: Target logits of M candidates, all of the same shape ``(N, 2K, ...)``, for the
+            same images in the same order.
         joint: As in :func:`information_maximization`.
 
     Returns:
         A score in [0, 1] for each, ``(M,)``.
 
     Raises:
-        TypeError: If one is not a floating-point tensor.
-        ValueError: If there is none, or the shape of one does not fit.
+        TypeError: If a candidate is not a floating-point tensor.
+        ValueError: If there are no candidates, or a shape does not fit.
 
     Example:
         >>> one, other = torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0, 0.0]])
@@ -233,12 +232,12 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
         tensor([0., 1., 1.])
     """
     if len(candidates) == 0:
-        raise ValueError("candidates must hold one candidate's logits or more, got none")
+        raise ValueError("candidates must contain at least one candidate's logits, got none")
     parts = [rows(v, joint, f"candidates[{m}]") for m, v in enumerate(candidates)]
     for m, v in enumerate(candidates):
         if v.shape != candidates[0].shape:
             raise ValueError(
-                f"candidates must have one shape, got {tuple(candidates[0].shape)} and "
+                f"candidates must all have the same shape, got {tuple(candidates[0].shape)} and "
                 f"{tuple(v.shape)} (candidates[{m}])"
             )
     mean = torch.zeros_like(parts[0])
@@ -254,6 +253,6 @@ def _entropy(p: Tensor) -> Tensor:
 
 
 def _no_autocast(p: Tensor) -> AbstractContextManager[None]:
-    """Products in the dtype of ``p``."""
+    """Compute products in the dtype of ``p``."""
     enabled = torch.is_autocast_enabled(p.device.type)
     return torch.autocast(p.device.type, enabled=False) if enabled else nullcontext()

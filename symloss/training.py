@@ -12,7 +12,7 @@ from symloss._checks import check_optimizer, checked_modules
 
 
 class TwoOptimizerStep:
-    r"""One backward of one scalar, then a step of both players of eq. (11).
+    r"""One backward pass of one loss, then a step for both players of eq. (11).
 
     .. math::
 
@@ -23,22 +23,22 @@ class TwoOptimizerStep:
     where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. The
     first call of a cycle clears the gradients, every call adds to them, and each :math:`m`-th call
     unscales and clips them, steps both optimizers and updates the scaler once; :meth:`finish` ends
-    a cycle early. The scalar is usually ``losses.total(lam)``. Add terms of your own to it: what
-    ``aux.backward()`` left before the first call of a cycle is cleared.
+    a cycle early. The loss is usually ``losses.total(lam)``. Add your own terms to it: gradients
+    from a separate ``aux.backward()`` before the first call of a cycle are cleared.
 
     Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
     number of batches divided by :math:`m`.
 
-    After the first cycle's backward it looks once at the gradients and warns (UserWarning) of a
-    player that got none, and of parameters that got one but are in neither optimizer.
+    After its first backward pass it checks the gradients once. It warns (UserWarning) about a
+    player that got none and about parameters that got one but belong to neither optimizer.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
         head: Optimizer of the head's parameters.
-        scaler: A :class:`torch.amp.GradScaler` for float16. A player whose gradients are not
-            finite is skipped alone.
+        scaler: A :class:`torch.amp.GradScaler` for float16. Only a player whose gradients are not
+            finite skips its step.
         max_grad_norm: Largest 2-norm of each player's gradient, above 0; None does not clip.
-        accumulate: Number m of calls that one step takes, at least 1.
+        accumulate: Number m of calls per step, at least 1.
 
     Raises:
         TypeError: If ``extractor`` or ``head`` is not an optimizer, needs a closure, or was wrapped
@@ -75,7 +75,7 @@ class TwoOptimizerStep:
         if shared:
             raise ValueError(f"extractor and head must not share parameters, got {shared} in both")
         if accumulate < 1 or accumulate % 1:
-            raise ValueError(f"accumulate must be a whole number from 1, got {accumulate}")
+            raise ValueError(f"accumulate must be a whole number of at least 1, got {accumulate}")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0 or None, got {max_grad_norm}")
         self.players = players
@@ -92,9 +92,9 @@ class TwoOptimizerStep:
             loss: A scalar that both players' gradients come from.
 
         Returns:
-            True when the optimizers stepped, so that schedulers follow; False inside an
+            True when the optimizers stepped, so that schedulers can follow; False inside an
             accumulation cycle, and when the scaler skipped a player. A player that the loss does
-            not reach keeps its parameters, and does not count.
+            not reach is left unchanged and does not affect the result.
 
         Raises:
             TypeError: If ``loss`` is not a tensor.
@@ -109,7 +109,7 @@ class TwoOptimizerStep:
             for optimizer in self.players.values():
                 optimizer.zero_grad()
         loss = loss / self.accumulate
-        # A backward that fails ends its cycle, for its gradients are not whole.
+        # A failed backward ends its cycle, because its gradients are incomplete.
         calls, self._calls = self._calls + 1, 0
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
         self._calls = calls % self.accumulate
@@ -121,12 +121,12 @@ class TwoOptimizerStep:
         return self._step()
 
     def finish(self) -> bool:
-        r"""Step with the calls of a cycle that is not complete, at the end of an epoch.
+        r"""Step with an incomplete cycle, at the end of an epoch.
 
         .. math:: g = \nabla \tfrac{1}{j} \sum_{i=1}^{j} \mathcal{L}_i
 
         Returns:
-            As a call that completes a cycle; False if there was nothing to step with.
+            As a call that completes a cycle; False if no call is pending.
         """
         calls, self._calls = self._calls, 0
         if not calls:
@@ -138,9 +138,9 @@ class TwoOptimizerStep:
         return self._step()
 
     def _look(self, loss: Tensor) -> None:
-        """Warn of what would train silently wrong, as far as gradients tell."""
+        """Warn about silent training mistakes that the gradients reveal."""
         for name, optimizer in self.players.items():
-            # A rank of FSDP may hold empty shards only.
+            # An FSDP rank may hold only empty shards.
             held = [p for p in _parameters(optimizer) if p.numel()]
             if held and all(p.grad is None for p in held):
                 warnings.warn(_NO_GRADIENT[name], stacklevel=3)
@@ -151,9 +151,8 @@ class TwoOptimizerStep:
             more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
             warnings.warn(
                 f"{len(lost)} parameters of the loss are in neither optimizer and will not learn: "
-                f"shapes {shapes}{more}. Perhaps a bottleneck was forgotten: give its parameters "
-                "to the extractor's optimizer. If another optimizer of yours has them, filter this "
-                "warning.",
+                f"shapes {shapes}{more}. If this is a bottleneck, add its parameters to the "
+                "extractor's optimizer. If a third optimizer updates them, filter this warning.",
                 stacklevel=3,
             )
 
@@ -176,10 +175,10 @@ class TwoOptimizerStep:
             self.scaler.step(optimizer)
         scale = self.scaler.get_scale()
         self.scaler.update()
-        return self.scaler.get_scale() >= scale  # it shrinks when a gradient was not finite
+        return self.scaler.get_scale() >= scale  # the scale shrinks if a gradient was not finite
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a dict with the state of both optimizers, and of the scaler if there is one.
+        """Return a dict with the states of both optimizers and of the scaler, if any.
 
         Raises:
             RuntimeError: Inside an accumulation cycle, whose gradients would be lost.
@@ -228,7 +227,7 @@ def parameter_groups(
     Args:
         pretrained: A module, or a list of modules, that learns at ``lr``: the backbone.
         new: What learns at ``multiplier * lr``: the head, and a bottleneck if there is one.
-        lr: Learning rate η of what is pretrained, above 0.
+        lr: Learning rate η of the pretrained part, above 0.
         multiplier: Ratio of the two learning rates, above 0; 10 in the paper.
 
     Returns:
@@ -258,12 +257,13 @@ _NO_GRADIENT = {
     "extractor": (
         "no parameter of the extractor's optimizer got a gradient: the backbone is frozen, or "
         "the features were made under torch.no_grad() or read from a file, so nothing is adapted. "
-        "Let the backbone learn; on fixed features, let a bottleneck be the extractor."
+        "Unfreeze the backbone; on fixed features, use a small trainable bottleneck as the "
+        "extractor, or symloss.SymNetClassifier."
     ),
     "head": (
         "no parameter of the head's optimizer got a gradient, so the classifiers do not learn: "
         "give it the parameters of the head that made the logits, with requires_grad=True, and "
-        "take the logits from head.route(features)."
+        "get the logits from head.route(features)."
     ),
 }
 

@@ -338,7 +338,7 @@ def test_bad_kinds_of_logits(name):
 
 
 def test_neighbours_need_two_positions():
-    with pytest.raises(ValueError, match=r"2 positions or more, got shape \(1, 6\)"):
+    with pytest.raises(ValueError, match=r"at least 2 positions, got shape \(1, 6\)"):
         scores.soft_neighborhood_density(torch.zeros(1, 6))
 
 
@@ -352,7 +352,7 @@ def test_the_temperature_must_be_above_0(temperature):
 
 def test_bad_candidates():
     good = torch.zeros(3, 6)
-    with pytest.raises(ValueError, match=r"candidates must hold .* got none"):
+    with pytest.raises(ValueError, match=r"candidates must contain .* got none"):
         scores.ensemble_agreement([])
     with pytest.raises(
         ValueError, match=r"one shape, got \(3, 6\) and \(2, 6\) \(candidates\[1\]\)"

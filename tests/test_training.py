@@ -343,7 +343,7 @@ def test_modules_are_not_optimizers():
 @pytest.mark.parametrize("accumulate", [0, -1, 1.5, math.nan])
 def test_accumulate_below_one(accumulate):
     with pytest.raises(
-        ValueError, match=f"accumulate must be a whole number from 1, got {accumulate}"
+        ValueError, match=f"accumulate must be a whole number of at least 1, got {accumulate}"
     ):
         symloss.TwoOptimizerStep(**optimizers(*modules()), accumulate=accumulate)
 
@@ -384,7 +384,7 @@ def test_progress_outside_its_range(progress):
 
 @pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])
 def test_gamma_below_zero(gamma):
-    with pytest.raises(ValueError, match=f"gamma must be at least 0 and finite, got {gamma}"):
+    with pytest.raises(ValueError, match=f"gamma must be finite and at least 0, got {gamma}"):
         symloss.progressive_lambda(0.5, gamma)
 
 
@@ -425,8 +425,8 @@ def test_annealed_lr_resumes_from_its_state():
     [
         ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
         ({"total_steps": math.nan}, "total_steps must be at least 1, got nan"),
-        ({"total_steps": 8, "alpha": math.inf}, "alpha must be at least 0 and finite, got inf"),
-        ({"total_steps": 8, "alpha": -1.0}, "alpha must be at least 0 and finite, got -1.0"),
+        ({"total_steps": 8, "alpha": math.inf}, "alpha must be finite and at least 0, got inf"),
+        ({"total_steps": 8, "alpha": -1.0}, "alpha must be finite and at least 0, got -1.0"),
     ],
 )
 def test_bad_schedules(options, message):
@@ -467,7 +467,7 @@ def test_a_group_that_joins_later_is_annealed_from_its_own_rate():
     assert schedule.get_last_lr() == pytest.approx(expected, rel=1e-12)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(expected, rel=1e-12)
     alone = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
-    with pytest.raises(ValueError, match="state_dict must be of at most 1 groups, got 2"):
+    with pytest.raises(ValueError, match="state_dict must have at most 1 groups, got 2"):
         symloss.AnnealedLR(alone, total_steps=10).load_state_dict(schedule.state_dict())
 
 
