@@ -1,4 +1,4 @@
-"""Numbers, devices and files on the command line, read in one way by all scripts."""
+"""Numbers, devices and files on the command line, read the same way by all scripts."""
 
 import argparse
 import math
@@ -17,10 +17,8 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            to = "" if most == math.inf else f" to {most}"
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {least}{to}, got {text!r}"
-            )
+            bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {bounds}, got {text!r}")
         return value
 
     return read
@@ -53,13 +51,13 @@ def device(text: str) -> torch.device:
         torch.zeros(1, device=found).item()
     except (AssertionError, NotImplementedError, RuntimeError):
         raise argparse.ArgumentTypeError(
-            f"must be a device that torch can use on this machine, such as cpu, got {text!r}"
+            f"must be a device that torch can use on this machine, for example cpu, got {text!r}"
         ) from None
     return found
 
 
 def new_file(text: str) -> Path:
-    """Read the path of a file to write, in a folder that is there."""
+    """Read the path of a file to write, in an existing folder."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")

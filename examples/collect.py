@@ -1,9 +1,9 @@
-"""One line for each finished run, as CSV: what results/ keeps of an experiment.
+"""One CSV line per finished run: what results/ keeps of an experiment.
 
     python examples/collect.py runs/ --out results/frozen.csv
 
-Accuracies, worst category, agreement, calibration and the scores without target labels come from
-the run's result.json and features.npz.
+Accuracies, worst category, agreement, calibration and label-free scores come from the run's
+result.json and features.npz.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders, searched at any depth")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders to search, at any depth")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV file to write")
     args = parser.parse_args(argv)
     try:
         paths = sorted(path for runs in args.runs for path in runs.rglob("result.json"))
@@ -39,7 +39,7 @@ def read(path: Path) -> records.Record:
     """Return the line of the run that wrote this result.json.
 
     Raises:
-        UserError: Naming the file, if one of the run cannot be read.
+        UserError: If a file of the run cannot be read; names the file.
     """
     saved = path.with_name("features.npz")
     features = outputs.read_features(saved) if saved.exists() else None

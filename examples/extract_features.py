@@ -1,10 +1,10 @@
-"""Features of a frozen network from every image of a benchmark or of two folders.
+"""Extract features of every image in a benchmark or two folders with a frozen network.
 
     python examples/extract_features.py --dataset office31 --root data/office31 --views 2
 
-leaves features/office31/NAME.npy and NAME.json for each domain, for train_features.py or anything
-else. If it is stopped, the same command continues. Images that cannot be read are named before the
-first goes through the network.
+writes features/office31/NAME.npy and NAME.json for each domain, for train_features.py or any other
+use. If it is stopped, the same command continues. Unreadable images are reported before extraction
+starts.
 """
 
 import os
@@ -36,10 +36,10 @@ OPTIONS |= {"workers", "precision"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Extract the features of every domain that the command line asks for.
+    """Extract the features of every requested domain.
 
     Raises:
-        SystemExit: With one clear line if something does not fit, 130 if stopped.
+        SystemExit: With one clear line if something is wrong, 130 if stopped.
     """
     console.take_any_character()
     try:
@@ -60,35 +60,35 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
         type=arguments.positive,
         default=1,
         metavar="N",
-        help="of each image: 1, the centre crop; 2, its mirror image too; more, random crops "
-        "beside them (default: 1)",
+        help="per image: 1, the centre crop; 2, its mirror image too; more adds random crops "
+        "(default: 1)",
     )
     parser.add_argument(
         "--batch-size",
         type=arguments.positive,
         metavar="N",
-        help="views in one forward pass, about (default: 64)",
+        help="approximate number of views per forward pass (default: 64)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: features")
     parser.set_defaults(batch_size=64, out=Path("features"))
     args = parser.parse_args(argv)
     if args.dataset in DATASETS and DATASETS[args.dataset].kept:
         parser.error(
-            f"--dataset {args.dataset} has images of another benchmark: extract that one, and give "
+            f"--dataset {args.dataset} uses another benchmark's images: extract that one, and pass "
             f"--dataset {args.dataset} to train_features.py"
         )
     return *command_line.filled(parser, args), args.views
 
 
 def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> None:
-    """Extract what is not there yet; all domains are looked at before the first is extracted.
+    """Extract what is missing; all domains are checked before the first is extracted.
 
     Raises:
         UserError: With one clear line.
-        KeyboardInterrupt: After telling how far it came.
+        KeyboardInterrupt: After printing how far it got.
     """
     domains = load_domains(recipe.dataset, wanted)
-    torch.manual_seed(0)  # so that random weights are the same when the command goes on
+    torch.manual_seed(0)  # so that random weights are the same when the command continues
     extractor = models.build_extractor(recipe.backbone, recipe.weights)
     stores = [
         Store(machine.out / recipe.dataset, described, extractor.num_features)
@@ -102,7 +102,7 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> N
 
 
 def load_domains(dataset: str, wanted: Wanted) -> list[tuple[Domain, list[str]]]:
-    """Return the domains of the tasks that are wanted, or that are there, with their categories."""
+    """Return the domains of the requested (or available) tasks, with their categories."""
     if wanted.tasks == ("all",) and dataset != "folders" and wanted.root:
         there = datasets.available_tasks(dataset, wanted.root)
         wanted = replace(wanted, tasks=tuple(there) or wanted.tasks)
@@ -116,7 +116,7 @@ def load_domains(dataset: str, wanted: Wanted) -> list[tuple[Domain, list[str]]]
 def describe(
     domains: list[tuple[Domain, list[str]]], recipe: Recipe, out: Path, views: int
 ) -> Iterator[Extraction]:
-    """Yield what is to be extracted, with a hash of each file."""
+    """Yield what to extract, with a hash of each file."""
     weights = recipe.weights_file
     paths = [path for domain, _ in domains for path in domain.paths]
     contents = fingerprint.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
@@ -146,10 +146,10 @@ def extract(
     machine: Machine,
     cache: dict[Path, Tensor],
 ) -> None:
-    """Extract the features of a domain that are not there, with a bar."""
+    """Extract a domain's missing features, with a progress bar."""
     domain, paths, done = store.extraction.domain, store.extraction.images(), store.done
     if store.finished:
-        print(f"{domain}: extracted before, see {store.path}", flush=True)
+        print(f"{domain}: already extracted, see {store.path}", flush=True)
         return
     rows = extraction.extract(
         network, paths[done:], store.extraction.views, recipe, machine, cache, first=done

@@ -1,10 +1,10 @@
-"""Category and confidence of images, by a model that train_office.py saved.
+"""Predict category and confidence of images with a model that train_office.py saved.
 
     python examples/predict.py runs/office31/A2W/symnets/seed0/model.pt photo.jpg folder/ more/*.jpg
     python examples/predict.py MODEL folder/ --top 3 --csv predictions.csv
     python examples/predict.py MODEL --export model.pt2
 
-An image that cannot be read is named on stderr, the others are predicted, and the exit code is 1.
+Unreadable images are named on stderr and skipped, and the exit code is then 1.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print path, category and confidence of each image, or write the model without symloss.
+    """Print path, category and confidence of each image, or export the model.
 
     Raises:
         SystemExit: 1 if an image could not be read, 2 if nothing can be predicted.
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = outputs.read_model(args.model)
         if model.frozen:
             raise UserError(
-                f"{args.model} was trained on features of {model.backbone}; it takes no images"
+                f"{args.model} was trained on features of {model.backbone}; it cannot read images"
             )
         if args.export:
             print(exported.write(model, args.export))
@@ -70,23 +70,35 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="image",
-        help="an image, or a folder: all images in it and in its folders",
+        help="an image, or a folder, searched at any depth",
     )
-    add("--top", type=positive, default=1, metavar="N", help="the N likeliest (default: 1)")
-    add("--csv", type=Path, metavar="FILE", help="write a table here, instead of lines")
-    add("--batch-size", type=positive, default=32, metavar="N", help="at a time (default: 32)")
+    add(
+        "--top",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="show the N most likely categories (default: 1)",
+    )
+    add("--csv", type=Path, metavar="FILE", help="write a table to FILE instead of printing")
+    add(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="images at a time (default: 32)",
+    )
     add("--device", type=arguments.device, default="cpu", metavar="D", help="default: cpu")
     add(
         "--export",
         type=Path,
         metavar="FILE",
-        help="write the model as FILE.pt2 (torch.export) or FILE.onnx: it runs without symloss",
+        help="write the model as FILE.pt2 (torch.export) or FILE.onnx, to run without symloss",
     )
     return parser
 
 
 def find(given: Iterable[Path], failed: list[str]) -> Iterator[Path]:
-    """Yield images, and those of folders; name on stderr what cannot be read, and keep it."""
+    """Yield images, given or in folders; report unreadable ones and add them to ``failed``."""
     for one in given:
         try:
             yield from find_images(one)
@@ -95,10 +107,10 @@ def find(given: Iterable[Path], failed: list[str]) -> Iterator[Path]:
 
 
 def find_images(given: Path) -> list[Path]:
-    """Return an image, or those of a folder and of the folders in it; tell what is left out.
+    """Return an image, or all images in a folder at any depth; report skipped ones.
 
     Raises:
-        UserError: If there is none in a folder.
+        UserError: If a folder contains no image.
     """
     if not given.is_dir():
         return [given]
@@ -112,7 +124,7 @@ def find_images(given: Path) -> list[Path]:
 
 
 def tell(failed: list[str], error: Exception) -> None:
-    """Name a fault on stderr, and go on."""
+    """Report an error on stderr and continue."""
     failed.append(str(error))
     print(error, file=sys.stderr, flush=True)
 
@@ -120,7 +132,7 @@ def tell(failed: list[str], error: Exception) -> None:
 def predict(
     model: outputs.Model, paths: Iterable[Path], args: argparse.Namespace, failed: list[str]
 ) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
-    """Yield path and likeliest categories, with their probabilities, of each image that is read."""
+    """Yield the path and most likely categories, with probabilities, of each readable image."""
     prepare = images.eval_transform(model.preprocessing)
     network = exported.Classifier(model).to(args.device)
     top = min(args.top, len(model.categories))

@@ -2,16 +2,16 @@
 
 Source domain: digits rendered in the fonts that Matplotlib ships. Target domain: the 1,797
 handwritten digits that scikit-learn ships. Both are 8x8 pixels. A small network is trained three
-times from the same seed:
+times from the same seed (C^t is the target classifier):
 
     source-only        cross-entropy of C^t on printed digits: a plain 10-way classifier
     symnets            eq. (11) of the paper on printed digits and unlabelled handwritten ones
-    symnets-balanced   eq. (11), and no digit may vanish from the predictions on handwritten ones
+    symnets-balanced   eq. (11), and a penalty on digits that vanish from the predictions
 
-All see the same printed digits in the same batches, and share initial weights, optimizer and
+All three see the same printed digits in the same batches and share initial weights, optimizer and
 schedule. SymNets train on all 1,797 handwritten images, without their labels. Accuracy is measured
-at the end of the last epoch on the images of odd index only: network, rendering, schedule and the
-balance's weight were chosen with the images of even index and with seeds 100 to 104.
+after the last epoch on the odd-indexed images only: network, rendering, schedule and balance weight
+were chosen on the even-indexed images, with seeds 100 to 104.
 """
 
 import argparse
@@ -46,26 +46,26 @@ Objective = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits, float]
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained: SymNets by their objective, or without one C^t on the source alone."""
+    """What is trained: SymNets with an objective, or without one only C^t, on the source."""
 
     name: str
     objective: Objective | None = None
 
     @property
     def classifiers(self) -> tuple[str, ...]:
-        """The trained classifiers; the last of them is also scored on the source."""
+        """The trained classifiers; the last one is also scored on the source."""
         return ("target", "source") if self.objective else ("target",)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run is trained: what, beside its method and its seed, changes the numbers.
+    """How a run is trained: all settings, besides method and seed, that change the numbers.
 
     Attributes:
         epochs: Passes over the source images.
         batch_size: Images of each domain in a batch.
         lr: Initial learning rate of extractor and head.
-        balance: Weight of the balance in symnets-balanced; that of the entropy is 1.
+        balance: Weight of the balance in symnets-balanced; the entropy's weight is 1.
     """
 
     epochs: int = 10
@@ -108,13 +108,13 @@ def symnets_balanced(
     lam: float,
     weight: float,
 ) -> Tensor:
-    """Add that every digit is predicted as often as the others, for the extractor to learn."""
+    """Add a penalty, for the extractor, on digits predicted more or less often than the rest."""
     balance = symloss.functional.category_balance(target.extractor)
     return symnets(source, labels, target, lam) + weight * lam * balance
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Yield indices of random batches without end; an incomplete batch is dropped."""
+    """Yield indices of random batches forever, dropping incomplete ones."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(count, generator=generator).split(size)[: count // size]
@@ -123,9 +123,9 @@ def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
 def train(
     method: Method, source: Digits, target_images: Tensor, score: Score, recipe: Recipe, seed: int
 ) -> Run:
-    """Train extractor and head from scratch; no label of the target domain comes in here.
+    """Train extractor and head from scratch, without any target labels.
 
-    ``score`` is called after every epoch; what it returns is recorded and used for nothing else.
+    ``score`` is called after every epoch; its result is recorded and used for nothing else.
     """
     torch.manual_seed(seed)
     start, device = time.perf_counter(), target_images.device
@@ -182,7 +182,7 @@ def accuracies(
 ) -> dict[str, float]:
     """Return accuracies and the worst digit's recall (%) in evaluation mode.
 
-    Here, and in the colours of the t-SNE, target labels are read; nowhere else.
+    Target labels are read only here and for the colours of the t-SNE.
     """
     extractor.eval()
     features = extractor(digits.images)
@@ -212,9 +212,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seeds", "seeds of digits, weights, batches", [0], nargs="+", type=seed, metavar="N")
     add("--epochs", "passes over the printed digits", Recipe.epochs, type=positive, metavar="N")
     add("--batch-size", "images per domain and step", Recipe.batch_size, type=size, metavar="N")
-    add("--lr", "learning rate at the start", Recipe.lr, type=real(0, above=True), metavar="X")
+    add("--lr", "initial learning rate", Recipe.lr, type=real(0, above=True), metavar="X")
     add("--balance", "weight in symnets-balanced", Recipe.balance, type=real(0), metavar="W")
-    add("--device", "such as cpu, cuda, cuda:1 or mps", "cpu", type=device, metavar="NAME")
+    add("--device", "for example cpu, cuda, cuda:1 or mps", "cpu", type=device, metavar="NAME")
     add("--out", "folder for results and pictures", "runs/digits", type=Path, metavar="FOLDER")
     parser.add_argument("--no-plots", action="store_true", help="write results.json only")
     args = parser.parse_args(argv)
@@ -226,8 +226,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         parser.error(
-            f"argument --out: must be a folder that can be written to, got {args.out} "
-            f"({error.strerror})"
+            f"argument --out: must be a writable folder, got {args.out} ({error.strerror})"
         )
     return args
 
@@ -239,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = Recipe(args.epochs, args.batch_size, args.lr, args.balance)
     objectives = [None, symnets, partial(symnets_balanced, weight=recipe.balance)]
     methods = {n: Method(n, objective) for n, objective in zip(METHODS, objectives, strict=True)}
-    # The network is too small to gain from threads; one gives the same numbers on any count.
+    # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     handwritten = load_handwritten().to(args.device)

@@ -1,11 +1,11 @@
-"""The methods of train_office.py on frozen features: every task and seed in one process.
+"""Train the methods of train_office.py on frozen features, all tasks and seeds in one process.
 
     python examples/extract_features.py --dataset office31 --root data/office31 --views 2
     python examples/train_features.py features/office31 --method all
     python examples/report.py runs-frozen/
 
-A bottleneck and the heads are trained, some seconds a run on a CPU; each run leaves what one of
-train_office.py does, but no checkpoint.
+This trains a bottleneck and the heads, in seconds per run on a CPU. Each run writes the same files
+as train_office.py, except checkpoints.
 """
 
 import signal
@@ -32,10 +32,10 @@ OPTIONS |= {"weight-decay", "device"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and evaluate every run that is wanted and not finished.
+    """Train and evaluate every requested run that is not finished.
 
     Raises:
-        SystemExit: With one clear line if something does not fit, 130 if stopped.
+        SystemExit: With one clear line if something is wrong, 130 if stopped.
     """
     console.take_any_character()
     try:
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine, Wanted]:
-    """Read the command line, and the features' folder, which tells how they were made."""
+    """Read the command line and the features' folder, which records how they were made."""
     parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     add = parser.add_argument
-    add("features", type=Path, help="folder that extract_features.py wrote, as features/office31")
+    add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
     add(
         "--epochs",
         type=arguments.positive,
@@ -68,9 +68,10 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
     add(
         "--dataset",
         choices=[*DATASETS, "folders"],
-        help="another benchmark of the same domains, as office31-partial (default: the features')",
+        help="another benchmark with the same domains, e.g. office31-partial (default: the "
+        "features' own)",
     )
-    add("--out", type=Path, metavar="DIR", help="where the runs go (default: runs-frozen)")
+    add("--out", type=Path, metavar="DIR", help="folder for the runs (default: runs-frozen)")
     parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
     args = parser.parse_args(argv)
     stored = features.read(args.features)
@@ -84,7 +85,7 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
 def carry_out(
     stored: Mapping[str, Stored], recipe: Recipe, machine: Machine, wanted: Wanted
 ) -> list[Run]:
-    """Train every run that is wanted and not finished; return them all.
+    """Train every requested run that is not finished; return all of them.
 
     Raises:
         UserError: With one clear line.

@@ -1,10 +1,10 @@
-"""The paper's experiments: SymNets and the rows of its ablation on the Office benchmarks.
+"""The paper's experiments: SymNets and the rows of the ablation on the Office benchmarks.
 
     python examples/train_office.py --dataset office31 --root data/office31 --task A2W
     torchrun --nproc_per_node 4 examples/train_office.py ...
 
-Each run (task, method, seed) leaves OUT/DATASET/TASK/METHOD/seedN/ with result.json, log.jsonl,
-checkpoint.pt, features.npz, model.pt and TensorBoard's event files; report.py makes the tables.
+Each run (task, method, seed) writes OUT/DATASET/TASK/METHOD/seedN/ with result.json, log.jsonl,
+checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py makes the tables.
 """
 
 import re
@@ -30,16 +30,16 @@ NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # C
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks for; it ends as :func:`carry_out` does."""
+    """Read the command line and run it; exits as :func:`carry_out` does."""
     console.take_any_character()
     carry_out(*command_line.read(argv))
 
 
 def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
-    """Train and evaluate every run that is wanted and not finished, or look at the images alone.
+    """Train and evaluate every requested run that is not finished, or only check the images.
 
     Raises:
-        SystemExit: With one clear line if something does not fit, 130 if stopped.
+        SystemExit: With one clear line if something is wrong, 130 if stopped.
     """
     try:
         runs = (quick if wanted.preset == "quick" else train)(recipe, machine, wanted)
@@ -66,7 +66,7 @@ def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
         tasks = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
         if wanted.check:
             sys.exit(0 if datasets.check(tasks) else 1)
-        # The first process alone looks at what is there, and says what is wrong.
+        # Only the first process checks existing files and reports errors.
         runs, todo = distributed.in_first(
             lambda: make_plan(
                 tasks,
@@ -85,9 +85,9 @@ def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
 
 
 def quick(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
-    """Extract the features of a frozen network, and train on those; return the runs.
+    """Extract features with a frozen network and train on them; return the runs.
 
-    Their model.pt holds the network too, and so takes images.
+    Their model.pt contains the network too, so it can predict images.
     """
     (task,) = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
     if wanted.check:
@@ -106,6 +106,6 @@ def quick(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
 
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    # A job scheduler's SIGTERM ends a run as Ctrl-C does: with a word on its checkpoint.
+    # A job scheduler's SIGTERM ends a run as Ctrl-C does: it prints which checkpoint is left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console.run(main)

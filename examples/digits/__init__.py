@@ -1,1 +1,1 @@
-"""What train_digits.py is made of beside the network and the loop: images, results, pictures."""
+"""The parts of train_digits.py besides the network and the loop: images, results, pictures."""

@@ -39,7 +39,7 @@ class Digits(NamedTuple):
 
 
 def render_digits(count: int, seed: int) -> Digits:
-    """Render printed digits, as many of each, in random fonts, strokes and poses."""
+    """Render printed digits, equally many of each, in random fonts, strokes and poses."""
     rng = np.random.default_rng(seed)
     glyphs = {
         (digit, font, stroke): draw_glyph(digit, font, stroke)

@@ -15,7 +15,7 @@ from digits.results import Run
 
 TITLES = {"source-only": "Source only", "symnets": "SymNets", "symnets-balanced": "Balanced"}
 TSNE_POINTS = 500  # of each domain
-# Told apart by the colour-blind.
+# Distinguishable for colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
 
 
@@ -61,7 +61,7 @@ def plot_convergence(runs: list[Run], path: Path) -> None:
 def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> None:
     """Plot a t-SNE of both domains' features for runs of one seed, the paper's Figure 3.
 
-    Handwritten digits that C^t takes for another stand out.
+    Handwritten digits that the target classifier C^t gets wrong stand out.
     """
     seed = runs[0].seed
     figure = Figure(figsize=(3.6 * len(runs), 4.0), layout="constrained")

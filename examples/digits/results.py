@@ -1,4 +1,4 @@
-"""What a run leaves behind: the table and the diagnosis on the screen, and results.json."""
+"""The output of a run: the printed table and diagnosis, and results.json."""
 
 import json
 import math
@@ -29,9 +29,10 @@ ROW = "{:16} {:>5}" + " {:>12}" * len(COLUMNS) + " {:>8}"
 class Run:
     """One trained network with its loss and accuracies (%).
 
-    An accuracy's name says on which domain and of which classifier: ``target_accuracy/C_s`` is
-    that of C^s on the target. ``history`` has an entry per epoch, with ``"loss"``; ``final`` has
-    the accuracies after the last one, those on the source's training images included.
+    An accuracy's name gives domain and classifier: ``target_accuracy/C_s`` is the source
+    classifier's, C^s, on the target. ``history`` has an entry per epoch, with ``"loss"``;
+    ``final`` has the accuracies after the last one, including those on the source's training
+    images.
     """
 
     method: str
@@ -44,12 +45,12 @@ class Run:
 
 
 def print_table(runs: list[Run], scored: int) -> None:
-    """Print every run, then means, standard errors and the gains over source-only, by seed.
+    """Print every run, then means, standard errors and gains over source-only, by seed.
 
-    ``scored`` is the number of target images that the accuracy was measured on.
+    ``scored`` is the number of target images on which accuracy was measured.
     """
-    print(f"\nAccuracy (%) after the last epoch: on {scored} handwritten digits (target), of the")
-    print("digit that fares worst there, and on the printed training digits (source)")
+    print(f"\nAccuracy (%) after the last epoch: on {scored} handwritten digits (target), on the")
+    print("worst digit among them, and on the printed training digits (source)")
     print(ROW.format("method", "seed", *COLUMNS.values(), "seconds"))
     for run in runs:
         print_row(run.method, str(run.seed), [run])
@@ -68,7 +69,7 @@ def print_table(runs: list[Run], scored: int) -> None:
 
 @torch.no_grad()
 def print_diagnosis(runs: list[Run], images: Tensor) -> None:
-    """Print what target images tell without their labels, for runs of one seed."""
+    """Print a label-free diagnosis on the target images, for runs of one seed."""
     print(f"\nWithout labels, on all {len(images)} handwritten digits, seed {runs[0].seed}")
     for run in runs:
         logits = run.head(run.extractor(images))

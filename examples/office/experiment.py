@@ -41,7 +41,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
     state = distributed.in_first(lambda: run.state(machine))
     if state is State.FINISHED:
         if first:
-            print(f"{run.title}: finished before, see {run.folder(machine.out)}")
+            print(f"{run.title}: already finished, see {run.folder(machine.out)}")
         return
     try:
         experiment = Experiment(run, machine, images)

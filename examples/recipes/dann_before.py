@@ -18,11 +18,11 @@ batches = [((x_source[i], labels[i]), x_target[j]) for i, j in draws]
 
 
 class GradientReversal(torch.autograd.Function):
-    """The identity, with the gradient turned around."""
+    """The identity, with the gradient reversed."""
 
     @staticmethod
     def forward(ctx, features, weight):
-        """Return the features as they are."""
+        """Return the features unchanged."""
         ctx.weight = weight
         return features.view_as(features)
 

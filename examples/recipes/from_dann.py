@@ -1,4 +1,4 @@
-"""SymNets in place of DANN, in the same script."""
+"""SymNets instead of DANN, in the same script."""
 
 import torch
 from torch import nn

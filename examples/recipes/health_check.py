@@ -31,7 +31,7 @@ def train(balance):
         target = head.route(backbone(x_target[index_t]))
         lam = symloss.progressive_lambda(i / total)
         loss = symloss.symnet_losses(source, labels[index_s], target).total(lam)
-        # Of target.extractor: the backbone learns from it, the head does not.
+        # Computed on target.extractor: the backbone learns from it, the head does not.
         imbalance = symloss.functional.category_balance(target.extractor)
         step(loss + balance * lam * imbalance)
     return backbone.eval(), head

@@ -23,8 +23,8 @@ sgd = {"lr": 0.01, "momentum": 0.9}
 optimizers = [torch.optim.SGD(m.parameters(), **sgd) for m in (backbone, head)]
 step = symloss.TwoOptimizerStep(
     *optimizers,  # the extractor's, then the head's
-    scaler=torch.amp.GradScaler(device),  # for float16 only; leave it out for bfloat16
-    max_grad_norm=10.0,  # of each player by itself
+    scaler=torch.amp.GradScaler(device),  # for float16 only; drop it for bfloat16
+    max_grad_norm=10.0,  # for each player separately
     accumulate=accumulate,  # two batches make one step
 )
 schedulers = [symloss.AnnealedLR(o, total // accumulate) for o in optimizers]
@@ -35,9 +35,9 @@ for i, ((x_s, y_s), x_t) in enumerate(batches):
         target = head.route(backbone(x_t.to(device)))
         losses = symloss.symnet_losses(source, y_s.to(device), target)
     if step(losses.total(lam=symloss.progressive_lambda(i / total))):
-        for scheduler in schedulers:  # only where the optimizers stepped
+        for scheduler in schedulers:  # only if the optimizers stepped
             scheduler.step()
-step.finish()  # if the last step lacks a batch
+step.finish()  # if the last step is missing a batch
 
 with torch.inference_mode():
     predicted = head.predict(backbone(x_target.to(device))).cpu()

@@ -35,7 +35,7 @@ schedulers = [symloss.AnnealedLR(optimizer, total) for optimizer in optimizers]
 
 
 def forever(loader):
-    """Yield batches without end, in a new order on every pass."""
+    """Yield batches forever, in a new order on every pass."""
     if len(loader) == 0:  # fewer samples than one batch, with drop_last
         raise ValueError(f"no batch: {len(loader.dataset)} samples and drop_last=True")
     while True:
@@ -46,7 +46,7 @@ source_batches, target_batches = forever(source_loader), forever(target_loader)
 backbone.train()
 for i in range(total):
     (x_s, y_s), x_t = next(source_batches), next(target_batches)
-    source = head.route(backbone(x_s.to(device)))  # each domain by itself
+    source = head.route(backbone(x_s.to(device)))  # each domain separately
     target = head.route(backbone(x_t.to(device)))
     losses = symloss.symnet_losses(source, y_s.to(device), target)
     if step(losses.total(lam=symloss.progressive_lambda(i / total))):

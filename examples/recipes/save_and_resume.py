@@ -1,4 +1,4 @@
-"""Stop a run at any time and start it again: it goes on from its last checkpoint."""
+"""Stop a run at any time and start it again: it resumes from its last checkpoint."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ for epoch in range(first_epoch, epochs):
     for i, ((x_s, y_s), x_t) in enumerate(batches):
         source, target = head.route(backbone(x_s)), head.route(backbone(x_t))
         losses = symloss.symnet_losses(source, y_s, target)
-        progress = (epoch * steps_per_epoch + i) / total  # so that λ goes on, too
+        progress = (epoch * steps_per_epoch + i) / total  # so that λ resumes, too
         parts["step"](losses.total(lam=symloss.progressive_lambda(progress)))
         parts["extractor_schedule"].step()
         parts["head_schedule"].step()

@@ -23,13 +23,13 @@ x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
 datasets = TensorDataset(x_source, labels), x_target
 samplers = [DistributedSampler(dataset) for dataset in datasets]
 source_loader, target_loader = (
-    DataLoader(dataset, 16, sampler=sampler, drop_last=True)  # 16 for each process
+    DataLoader(dataset, 16, sampler=sampler, drop_last=True)  # 16 per process
     for dataset, sampler in zip(datasets, samplers, strict=True)
 )
 
 
 class SymNet(nn.Module):
-    """Backbone and head as one module, so that one forward takes both domains."""
+    """Backbone and head as one module, so that one forward handles both domains."""
 
     def __init__(self, backbone, head):
         """Keep both."""

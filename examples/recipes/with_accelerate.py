@@ -21,7 +21,7 @@ target_loader = DataLoader(x_target, **options)
 
 
 class SymNet(nn.Module):
-    """Backbone and head as one module, so that one forward takes both domains."""
+    """Backbone and head as one module, so that one forward handles both domains."""
 
     def __init__(self, backbone, head):
         """Keep both."""
@@ -33,7 +33,7 @@ class SymNet(nn.Module):
         return self.head.route(self.backbone(x_s)), self.head.route(self.backbone(x_t))
 
 
-accumulate = 2  # with two loaders, "the end of the loader" is no reason for a step
+accumulate = 2  # with two loaders, the end of one is no reason to step
 plugin = GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False)
 accelerator = Accelerator(gradient_accumulation_plugin=plugin)  # mixed_precision=...
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())
@@ -55,7 +55,7 @@ for _ in range(epochs):
             losses = symloss.symnet_losses(source, y_s, target)
             lam = symloss.progressive_lambda(done / total)
             accelerator.backward(losses.total(lam))
-            if accelerator.sync_gradients:  # the gradient is whole
+            if accelerator.sync_gradients:  # the gradient is complete
                 accelerator.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -24,7 +24,7 @@ class SymNet(lightning.LightningModule):
     """Backbone and symmetric head; one optimizer, one loss."""
 
     def __init__(self, backbone, num_features, num_classes, lr=0.001):
-        """Keep the numbers in the checkpoint, and the backbone out of it."""
+        """Save the numbers in the checkpoint, but not the backbone as an argument."""
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
         self.backbone = backbone
@@ -45,7 +45,7 @@ class SymNet(lightning.LightningModule):
         return losses.total(lam=symloss.progressive_lambda(progress))
 
     def configure_optimizers(self):
-        """Return one optimizer, in which the head learns ten times as fast."""
+        """Return one optimizer in which the head learns ten times as fast."""
         groups = symloss.parameter_groups(self.backbone, self.head, self.hparams.lr)
         optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
         total = int(self.trainer.estimated_stepping_batches)

@@ -22,7 +22,7 @@ head = symloss.SymmetricHead(num_features, num_classes=3)
 groups = symloss.parameter_groups(backbone, head, lr=0.001)  # the head learns at 0.01
 optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
-# Toy batches. Yours: a dataset with train_transform, such as torchvision's ImageFolder.
+# Toy batches. Yours: a dataset with train_transform, for example torchvision's ImageFolder.
 y_s = torch.arange(6) % 3
 x_s, x_t = torch.randn(2, 6, *config["input_size"])
 total = 3

@@ -178,7 +178,7 @@ def test_no_digit_is_absent_from_a_whole_target_and_symnets_gain_nothing_on_them
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--seeds -1", "--seeds: must be a whole number from 0"),
+        ("--seeds -1", "--seeds: must be a whole number from 0 to"),
         ("--out nowhere/table.md", "--out: must be a file in a folder that exists"),
     ],
 )

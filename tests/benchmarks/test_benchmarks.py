@@ -240,10 +240,11 @@ def test_medians_and_quartiles():
             "--size 32: Expected more than 1 value per channel",
         ),
         (["--backbone", "squeezenet1_0"], "does not end in a linear layer but in"),
-        (["--batch-size", "0"], "--batch-size: must be a whole number from 1, got '0'"),
+        (["--batch-size", "0"], "--batch-size: must be a whole number of at least 1, got '0'"),
         (
             ["--device", "gpu"],
-            "--device: must be a device that torch can use on this machine, such as cpu, got 'gpu'",
+            "--device: must be a device that torch can use on this machine, for example cpu, "
+            "got 'gpu'",
         ),
         (["--out", "nowhere/table.md"], "--out: must be a file in a folder that exists"),
     ],

@@ -154,7 +154,7 @@ def test_stopped_anywhere_the_same_command_goes_on(call, monkeypatch, capsys):
     assert "webcam: stopped after 2 of 9 images" in capsys.readouterr().out
     monkeypatch.setattr(Store, "add", add)
     folder = call("--views", "3", "--batch-size", "6")
-    assert "amazon: extracted before" in capsys.readouterr().out
+    assert "amazon: already extracted" in capsys.readouterr().out
     for name in ("amazon.npy", "webcam.npy", "amazon.json", "webcam.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert len(np.unique(np.load(folder / "webcam.npy")[:, 2], axis=0)) == 9
@@ -211,7 +211,7 @@ def test_the_tasks_that_are_wanted_say_which_domains(call, tree):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("--dataset office31-partial --root .", "extract that one, and give --dataset office31-p"),
+        ("--dataset office31-partial --root .", "extract that one, and pass --dataset office31-p"),
         ("--dataset office31 --views 0", "--views"),
         ("--dataset office31 --source a", "--source and --target belong to --dataset folders"),
         ("--dataset office31 --lr 1", "unrecognized arguments: --lr"),

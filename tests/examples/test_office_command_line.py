@@ -90,8 +90,8 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--precision fp16", "--precision fp16 needs a CUDA GPU"),
         ("--device nonsense", "argument --device: must be a device"),
         ("--device meta", "argument --device: must be a device"),
-        ("--epochs abc", "--epochs: must be a whole number from 1, got 'abc'"),
-        ("--batch-size 0", "--batch-size: must be a whole number from 1, got '0'"),
+        ("--epochs abc", "--epochs: must be a whole number of at least 1, got 'abc'"),
+        ("--batch-size 0", "--batch-size: must be a whole number of at least 1, got '0'"),
         ("--epochs 2 --max-steps 2", "not allowed with"),
         ("--source here", "--source and --target belong to --dataset folders, not office31"),
         ("--dataset folders", "--dataset folders needs --source DIR and --target DIR"),
@@ -107,8 +107,8 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--lr 0", "--lr: must be a number above 0, got '0'"),
         ("--lr inf", "--lr: must be a number above 0, got 'inf'"),
         ("--weight-decay -1", "--weight-decay: must be a number of at least 0, got '-1'"),
-        ("--workers -1", "--workers: must be a whole number from 0, got '-1'"),
-        ("--seeds 0 -1", "--seeds: must be a whole number from 0, got '-1'"),
+        ("--workers -1", "--workers: must be a whole number of at least 0, got '-1'"),
+        ("--seeds 0 -1", "--seeds: must be a whole number of at least 0, got '-1'"),
         # Also at its default, which someone who asks for it does not get either.
         (
             "--balance 3",

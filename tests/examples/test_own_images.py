@@ -101,8 +101,8 @@ def test_quick_goes_on_where_it_stopped(folders, weights, tmp_path, capsys):
     capsys.readouterr()
     run(folders, weights, tmp_path, *quick)
     text = capsys.readouterr().out
-    assert text.count("extracted before") == 2
-    assert "source-only seed 0: finished before" in text
+    assert text.count("already extracted") == 2
+    assert "source-only seed 0: already finished" in text
     assert (out / "symnets/seed0/model.pt").exists()
 
 

@@ -246,7 +246,7 @@ def test_finished_runs_are_not_run_again_and_other_features_are_refused(
     before = (first / "result.json").read_bytes()
     capsys.readouterr()
     call("--epochs", "1", "--task", "A2W")
-    assert f"finished before, see {first}" in capsys.readouterr().out
+    assert f"already finished, see {first}" in capsys.readouterr().out
     assert (first / "result.json").read_bytes() == before
     write(tmp_path / "other", "amazon", [0, 1, 2] * 20, seed=1)
     write(tmp_path / "other", "webcam", [0, 1, 2] * 16, shift=2.0)

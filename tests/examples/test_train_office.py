@@ -259,7 +259,7 @@ def test_all_methods_run_and_finished_ones_are_not_run_again(office, capsys):
     written = (folder / "result.json").stat().st_mtime_ns
     capsys.readouterr()
     office(methods=methods[:1], max_steps=1)
-    assert f"finished before, see {folder}" in capsys.readouterr().out
+    assert f"already finished, see {folder}" in capsys.readouterr().out
     assert (folder / "result.json").stat().st_mtime_ns == written
     line = fails(office, methods=methods[:1], max_steps=1, lr=0.02)
     assert f"{folder / 'result.json'} is of another run: lr 0.01 there, 0.02 here" in line
@@ -389,7 +389,7 @@ def test_results_do_not_depend_on_the_cache(office, tree, capsys, monkeypatch):
         reads.clear()
         assert_same_run(folder, other)
     office(root=root, epochs=3, cache="ram", out="off")
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_images_are_decoded_once_in_a_sweep(office, tree, monkeypatch):
