@@ -355,10 +355,10 @@ def test_bad_candidates():
     with pytest.raises(ValueError, match=r"candidates must contain .* got none"):
         scores.ensemble_agreement([])
     with pytest.raises(
-        ValueError, match=r"one shape, got \(3, 6\) and \(2, 6\) \(candidates\[1\]\)"
+        ValueError, match=r"same shape, got \(3, 6\) and \(2, 6\) \(candidates\[1\]\)"
     ):
         scores.ensemble_agreement([good, good[:2]])
-    with pytest.raises(ValueError, match=r"one shape, got \(3, 6\) and \(3, 8\)"):
+    with pytest.raises(ValueError, match=r"same shape, got \(3, 6\) and \(3, 8\)"):
         scores.ensemble_agreement([good, torch.zeros(3, 8)])
     with pytest.raises(ValueError, match=r"candidates\[1\] must have shape .* got \(3, 5\)"):
         scores.ensemble_agreement([good, torch.zeros(3, 5)])

@@ -1,1 +1,1 @@
-"""What ``train_office.py`` and ``report.py`` are made of, one file for each thing."""
+"""The parts of ``train_office.py`` and ``report.py``, one file for each."""

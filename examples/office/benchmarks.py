@@ -18,8 +18,8 @@ class Benchmark:
     """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations.
 
     Attributes:
-        kept: Categories that a target keeps of the source's in partial adaptation; all if empty.
-        kept_images: How many images each domain has of these.
+        kept: The source's categories that a target keeps in partial adaptation; all if empty.
+        kept_images: How many images of these each domain has.
     """
 
     domains: dict[str, Part]
@@ -80,7 +80,7 @@ DATASETS = {
 }
 
 
-# Its targets keep the ten categories that are in Caltech-256 too.
+# Its targets keep the ten categories that are also in Caltech-256.
 DATASETS["office31-partial"] = replace(
     DATASETS["office31"],
     kept=(
@@ -100,7 +100,7 @@ DATASETS["office31-partial"] = replace(
 
 
 def why_no_task(benchmark: Benchmark, name: str) -> str:
-    """Say what is wrong with a task's name and which there are."""
+    """Say what is wrong with a task's name and which names are valid."""
     source, _, target = name.partition("2")
     why = (
         "its source and target are the same domain"
@@ -118,6 +118,6 @@ def about(benchmark: Benchmark) -> str:
             f"with {benchmark.categories} categories.",
             f"Published by {benchmark.reference}",
             f"Download links: {_GUIDE}",
-            "Without data, this shows the method in a minute: python examples/train_digits.py",
+            "To try the method in a minute without any data: python examples/train_digits.py",
         )
     )

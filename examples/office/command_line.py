@@ -1,4 +1,4 @@
-"""The command lines of the scripts: what is read becomes the dataclasses of :mod:`options`."""
+"""The scripts' command lines, read into the dataclasses of :mod:`options`."""
 
 import argparse
 import os
@@ -23,10 +23,10 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
     """Read the command line.
 
     Raises:
-        SystemExit: With one clear line if options are wrong or do not fit each other.
+        SystemExit: With one clear line if options are wrong or do not go together.
     """
     parser = build_parser()
-    parser.set_defaults(methods=None)  # so that it is known whether some were named
+    parser.set_defaults(methods=None)  # to tell whether any were named
     args = parser.parse_args(argv)
     if args.preset == "quick":
         if args.dataset != "folders":
@@ -41,7 +41,7 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
 def filled(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> tuple[Recipe, Machine, Wanted]:
-    """Return what was read, if it fits; the parser says what does not."""
+    """Return what was read, if the options go together; otherwise the parser reports an error."""
     recipe, machine, wanted = (_filled(kind, args) for kind in (Recipe, Machine, Wanted))
     if recipe.precision == "fp16" and machine.device.type != "cuda":
         parser.error(f"--precision fp16 needs a CUDA GPU, got --device {machine.device}; try bf16")
@@ -54,10 +54,10 @@ def filled(
     for name in BALANCE:
         if name in args and not {*balanced} & {*wanted.methods}:
             parser.error(
-                f"--{name} changes {' and '.join(balanced)} alone, not --method "
+                f"--{name} only affects {' and '.join(balanced)}, not --method "
                 f"{' '.join(wanted.methods)}"
             )
-    if recipe.frozen:  # the images have been seen to
+    if recipe.frozen:  # the images are already taken care of
         return recipe, machine, wanted
     if recipe.dataset != "folders":
         if wanted.source or wanted.target:
@@ -76,13 +76,13 @@ def filled(
 
 
 def _filled(kind: type[T], args: argparse.Namespace) -> T:
-    """Make a dataclass of the options that are named as its fields."""
+    """Fill a dataclass from the options named like its fields."""
     given = vars(args)
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
 
 
 def _prior(text: str) -> str | priors.Shares:
-    """Read ``uniform``, ``source`` or the file of shares by name."""
+    """Read ``uniform``, ``source`` or a file of shares."""
     if text in ("uniform", "source"):
         return text
     if not Path(text).exists():
@@ -94,7 +94,7 @@ def _prior(text: str) -> str | priors.Shares:
 
 
 def _device(text: str) -> torch.device:
-    """Read a device's name; of CUDA, torchrun gives each process its GPU."""
+    """Read a device's name; with CUDA, torchrun gives each process its own GPU."""
     rank = os.environ.get("LOCAL_RANK")
     if text == "cuda" or (rank and text.startswith("cuda:")):
         text = f"cuda:{rank or 0}"
@@ -102,7 +102,7 @@ def _device(text: str) -> torch.device:
 
 
 class _Once(argparse.Action):
-    """Keep each value of several once; "all" stands for ``const``."""
+    """Keep each value once; "all" stands for ``const``."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         values = self.const if "all" in values else values
@@ -114,18 +114,18 @@ def build_parser(
     description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
     only: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
-    """Return the parser; an option's default is that of the field it fills.
+    """Return the parser; an option's default is its field's.
 
     Args:
         prog: Name of the script.
         description: What it does.
-        only: Names of the options that it has, if not all.
+        only: Names of the options to include; all by default.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
-        epilog="Where a default comes from: [paper] section 4.1 of the paper, [script] the "
-        "settings of the authors' released training script, [ours] a choice of this script.",
+        epilog="Where defaults come from: [paper] section 4.1 of the paper, [script] the "
+        "authors' released training script, [ours] our own choice.",
     )
 
     def adder(group: Any) -> Add:
@@ -155,19 +155,19 @@ def build_parser(
 
 def _data(add: Add) -> None:
     add("--dataset", required=True, choices=[*datasets.DATASETS, "folders"], help="benchmark")
-    add("--root", type=Path, metavar="DIR", help="folder of the benchmark, in any usual layout")
-    add("--source", type=Path, metavar="DIR", help="folders: one subfolder per category")
+    add("--root", type=Path, metavar="DIR", help="the benchmark's folder, in any common layout")
+    add("--source", type=Path, metavar="DIR", help="for folders: one subfolder per category")
     add(
         "--target",
         type=Path,
         metavar="DIR",
-        help="folders: the same subfolders, or images alone, which are then predicted",
+        help="for folders: the same subfolders, or just images, which are then predicted",
     )
     add(
         "--unlabelled",
         action="store_true",
-        help="folders: the target's folders are no categories; all its images, at any depth, are "
-        "predicted",
+        help="for folders: the target's subfolders are not categories; predict all its images, at "
+        "any depth",
     )
     add(
         "--task",
@@ -176,7 +176,7 @@ def _data(add: Add) -> None:
         const=("all",),
         dest="tasks",
         metavar="S2T",
-        help="such as A2W, I2P or Ar2Cl, several, or all (default: all [paper])",
+        help="one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
     )
     add("--check", action="store_true", help="open every image, print a table, train nothing")
 
@@ -190,33 +190,33 @@ def _method(add: Add) -> None:
         choices=[*METHODS, "all"],
         dest="methods",
         metavar="M",
-        help="one, several, or all (default: symnets; for folders source-only too [ours]): "
+        help="one, several, or all (default: symnets; for folders also source-only [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
     )
     add(
         "--balance",
         type=arguments.real(0),
-        default=argparse.SUPPRESS,  # so that it is known whether it was given
+        default=argparse.SUPPRESS,  # to tell whether it was given
         metavar="X",
-        help="balanced methods: weight, beside λ, of the pull of each target batch's mean "
-        "prediction to the prior; 1 is the safer choice, and where the target lacks categories it "
-        f"does harm (default: {Recipe.balance} [ours])",
+        help="for balanced methods: weight (times λ) that pulls each target batch's mean "
+        "prediction towards the prior; 1 is safer; harmful if the target lacks categories "
+        f"(default: {Recipe.balance} [ours])",
     )
     add(
         "--prior",
         type=_prior,
         default=argparse.SUPPRESS,
         metavar="P",
-        help="balanced methods: the share that each category is expected to have of the target: "
-        "uniform, the same for all; source, that of the source's images; or a FILE with a line "
-        f"for each category, its name and its share, as mug,0.05 (default: {Recipe.prior} [ours])",
+        help="for balanced methods: expected share of each category in the target: uniform, source "
+        "(the source's shares), or a FILE with lines such as mug,0.05 "
+        f"(default: {Recipe.prior} [ours])",
     )
     add(
         "--partial",
         action="store_true",
-        help="the target may lack categories of the source: methods with a symmetric head weigh "
-        "the source's categories by their shares in the target's predictions, estimated anew "
-        "before each epoch; the others train as without (default: off [ours])",
+        help="the target may lack some of the source's categories: methods with a symmetric head "
+        "weight each category by its share among the target predictions, re-estimated every epoch; "
+        "other methods ignore this (default: off [ours])",
     )
     add(
         "--seeds",
@@ -224,7 +224,7 @@ def _method(add: Add) -> None:
         action=_Once,
         type=arguments.whole(0),
         metavar="N",
-        help="one run for each (default: 0 1 2; three runs [paper])",
+        help="one run per seed (default: 0 1 2; three runs [paper])",
     )
 
 
@@ -233,19 +233,19 @@ def _network(add: Add) -> None:
     add(
         "--preset",
         choices=["quick", "paper"],
-        help="other defaults, for folders: quick, a first answer on a CPU in minutes, trains on "
-        f"the features of a small frozen network ({quick}, one seed) (default: paper)",
+        help="other defaults, for folders: quick gives a first answer on a CPU in minutes, by "
+        f"training on features of a small frozen network ({quick}, one seed) (default: paper)",
     )
     add(
         "--backbone",
         metavar="NAME",
         help="torchvision classification network that ends in a linear layer, timm:NAME, or "
-        "resnet50_v1, for weights of Keras, Caffe or TensorFlow (default: resnet50 [paper])",
+        "resnet50_v1, for weights from Keras, Caffe or TensorFlow (default: resnet50 [paper])",
     )
     add(
         "--weights",
         metavar="W",
-        help="imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag, as in "
+        help="imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag such as "
         "timm:resnet50.tv_in1k), none, or the FILE of a state_dict "
         "(default: imagenet [paper])",
     )
@@ -253,8 +253,8 @@ def _network(add: Add) -> None:
         "--bottleneck",
         type=arguments.positive,
         metavar="N",
-        help="units of a linear layer with batch norm and ReLU behind the backbone, trained at "
-        "--lr (default: no such layer [paper])",
+        help="add a linear layer of N units with batch norm and ReLU after the backbone, trained "
+        "at --lr (default: no such layer [paper])",
     )
 
 
@@ -269,8 +269,8 @@ def _length(add: Add) -> None:
         "--max-steps",
         type=arguments.positive,
         metavar="N",
-        help="steps instead of epochs, with one evaluation at the end; checkpoints still come "
-        "once per epoch's worth of steps",
+        help="steps instead of epochs, with one evaluation at the end; checkpoints are still "
+        "written after every epoch's worth of steps",
     )
 
 
@@ -286,14 +286,13 @@ def _training(add: Add) -> None:
         "--lr",
         type=arguments.real(0, above=True),
         metavar="X",
-        help="learning rate of the head at the start; the backbone has a tenth "
-        "(default: 0.01 [paper])",
+        help="initial learning rate of the head; the backbone's is a tenth (default: 0.01 [paper])",
     )
     add(
         "--weight-decay",
         type=arguments.real(0),
         metavar="X",
-        help="L2 penalty of all weights (default: 0.0001 [script])",
+        help="L2 penalty on all weights (default: 0.0001 [script])",
     )
 
 
@@ -303,34 +302,33 @@ def _machine(add: Add) -> None:
         type=_device,
         default="cuda" if torch.cuda.is_available() else "cpu",
         metavar="D",
-        help="cuda, cuda:N or cpu; torchrun gives each process its GPU (default: cuda, or cpu "
-        "where torch sees no GPU [ours])",
+        help="cuda, cuda:N or cpu; torchrun gives each process its own GPU (default: cuda, or cpu "
+        "if torch finds no GPU [ours])",
     )
     add(
         "--workers",
         type=arguments.whole(0),
         metavar="N",
-        help="processes that read images where they are not cached, for each domain and each "
-        "training process; results do not depend on it (default: 4, at most the number of cores "
-        "[ours])",
+        help="processes that read images if they are not cached, per domain and training process; "
+        "does not change results (default: 4, at most the number of cores [ours])",
     )
     add(
         "--cache",
         choices=["ram", "device", "off"],
-        help="where images are kept, decoded once for all runs, if half of the memory that is "
-        "free there holds them, or off; results do not depend on it (default: ram [ours])",
+        help="where to keep the images, decoded once for all runs, if they fit in half of its free "
+        "memory, or off; does not change results (default: ram [ours])",
     )
     add(
         "--precision",
         choices=["fp32", "bf16", "fp16"],
-        help="of the forward pass; the losses are float32 always; fp16 scales its gradients and "
-        "needs CUDA (default: fp32 [ours])",
+        help="of the forward pass; losses are always float32; fp16 scales its gradients and needs "
+        "CUDA (default: fp32 [ours])",
     )
     add("--compile", action="store_true", help="torch.compile the backbone (default: off [ours])")
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
-        help="memory layout that convolutions are fastest in (default: on [ours])",
+        help="memory layout in which convolutions are fastest (default: on [ours])",
     )
 
 
@@ -339,6 +337,6 @@ def _output(add: Add) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the runs go (default: runs [ours]); finished ones are not run again",
+        help="folder for the runs (default: runs [ours]); finished runs are not repeated",
     )
-    add("--resume", action="store_true", help="go on with runs that were stopped")
+    add("--resume", action="store_true", help="continue runs that were stopped")

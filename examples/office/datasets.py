@@ -1,6 +1,6 @@
-"""The benchmarks' tasks and those of any two folders; a look at all their images.
+"""Tasks from the benchmarks or from any two folders, and a check of all their images.
 
-A task is a labelled source domain and a target domain whose labels only the evaluation may use.
+A task is a labelled source domain and a target domain whose labels are used only in evaluation.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from office.tasks import Domain, Task
 
 
 def task_names(dataset: str) -> list[str]:
-    """Return the tasks of a benchmark by the field's abbreviations, in the paper's order."""
+    """Return a benchmark's tasks by their usual abbreviations, in the paper's order."""
     return list(DATASETS[dataset].tasks)
 
 
@@ -30,20 +30,20 @@ def available_tasks(dataset: str, root: Path) -> list[str]:
 
 
 def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = False) -> Task:
-    """Find the two domains of a task under ``root``, in whichever layout they are.
+    """Find a task's two domains under ``root``, in any known layout.
 
-    Where ``root`` holds several benchmarks, it takes the folder whose domains and counts fit.
+    If ``root`` contains several benchmarks, the folder whose domains and counts fit best is used.
 
     Args:
         dataset: A key of :data:`DATASETS`.
-        root: The benchmark's folder; only the task's two domains need to be there.
+        root: The benchmark's folder; only the task's two domains need to exist.
         name: A task such as ``"A2W"``.
         partial: Whether the target may lack categories of the source.
 
     Raises:
-        UserError: If the task is unknown, a domain is not found, empty or another benchmark's, a
-            category has no images or is missing on one side, a list names a file that is not
-            there, or both domains have the same images.
+        UserError: If the task is unknown, a domain is not found, is empty or belongs to another
+            benchmark, a category has no images or is missing on one side, a list names a missing
+            file, or both domains have the same images.
     """
     benchmark = DATASETS[dataset]
     if name not in benchmark.tasks:
@@ -83,13 +83,13 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
 def load_folders(
     source: Path, target: Path, *, partial: bool = False, unlabelled: bool = False
 ) -> Task:
-    """Make a task of any two folders of images.
+    """Make a task from any two folders of images.
 
     Args:
         source: One subfolder per category.
-        target: The same subfolders, or images without subfolders: then its labels are ``None``.
+        target: The same subfolders, or images without subfolders; then its labels are ``None``.
         partial: Whether the target may lack subfolders of the source.
-        unlabelled: Whether the target's folders, at any depth, are no categories.
+        unlabelled: Whether the target's folders, at any depth, are not categories.
 
     Raises:
         UserError: As :func:`load_task`, or if the two folders are the same.
@@ -109,7 +109,7 @@ def load_folders(
             return tasks.match(task, names, sides, partial=partial)
         except UserError as error:
             raise UserError(
-                f"{error}; if the folders in {visible(target)} are no categories, add --unlabelled"
+                f"{error}; if the folders in {visible(target)} are not categories, add --unlabelled"
             ) from None
     if not found.images:
         rest = f"; {listing.summary(names[1], found.left_out)}" if found.left_out else ""
@@ -124,7 +124,7 @@ def load_folders(
 
 
 def _names_of_folders(*folders: Path) -> list[str]:
-    """Return the names of two folders, with those above them until they differ."""
+    """Return two folders' names, prefixed with parent folders until they differ."""
     n = 1
     while True:
         names = ["-".join(folder.parts[1:][-n:]) for folder in folders]
@@ -134,14 +134,14 @@ def _names_of_folders(*folders: Path) -> list[str]:
 
 
 def check(wanted: Iterable[Task]) -> bool:
-    """Decode every image of the tasks' domains; print how many each category has and leaves out.
+    """Decode every image of the tasks' domains; print counts per category, and of skipped files.
 
     Returns:
-        Whether all images could be read; the others, and what is left out, are printed by path.
+        Whether all images could be read; unreadable and skipped ones are printed by path.
     """
     sides = [(task, domain) for task in wanted for domain in (task.source, task.target)]
     domains = {domain.name: domain for _, domain in sides}
-    # A domain that is whole as a source is in part a target of partial adaptation.
+    # In partial adaptation, the same domain may be a source in full and a target in part.
     paths = [*dict.fromkeys(path for domain in domains.values() for path in domain.paths)]
     left_out = [*dict.fromkeys(item for domain in domains.values() for item in domain.left_out)]
     looks = images.read_all(paths, images.look, "reading")
@@ -158,7 +158,7 @@ def check(wanted: Iterable[Task]) -> bool:
     print(f"; converted to RGB: {converted}" if converted else "")
     several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]
     if several:
-        print(f"of {len(several):,} with more pictures than one, the first is read:", end=" ")
+        print(f"only the first picture is read in {len(several):,} multi-picture files:", end=" ")
         print(printable(visible(several[0])), *["..."] * (len(several) > 1))
     for item in left_out:
         print(printable(f"left out: {visible(item.path)} ({item.why})"))
@@ -170,7 +170,7 @@ def check(wanted: Iterable[Task]) -> bool:
 def _table(
     sides: list[tuple[Task, Domain]], domains: dict[str, Domain], items: list[LeftOut]
 ) -> list[str]:
-    """Lines of the numbers of images by category and domain, and of files left out if any are."""
+    """Return lines with the number of images per category and domain, and of skipped files."""
     counts = {
         domain.name: Counter(task.categories[label] for label in domain.labels or [])
         for task, domain in sides
@@ -204,7 +204,7 @@ def _places(benchmark: Benchmark, root: Path | None) -> list[Place]:
 
 
 def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Place | None:
-    """Return the place whose counts fit best and where most domains are, with one path for each.
+    """Return the place with the best-fitting counts and most domains, with one path per domain.
 
     Both domains should be in one folder; if no folder has both, they may be in two.
     """
@@ -214,7 +214,7 @@ def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Pl
         domains: dict[str, list[Path]] = {}
         for place in places:
             if place.listed == listed:
-                domains = place.domains | domains  # the first one's, where two have a domain
+                domains = place.domains | domains  # if two have a domain, the first wins
         joined.append(Place(root, listed, domains))
     for candidates in (places, joined):
         having = [place for place in candidates if place.domains.keys() >= {*sides}]
@@ -227,11 +227,11 @@ def _choose(benchmark: Benchmark, root: Path | None, sides: Sequence[str]) -> Pl
 
 
 def _fit(place: Place, benchmark: Benchmark) -> tuple[tuple[int, int, int], Place]:
-    """How badly a place fits the published counts, and the place with each domain's best path."""
+    """Return a place's misfit to the published counts, and the place with the best paths."""
 
     def misfit(path: Path, part: Part) -> tuple[int, int]:
         categories, found = layouts.size(path)
-        # Fewer categories may be a part of the benchmark; more are another one's.
+        # Fewer categories may be part of the benchmark; more mean another one.
         kind = 2 if categories > benchmark.categories else int(categories < benchmark.categories)
         return kind, abs(found - part.images)
 
@@ -245,7 +245,7 @@ def _fit(place: Place, benchmark: Benchmark) -> tuple[tuple[int, int, int], Plac
 
 
 def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> None:
-    """Raise :class:`UserError` if the domains are another benchmark's of the same names."""
+    """Raise :class:`UserError` if the domains belong to another benchmark with the same names."""
     k, counts = len(task.categories), [len(task.source.paths), len(task.target.paths)]
 
     def has_these(other: Benchmark) -> bool:
@@ -263,13 +263,13 @@ def _refuse_another_benchmark(dataset: str, task: Task, parts: list[Part]) -> No
         those = f"those of {' or '.join(likely)}, {k}" if likely else f"{k}"
         raise UserError(
             f"{dataset} has {DATASETS[dataset].categories} categories, but "
-            f"{visible(task.source.paths[0].parent.parent)} has {those}; give --root the folder of "
-            f"{dataset}"
+            f"{visible(task.source.paths[0].parent.parent)} has {those}; set --root to the folder "
+            f"of {dataset}"
         )
 
 
 def _compare_with_published(dataset: str, task: Task, images: list[int]) -> None:
-    """Warn where numbers of images or categories are not the published ones."""
+    """Warn if the number of images or categories differs from the published one."""
     for published, domain in zip(images, (task.source, task.target), strict=True):
         if len(domain.paths) != published:
             warnings.warn(

@@ -1,4 +1,4 @@
-"""The little of torch.distributed that the loop needs; without torchrun there is one process."""
+"""What the loop needs from torch.distributed; without torchrun there is only one process."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join torchrun's processes, over nccl on CUDA and gloo elsewhere, for the block."""
+    """Join torchrun's processes for the block, with nccl on CUDA and gloo elsewhere."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_torchelastic_launched():
@@ -32,12 +32,12 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def launched() -> int:
-    """Return the number of processes that torchrun starts, also before they have met."""
+    """Return the number of processes that torchrun started, even before they have joined."""
     return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
 def rank() -> int:
-    """Return this process's number, 0 for the one that writes."""
+    """Return this process's rank; rank 0 writes the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -59,7 +59,7 @@ def in_first(make: Callable[[], T]) -> T:
     """Call a function in the first process, and return its value in every process.
 
     Raises:
-        UserError: In the first process, if the function does; the others then end without a word.
+        UserError: In the first process, if the function raises it; the others exit silently.
     """
     value, failed = None, None
     if rank() == 0:
@@ -100,7 +100,7 @@ def share_buffers(module: nn.Module) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block ends."""
+    """Delay Ctrl-C and SIGTERM until the block ends."""
     came: list[int] = []
     held = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in held]
@@ -114,6 +114,6 @@ def uninterrupted() -> Iterator[None]:
 
 
 def leave_group(_: int) -> None:
-    """Make a worker deaf to Ctrl-C and to a SIGTERM for all: the process that trains ends it."""
+    """Shield a worker from Ctrl-C and a group's SIGTERM: the training process ends it."""
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()

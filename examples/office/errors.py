@@ -1,9 +1,9 @@
-"""The one error that a user of the scripts sees: words for the person who has to act."""
+"""The one error that users of the scripts see, worded for whoever has to fix it."""
 
 
 class UserError(Exception):
-    """What is wrong with files, options or data, in one line where one line does."""
+    """What is wrong with files, options or data, in one line if possible."""
 
     def __str__(self) -> str:
-        """Return the message; a DataLoader worker puts its traceback before it, dropped here."""
+        """Return the message, without the traceback that a DataLoader worker puts before it."""
         return super().__str__().rpartition("UserError: ")[2].strip()

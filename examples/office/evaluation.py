@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracies by name, and what a result tells of a target's labels."""
+"""Accuracies by name, recall per category and confusion matrices."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def classifiers(logits: Tensor, num_classes: int) -> dict[str, Tensor]:
-    """Split task logits into those of C_t and C_s; one classifier alone counts as C_t."""
+    """Split task logits into C_t's and C_s's (target and source); a single one counts as C_t."""
     if logits.shape[1] == num_classes:
         return {"C_t": logits}
     source, target = logits.chunk(2, dim=1)
@@ -25,7 +25,7 @@ def target_accuracies(
 
 
 def source_accuracy(logits: Tensor, labels: list[int], num_classes: int) -> dict[str, float]:
-    """Return ``source_accuracy/C_s`` in %, or ``/C_t`` of the only classifier."""
+    """Return ``source_accuracy/C_s`` in %, or ``/C_t`` if there is only one classifier."""
     name, part = [*classifiers(logits, num_classes).items()][-1]
     return {f"source_accuracy/{name}": accuracy(part, labels)}
 
@@ -43,9 +43,9 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 
 def by_category(logits: Tensor, labels: list[int] | None, categories: list[str]) -> dict[str, Any]:
-    """Return ``per_category``, recall in %, and ``confusion`` of one classifier's logits.
+    """Return ``per_category``, recall in %, and ``confusion`` for one classifier's logits.
 
-    A category without an image has no recall, ``None``.
+    The recall of a category without images is ``None``.
     """
     if labels is None:
         return {"per_category": dict.fromkeys(categories), "confusion": None}

@@ -26,16 +26,16 @@ Predicted = tuple[Tensor, Tensor]  # features and logits
 
 
 def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
-    """Train, evaluate and write one run, from its checkpoint if it has one, unless it is finished.
+    """Train, evaluate and write one run, from its checkpoint if any, unless it is finished.
 
     Args:
         run: What to train.
-        machine: Where.
-        images: Those that are decoded already, by path.
+        machine: Where to train it.
+        images: Images already decoded, by path.
 
     Raises:
         UserError: With one clear line.
-        KeyboardInterrupt: After telling which checkpoint is left.
+        KeyboardInterrupt: After printing which checkpoint is left.
     """
     first = distributed.rank() == 0
     state = distributed.in_first(lambda: run.state(machine))
@@ -55,7 +55,7 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
 
 
 class Experiment:
-    """A run under way: its trainer, what each epoch gave, and the seconds it took so far."""
+    """A run in progress: its trainer, its history and the seconds it has taken so far."""
 
     def __init__(self, run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
         self.run, self.machine, self.task = run, machine, run.task
@@ -71,13 +71,13 @@ class Experiment:
         self.started = time.perf_counter()
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written."""
+        """Continue from a checkpoint."""
         self.trainer.load_state_dict(checkpoint["trainer"])
         self.history = checkpoint["history"]
         self.started -= checkpoint["seconds"]
 
     def train(self) -> None:
-        """Train all epochs that are left, each with its checkpoint; evaluate, write the files."""
+        """Train the remaining epochs, with a checkpoint after each; evaluate, write the files."""
         trainer, run = self.trainer, self.run
         done = min(len(self.history) * trainer.per_epoch, trainer.total)
         if self.first:
@@ -127,7 +127,7 @@ class Experiment:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
     def _finish(self, progress: Progress, of_source: Predicted, of_target: Predicted) -> None:
-        """Evaluate what was predicted and write what the run leaves, result.json last."""
+        """Evaluate the predictions and write the run's files, result.json last."""
         source, target, k = self.task.source, self.task.target, len(self.task.categories)
         (source_features, source_logits), (target_features, logits) = of_source, of_target
         final = evaluation.target_accuracies(logits, target.labels, k)
@@ -142,7 +142,7 @@ class Experiment:
         self._write_model()
         if target.labels is None:
             self._write_predictions(answers)
-        # Last, for it marks the run as finished.
+        # Last, because it marks the run as finished.
         result = self._write_result(final, logits, answers)
         bar, run = progress.bar, self.run
         bar.write(f"{run.title}: done in {result.seconds:.0f} s, see {self.folder}")
@@ -187,7 +187,7 @@ class Experiment:
     def _write_result(
         self, final: dict[str, float | None], logits: Tensor, answers: Tensor
     ) -> outputs.Result:
-        """Write result.json, and return what is in it."""
+        """Write result.json and return its content."""
         run, machine, seconds = self.run, self.machine, time.perf_counter() - self.started
         classifier, labels = METHODS[run.method].classifier, self.task.target.labels
         expected = run.recipe.prior if METHODS[run.method].balanced else "source"
@@ -238,7 +238,7 @@ def _commit() -> str | None:
 
 
 def _peak_memory(device: torch.device) -> int | None:
-    """Bytes: of this process's GPU for this run, or of the process where there is none."""
+    """Bytes on this process's GPU for this run, or of the process if it has no GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -12,7 +12,7 @@ from office.errors import UserError
 from office.outputs import Model
 
 TOLERANCE = 1e-5  # of a probability, between the file and the model
-BATCHES = (1, 3)  # images that both are tried on
+BATCHES = (1, 3)  # batch sizes that both are tried with
 
 
 class Classifier(nn.Module):
@@ -29,21 +29,21 @@ class Classifier(nn.Module):
 
 
 def write(model: Model, path: Path) -> str:
-    """Write a model to ``path``, try the file on images, and return a line on it.
+    """Write a model to ``path``, test the file on images, and return a one-line report.
 
-    Categories and preprocessing are in it, as JSON: of a .pt2 the extra file ``about.json``, of
-    ONNX the metadata ``about``. The number of images is free.
+    It contains categories and preprocessing as JSON: in the extra file ``about.json`` of a .pt2,
+    in the metadata ``about`` of ONNX. The batch size is free.
 
     Raises:
-        UserError: If the ending is another one, the network cannot be exported, a package is not
-            there, or the file's answers differ from the model's by more than 1e-5.
+        UserError: If the suffix is another one, the network cannot be exported, a package is
+            missing, or the file's answers differ from the model's by more than 1e-5.
     """
     network, side = Classifier(model).cpu(), model.preprocessing.crop
     about = json.dumps(
         {"categories": model.categories, "preprocessing": asdict(model.preprocessing)}
     )
     if path.suffix not in (".pt2", ".onnx"):
-        raise UserError(f"--export takes a file that ends in .pt2 or .onnx, got {path}")
+        raise UserError(f"--export needs a file that ends in .pt2 or .onnx, got {path}")
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(n, 3, side, side, generator=generator) for n in BATCHES]
     to_file, run = (_to_pt2, _run_pt2) if path.suffix == ".pt2" else (_to_onnx, _run_onnx)
@@ -52,7 +52,7 @@ def write(model: Model, path: Path) -> str:
         errors = [(run(path, x) - network(x)).abs().max().item() for x in inputs]
     if not max(errors) <= TOLERANCE:
         raise UserError(
-            f"{path} is wrong: its probabilities are {max(errors):.1e} from the model's"
+            f"{path} is wrong: its probabilities differ from the model's by {max(errors):.1e}"
         )
     return f"{path}: {len(model.categories)} categories, within {max(errors):.0e} of the model"
 

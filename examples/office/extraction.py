@@ -1,4 +1,4 @@
-"""From images to the features of a frozen network."""
+"""Features of images, from a frozen network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,16 +23,16 @@ def extract(
     cache: dict[Path, Tensor],
     first: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yield the features of images, float16 ``(n, views, F)``, batch by batch in their order.
+    """Yield the features of images, float16 ``(n, views, F)``, batch by batch, in order.
 
     Args:
         network: In evaluation mode, on the machine's device.
         paths: The images.
-        views: Of each image: the centre crop; its mirror image; from the third on random crops,
-            half of them mirrored, drawn from the image's number.
-        recipe: Its preprocessing, precision and batch size, which counts views.
-        machine: Where.
-        cache: What :func:`images.fill` returned; images that are not there are read.
+        views: Views per image: the centre crop; its mirror image; from the third on, random crops,
+            half of them mirrored, seeded by the image's number.
+        recipe: Preprocessing, precision and batch size, which counts views.
+        machine: Where to run.
+        cache: What :func:`images.fill` returned; other images are read.
         first: Number of the first image.
     """
     device = machine.device

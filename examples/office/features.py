@@ -1,7 +1,7 @@
-"""Features of a frozen network: two files for each domain, written in as many goes as it takes.
+"""Features of a frozen network: two files per domain, whose writing can be interrupted.
 
-NAME.npy holds them as float16 ``(N, views, F)``, of which ``np.load(..., mmap_mode="r")`` reads no
-more than is used. NAME.json (:class:`Extraction`) tells what they are of and how they were made.
+NAME.npy contains them as float16 ``(N, views, F)``; ``np.load(..., mmap_mode="r")`` reads only what
+is used. NAME.json (:class:`Extraction`) records the images and how the features were made.
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ from office.tasks import Domain, Task
 
 @dataclass(frozen=True)
 class Extraction:
-    """Which images of a domain the rows of NAME.npy are of, and how they were made.
+    """Which images of a domain the rows of NAME.npy belong to, and how they were made.
 
     Attributes:
         dataset: The benchmark, or "folders".
         domain: Its name.
-        backbone: As :func:`models.build_extractor` takes it.
+        backbone: Its name, for :func:`models.build_extractor`.
         weights: "imagenet", "none" or the name of a file.
-        weights_content: What the file holds.
+        weights_content: Size and hash of that file.
         preprocessing: From an image to the network's input.
         precision: Of the forward pass.
-        views: Of each image the centre crop, its mirror image, then random crops, mirrored or not.
+        views: Per image the centre crop, its mirror image, then random crops, mirrored or not.
         categories: Names of the K categories.
-        labels: Which of them the images show, ``None`` if they have no labels.
+        labels: Category index of each image, ``None`` without labels.
         folder: Where the images were.
-        paths: Of the images, below it.
-        contents: What their files hold.
+        paths: The images' paths below it.
+        contents: Sizes and hashes of their files.
     """
 
     dataset: str
@@ -65,7 +65,7 @@ class Extraction:
         return [Path(self.folder) / path for path in self.paths]
 
     def settings(self) -> dict[str, Any]:
-        """Return all of it in JSON's values."""
+        """Return all fields as JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
@@ -77,15 +77,15 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """The two files of a domain, while they are written.
+    """The two files of a domain while they are written.
 
     Args:
         out: Their folder.
-        extraction: What goes into them; what is there of another one is not touched.
-        width: Features for each view.
+        extraction: What goes into them; another extraction's files are not touched.
+        width: Features per view.
 
     Raises:
-        UserError: If the files are of another extraction, or the folder cannot be written.
+        UserError: If the files belong to another extraction, or the folder is not writable.
     """
 
     def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
@@ -98,18 +98,18 @@ class Store:
         if told.exists():
             _agree(told, extraction)
         elif self.path.exists() or self.part.exists():
-            raise UserError(f"{told} is missing; without it, nothing says what {self.path} holds")
+            raise UserError(f"{told} is missing; without it, {self.path} cannot be identified")
         else:
             files.write(told, json.dumps(extraction.settings(), indent=1).encode())
 
     @property
     def finished(self) -> bool:
-        """Whether all features are there."""
+        """Whether all features have been written."""
         return self.path.exists()
 
     @property
     def done(self) -> int:
-        """How many images' features are there."""
+        """How many images' features have been written."""
         if self.finished:
             return self.shape[0]
         size = self.part.stat().st_size if self.part.exists() else 0
@@ -129,7 +129,7 @@ class Store:
         """Append the features of the next images, ``(n, views, F)``.
 
         Raises:
-            UserError: If one is not finite as float16; names the image.
+            UserError: If a feature is not finite in float16; names the image.
         """
         bad = ~np.isfinite(features).all((1, 2))
         if bad.any():
@@ -139,11 +139,11 @@ class Store:
         with open(self.part, "r+b" if self.part.exists() else "w+b") as file:
             if self.done == 0:
                 file.write(self._header())
-            file.seek(end)  # over what is left of a row that was cut off
+            file.seek(end)  # overwrites an incomplete row
             file.write(features.astype("<f2").tobytes())
 
     def finish(self) -> None:
-        """Give the whole file its name."""
+        """Give the complete file its final name."""
         with open(self.part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(self.part, self.path)
@@ -153,14 +153,14 @@ def read(folder: Path) -> dict[str, Stored]:
     """Read a folder of features by domain; the features themselves stay on the disk until used.
 
     Raises:
-        UserError: If there are none, one is not finished or broken, or they do not go together.
+        UserError: If there are none, some are unfinished or broken, or they do not go together.
     """
     found = {}
     for told in sorted(folder.glob("*.json")):
         extraction = _read_extraction(told)
         found[extraction.domain] = Stored(extraction, _read_features(told, extraction))
     if not found:
-        raise UserError(f"no features in {folder}: extract_features.py makes them")
+        raise UserError(f"no features in {folder}: make them with extract_features.py")
     first, *others = (stored for stored in found.values())
     for stored in others:
         for name in ("dataset", "categories", *MADE):
@@ -208,12 +208,12 @@ def _read_features(told: Path, extraction: Extraction) -> np.ndarray:
         len(extraction.paths),
         extraction.views,
     ):
-        raise UserError(f"{path} does not hold what {told} tells: {features.shape}")
+        raise UserError(f"{path} does not match {told}: it has shape {features.shape}")
     return features
 
 
 def _agree(path: Path, wanted: Extraction) -> None:
-    """Raise :class:`UserError` if a NAME.json is of another extraction; the folder may differ."""
+    """Raise :class:`UserError` if a NAME.json is another extraction's; the folder may differ."""
     there = _read_extraction(path)
     for name in ("dataset", "categories", *MADE):
         one, other = getattr(there, name), getattr(wanted, name)
@@ -242,13 +242,13 @@ def tasks(
     """Return tasks whose images are features, in the benchmark's order.
 
     Args:
-        stored: By domain.
-        dataset: The benchmark, perhaps another one of the same domains, or "folders".
-        wanted: Names of tasks, or "all": those of which both domains are there.
+        stored: Features by domain.
+        dataset: The benchmark, perhaps another one with the same domains, or "folders".
+        wanted: Names of tasks, or "all": those with features for both domains.
         partial: Whether the target may lack categories of the source.
 
     Raises:
-        UserError: If they are of another benchmark, a task's features are not there, or a target
+        UserError: If they belong to another benchmark, a task's features are missing, or a target
             lacks categories.
     """
     made_of = next(iter(stored.values())).extraction.dataset
@@ -270,7 +270,7 @@ def tasks(
     missing = [name for name in wanted if name != "all" and name not in there]
     if missing or not there:
         raise UserError(
-            f"no features of {', '.join(missing) or 'two domains'}: there are those of "
+            f"no features of {', '.join(missing) or 'two domains'}: there are features of "
             f"{', '.join(stored)}, for the tasks {', '.join(there) or 'none'}"
         )
     kept = DATASETS[dataset].kept if dataset in DATASETS else ()
@@ -288,13 +288,13 @@ def tasks(
 
 
 def frozen(stored: Mapping[str, Stored]) -> Frozen:
-    """Return what a recipe tells of the features, which are alike in all domains."""
+    """Return what a recipe records about the features, the same in all domains."""
     one = next(iter(stored.values()))
     return Frozen(one.features.shape[2], one.extraction.views, one.extraction.precision)
 
 
 def put_backbone(folder: Path, recipe: Recipe) -> None:
-    """Put the backbone into a run's model.pt, which then takes images; the disk may refuse it."""
+    """Put the backbone into a run's model.pt, which can then predict images."""
     model = outputs.read_model(folder / "model.pt")
     if model.frozen:
         extractor = models.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
@@ -304,7 +304,7 @@ def put_backbone(folder: Path, recipe: Recipe) -> None:
 
 
 def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
-    """Return the domain of all features, or of those whose categories are kept."""
+    """Return the domain with all features, or with those of kept categories."""
     paths, labels = extraction.images(), extraction.labels
     if not kept:
         return Domain(extraction.domain, paths, labels)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, synced to the disk, moved into place."""
+"""Files that are never half written: written aside, synced to disk, moved into place."""
 
 import io
 import os
@@ -11,21 +11,21 @@ import torch
 
 from office.errors import UserError
 
-# How files begin that people take for torch's, in lower case.
+# How files begin that are often mistaken for torch's, in lower case.
 STARTS = {
-    b"<!doctype html": "a web page, not the file that its link was meant to give",
-    b"<html": "a web page, not the file that its link was meant to give",
-    b"version https://git-lfs": "a pointer of Git LFS; get the file itself by git lfs pull",
-    b"\x89hdf": "an HDF5 file, as Keras writes; torch's weights are needed",
-    b"\x93numpy": "a NumPy array; torch's weights are needed",
+    b"<!doctype html": "a web page, not the file that the link should have given",
+    b"<html": "a web page, not the file that the link should have given",
+    b"version https://git-lfs": "a Git LFS pointer; get the file itself with git lfs pull",
+    b"\x89hdf": "an HDF5 file, as Keras writes; PyTorch weights are needed",
+    b"\x93numpy": "a NumPy array; PyTorch weights are needed",
 }
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file at once: killed at any moment, the old one or the new one is there.
+    """Replace a file atomically: if killed at any moment, the old or the new one is there.
 
     Raises:
-        UserError: If the disk does not take it; the old file is then untouched.
+        UserError: If the file cannot be written; the old one is then untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -35,17 +35,17 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        left = "the one written before is whole" if path.exists() else "nothing was written before"
+        left = "the previous one is intact" if path.exists() else "there was no previous one"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def try_writing(folder: Path) -> None:
-    """Write a small file into a folder, made if need be, and remove it.
+    """Write a small file into a folder, created if needed, and remove it.
 
     Raises:
-        UserError: If the folder does not take it.
+        UserError: If the folder is not writable.
     """
     trial = folder / ".trial"
     try:
@@ -73,31 +73,31 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"no such file: {path}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            warnings.simplefilter("ignore")  # errors in the file are reported below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated and foreign files make torch.load raise nearly anything
         size = f"{path.stat().st_size:,} bytes"
         raise UserError(f"cannot read {path} ({size}): {_what(path, str(error))}") from None
     if not isinstance(state, dict):
-        raise UserError(f"{path} must hold a dictionary, got {type(state).__name__}")
+        raise UserError(f"{path} must contain a dictionary, got {type(state).__name__}")
     return state
 
 
 def _what(path: Path, error: str) -> str:
-    """Say what a file is that torch.load does not take."""
+    """Say what kind of file torch.load rejected."""
     with open(path, "rb") as file:
         start = file.read(64)
     pickled = re.search(r"[Uu]nsupported (?:global|class).*?(?:GLOBAL )?([\w.]+\.\w+)", error)
     if pickled:
         return (
-            f"a whole model or another object was pickled into it ({pickled[1]}), which would run "
-            "code of the file; save tensors alone, as torch.save(model.state_dict(), FILE) does"
+            f"a whole model or another object was pickled into it ({pickled[1]}), and loading it "
+            "would run the file's code; save only tensors: torch.save(model.state_dict(), FILE)"
         )
     if "TorchScript" in error:
-        return "a TorchScript archive; save torch.jit.load(FILE).state_dict() by torch.save"
+        return "a TorchScript archive; save torch.jit.load(FILE).state_dict() with torch.save"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return "a safetensors file; save safetensors.torch.load_file(FILE) by torch.save"
+        return "a safetensors file; save safetensors.torch.load_file(FILE) with torch.save"
     for magic, what in STARTS.items():
         if start.lstrip().lower().startswith(magic):
             return what
-    return "truncated, or not a file of tensors that torch.save wrote"
+    return "truncated, or not a file of tensors written by torch.save"

@@ -1,7 +1,7 @@
-"""What runs are trained on, file by file, so that a result of other files is told from this one.
+"""What runs are trained on, file by file, so that results on other files can be told apart.
 
-A listing is CSV text, written as inputs.csv beside the results: one line for each source image,
-then for each target image, in the order of features.npz, then for the file of ``--weights``.
+A listing is CSV text, written as inputs.csv beside the results: one line per source image, then per
+target image, in the order of features.npz, then one for the file of ``--weights``.
 """
 
 import csv
@@ -20,7 +20,7 @@ from office import files, images
 from office.datasets import Domain, Task
 from office.errors import UserError
 
-SETTLED = 2.0  # seconds; some file systems' clocks are no finer, so a younger file may still change
+SETTLED = 2.0  # seconds; some file systems' clocks are no finer, so a newer file may still change
 
 
 class Content(NamedTuple):
@@ -35,9 +35,9 @@ class Row(NamedTuple):
 
     Attributes:
         role: "source", "target" or "weights".
-        path: Below the folder that all images of the domain are in, so that a copy of the whole
-            data set elsewhere has the same; in one Unicode normalisation, as systems differ.
-        label: Name of the category; empty where there is none.
+        path: Below the domain's common folder, so that a copy of the data set elsewhere has the
+            same paths; in one Unicode normalisation, because systems differ.
+        label: Name of the category; empty without labels.
         bytes: Size of the file.
         hash: Of its content.
     """
@@ -50,12 +50,12 @@ class Row(NamedTuple):
 
 
 def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str, str]:
-    """Return the listing of each task by its name.
+    """Return the listing of each task, by name.
 
     Args:
         tasks: Tasks with different names.
         weights: The file that the backbone starts from, if it is one.
-        out: Folder of the runs, where hashes.json keeps what was hashed before.
+        out: Folder of the runs, where hashes.json stores earlier hashes.
     """
     tasks = list(tasks)
     domains = [domain for task in tasks for domain in (task.source, task.target)]
@@ -68,7 +68,7 @@ def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str
 def listing(
     task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
 ) -> str:
-    """Return the listing of a task whose files are hashed, with name and content of the weights."""
+    """Return the listing of a task, given the hashes of its files and of the weights."""
     rows = [
         *_rows("source", task.source, task.categories, contents),
         *_rows("target", task.target, task.categories, contents),
@@ -91,17 +91,17 @@ def _text(rows: list[Row]) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(Row._fields)
     lines.writerows(rows)
-    # A name that is not UTF-8 has its bytes escaped, so that the file is.
+    # Bytes of a name that are not UTF-8 are escaped, so that the file is UTF-8.
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 def checksum(listing: str) -> int:
-    """Return a number of 48 bits, which every reader of JSON keeps."""
+    """Return a 48-bit number, which every JSON reader keeps exactly."""
     return int.from_bytes(hashlib.blake2b(listing.encode(), digest_size=6).digest(), "big")
 
 
 def differences(before: str, now: str) -> str:
-    """Say in what two listings differ: "12 of 2,817 source images differ, the first mug/1.jpg"."""
+    """Say how two listings differ: "12 of 2,817 source images differ, the first mug/1.jpg"."""
     old, new = (
         {(row["role"], row["path"]): row for row in csv.DictReader(io.StringIO(listing))}
         for listing in (before, now)
@@ -125,24 +125,24 @@ def differences(before: str, now: str) -> str:
                 parts.append(f"{len(keys):,}{among} {role} {things} {said}, the first {keys[0][1]}")
     for key in old.keys() & new.keys():
         if key[0] == "weights" and old[key]["hash"] != new[key]["hash"]:
-            parts.append(f"the weights {key[1]} have another content")
+            parts.append(f"the weights file {key[1]} has changed")
     return "; ".join(parts) or "the same images come in another order"
 
 
 def hash_files(paths: Iterable[Path], cache: Path) -> dict[Path, Content]:
-    """Hash files, but not again those whose size, times and inode are as the cache has them.
+    """Hash files, except those whose size, times and inode match the cache.
 
-    A file that cannot be read has no bytes and no hash: whoever reads the image says why.
+    An unreadable file gets no bytes and no hash: reading the image later says why.
 
     Args:
-        paths: Files; one may come again.
-        cache: A file for the next time. If it is absent, broken or cannot be written, the next
-            time takes as long as the first.
+        paths: Files, possibly repeated.
+        cache: A file that stores the hashes for next time. If it is missing, broken or not
+            writable, the next time takes as long as the first.
     """
     known, started = _read_cache(cache), time.time()
 
     def look(path: Path) -> tuple[list, bool]:
-        """Return what the cache holds of a file, and whether it may."""
+        """Return a file's cache entry, and whether it may be cached."""
         try:
             stat = os.stat(path)
             seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -1,4 +1,4 @@
-"""Which files are images that Pillow can open here, whatever their names end in."""
+"""Which files are images that Pillow can open here, whatever their suffix."""
 
 import functools
 from pathlib import Path
@@ -25,19 +25,19 @@ _USUAL += ("WEBP",)
 
 
 def why_not(path: Path) -> str | None:
-    """Return why a file is not taken for an image, ``None`` if it is one.
+    """Return why a file does not count as an image, or ``None`` if it does.
 
-    A usual ending is believed, so that reading a broken image names it; of other files the content
-    is looked at.
+    A common image suffix is trusted, so that a broken image is reported when read; other files are
+    opened.
     """
     ending = path.suffix.lower()
     if path.is_symlink() and not path.exists():
         return None if ending in _believed() else "a link to nothing"
-    if not path.is_file():  # opening a pipe waits for ever
+    if not path.is_file():  # opening a pipe would wait forever
         return "not a regular file"
     if ending in _HEIF_ENDINGS and not HEIF:
         return NO_HEIF
-    if ending in _RAW_ENDINGS:  # Pillow opens the small preview that such a file holds
+    if ending in _RAW_ENDINGS:  # Pillow would open the small preview inside
         return RAW
     if ending == ".avif" and ending not in _believed():
         return NO_AVIF
@@ -45,12 +45,12 @@ def why_not(path: Path) -> str | None:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, of a kind that is read here or not."""
+    """Whether a file is an image, readable here or not."""
     return why_not(path) in (None, NO_HEIF, NO_AVIF, RAW)
 
 
 def holds_image(path: Path) -> bool:
-    """Whether a file is an image by its content, whatever it is called."""
+    """Whether a file's content is an image, whatever its name."""
     return path.is_file() and _looked_at(path) in (None, NO_HEIF)
 
 
@@ -63,7 +63,7 @@ def is_heif(path: Path) -> bool:
 
 @functools.cache
 def _believed() -> frozenset[str]:
-    """The endings that are used for images alone."""
+    """The suffixes that only images use."""
     Image.init()
     endings = Image.registered_extensions().items()
     return frozenset(ending for ending, name in endings if name in _USUAL)
@@ -71,7 +71,7 @@ def _believed() -> frozenset[str]:
 
 @functools.cache
 def _formats(ending: str) -> list[str]:
-    """Formats that tell a file by its first bytes, and the ending's; without those by name only."""
+    """Formats recognised by their first bytes, and the suffix's own format."""
     Image.init()
     own = Image.registered_extensions().get(ending)
     return [
@@ -92,7 +92,7 @@ def _looked_at(path: Path) -> str | None:
 
 @functools.cache
 def _opened(path: Path, size: int, changed: int) -> str | None:
-    """Why an image cannot be opened; tasks share domains, so it is kept until the file changes."""
+    """Why an image cannot be opened, cached until the file changes, since tasks share domains."""
     if not size:
         return "an empty file"
     try:
@@ -103,5 +103,5 @@ def _opened(path: Path, size: int, changed: int) -> str | None:
                 return "EPS needs Ghostscript"
             return None
     except Exception as error:  # text that begins like an image makes plugins raise nearly anything
-        told = getattr(error, "strerror", None)  # the system's, such as missing rights
-        return f"cannot be opened: {told}" if told else "no image that Pillow can open"
+        told = getattr(error, "strerror", None)  # the system's, such as missing permissions
+        return f"cannot be opened: {told}" if told else "not an image that Pillow can open"

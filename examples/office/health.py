@@ -1,4 +1,4 @@
-"""What a run tells of its target without labels: categories rarely predicted, and agreement."""
+"""What a run shows about its target without labels: rarely predicted categories, agreement."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -23,8 +23,8 @@ def label_free(
     """Return ``predicted`` and ``expected`` shares by category, and ``agreement``, for a result.
 
     Args:
-        logits: Task logits on the target, ``(N, 2K)``, or ``(N, K)`` of one classifier.
-        answers: Those of the classifier that answers, ``(N, K)``.
+        logits: Task logits on the target, ``(N, 2K)``, or ``(N, K)`` for one classifier.
+        answers: The answering classifier's logits, ``(N, K)``.
         categories: Names of the K categories.
         prior: Their expected shares.
 
@@ -43,7 +43,7 @@ def label_free(
 
 
 def diagnosis(result: Result) -> Diagnosis:
-    """Return what :func:`label_free` told of a result, with names as they can be shown."""
+    """Return a result's :func:`label_free` findings, with printable names."""
     return Diagnosis(
         tuple(map(visible, result.predicted)),
         tuple(result.predicted.values()),
@@ -53,11 +53,11 @@ def diagnosis(result: Result) -> Diagnosis:
 
 
 def remedy(method: str, settings: Mapping[str, Any]) -> str | None:
-    """Return what to try for categories that are rarely predicted.
+    """Return what to try if categories are rarely predicted.
 
     Args:
         method: A key of :data:`METHODS`.
-        settings: Of the run, by name.
+        settings: The run's settings, by name.
     """
     known = METHODS.get(method)
     if settings.get("partial") or (known and known.balanced):
@@ -67,7 +67,7 @@ def remedy(method: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def summary(results: Iterable[Result]) -> str:
-    """Return the runs that rarely predict a category, one a line, and what the others did."""
+    """Return one line per run with rarely predicted categories, and a summary of the others."""
     told = [result for result in results if result.predicted]
     if not told:
         return ""
@@ -83,12 +83,12 @@ def summary(results: Iterable[Result]) -> str:
     same = [100 * result.agreement for result in told if result.agreement is not None]
     if same:
         spread = f"{min(same):.1f} to {max(same):.1f} %"
-        lines.append(f"- The source and target classifiers agree on {spread} of a target.")
+        lines.append(f"- The source and target classifiers agree on {spread} of the target.")
     return "\n".join(lines) + "\n"
 
 
 def write_csv(results: Iterable[Result], path: Path) -> None:
-    """Write the shares of every run, a line for each category."""
+    """Write the shares of every run, one line per category."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

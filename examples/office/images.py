@@ -1,4 +1,4 @@
-"""What happens to an image between its path and a batch: reading, resizing, caching, cropping."""
+"""From an image's path to a batch: reading, resizing, caching, cropping."""
 
 import io
 import os
@@ -24,7 +24,7 @@ from office.names import visible
 
 T = TypeVar("T")
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
-NARROWEST = 100  # longer images take too much memory at the size they are cropped from
+NARROWEST = 100  # narrower images take too much memory when resized
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Preprocessing:
         resize: Pixels of the shorter side after resizing.
         crop: Pixels of a side of the square that the network sees.
         mean: Mean of red, green and blue in [0, 1], which becomes 0.
-        std: Standard deviation of the same, which becomes 1.
-        interpolation: Of the resizing, by torchvision's name.
-        squash: Whether the longer side is resized to as many pixels, whatever the image's shape.
+        std: Their standard deviation, which becomes 1.
+        interpolation: Torchvision's name for the interpolation.
+        squash: Whether the longer side is resized to the same number of pixels.
     """
 
     resize: int = 256
@@ -49,27 +49,31 @@ class Preprocessing:
 
 
 def load_image(path: Path) -> Image.Image:
-    """Read an image as upright RGB, 8 bits, whatever its file holds; of several, the first.
+    """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
-    Grey of more than 8 bits comes to 0..255: floats in [0, 1] times 255; integers divided by the
-    largest number of the fewest bits, of 8, 10, 12, 14 and 16, that hold the image's maximum.
+    Grey of more than 8 bits is scaled to 0..255: floats in [0, 1] are multiplied by 255, integers
+    divided by the largest value of the smallest depth (8, 10, 12, 14 or 16 bits) that fits them.
 
     Raises:
-        UserError: If the file cannot be decoded to its end; names the path.
+        UserError: If the file cannot be fully decoded; names the path.
     """
     try:
         with _open(path) as image:
             if max(image.size) > NARROWEST * min(image.size):
                 side = f"{NARROWEST} times as long as wide"
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {side}")
-            deep = re.search(";16[BLN]", str(image.tile))  # of colours, Pillow takes the high bytes
+            deep = re.search(
+                ";16[BLN]", str(image.tile)
+            )  # of colours, Pillow keeps only the high bytes
             image.load()
             turn = _TURNS.get(_orientation(image))
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 image = Image.fromarray(_eight_bits(np.asarray(image)))
             elif deep and _highest(image) < 64:
-                raise ValueError("16 bits per colour, the highest unused: save it with 8 bits")
+                raise ValueError(
+                    "16 bits per colour, but the high ones unused: save it with 8 bits"
+                )
             elif image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -91,11 +95,13 @@ _TURNS = {
 
 
 def _open(path: Path) -> Image.Image:
-    if path.exists() and not path.is_file():  # opening a pipe waits for ever
+    if path.exists() and not path.is_file():  # opening a pipe would wait forever
         raise ValueError("not a regular file")
     try:
         image = Image.open(path)
-        image.filename = ""  # or Pillow maps the file into memory, and a turned TIFF comes garbled
+        image.filename = (
+            ""  # or Pillow maps the file into memory, and a rotated TIFF comes out garbled
+        )
         return image
     except Image.UnidentifiedImageError:
         if formats.is_heif(path) and not formats.HEIF:
@@ -107,7 +113,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _without_exif(png: bytes) -> bytes:
-    """Drop the chunks of EXIF, as Pillow opens no PNG in which one's checksum is wrong."""
+    """Drop the EXIF chunks, because Pillow opens no PNG in which one has a wrong checksum."""
     parts, start = [png[:8]], 8
     while start < len(png):
         end = start + 12 + int.from_bytes(png[start : start + 4], "big")
@@ -118,7 +124,7 @@ def _without_exif(png: bytes) -> bytes:
 
 
 def _orientation(image: Image.Image) -> Any:
-    """EXIF's orientation of an image that is loaded; 1, as it is, if its EXIF block is broken."""
+    """Return a loaded image's EXIF orientation, or 1 (upright) if its EXIF block is broken."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # the pixels are fine
@@ -126,7 +132,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Bring grey of more than 8 bits to 0..255, as :func:`load_image` says."""
+    """Scale grey of more than 8 bits to 0..255, as :func:`load_image` describes."""
     low, high = grey.min(), grey.max()
     if grey.dtype.kind == "f":
         if not (low >= 0 and high <= 1):
@@ -146,17 +152,17 @@ def _highest(image: Image.Image) -> int:
 
 
 class Look(NamedTuple):
-    """What a file holds: its colour mode and how many pictures."""
+    """A file's colour mode and number of pictures."""
 
     mode: str
     frames: int
 
 
 def look(path: Path) -> Look:
-    """Decode an image; :class:`UserError` names a file that cannot be read."""
+    """Decode an image; :class:`UserError` names an unreadable file."""
     load_image(path)
     with _open(path) as image:
-        # Phones put a preview or a depth map behind the picture of an MPO.
+        # Phones store a preview or a depth map after the picture of an MPO.
         return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 
 
@@ -168,11 +174,11 @@ def _resize(preprocessing: Preprocessing) -> v2.Resize:
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
     image = _resize(preprocessing)(load_image(path))
-    return v2.functional.pil_to_tensor(image).contiguous()  # so that crops are quick to copy
+    return v2.functional.pil_to_tensor(image).contiguous()  # so that crops copy quickly
 
 
 def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T | UserError]:
-    """Return ``read`` of each path, or why it cannot be read, by threads and with a bar."""
+    """Call ``read`` on each path, in threads with a progress bar; return results or errors."""
 
     def attempt(path: Path) -> T | UserError:
         try:
@@ -182,24 +188,24 @@ def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T 
 
     with ThreadPoolExecutor() as pool:
         found = pool.map(attempt, paths)
-        hide = True if distributed.rank() else None  # without a terminal there is no bar
+        hide = True if distributed.rank() else None  # None hides it without a terminal
         return list(tqdm(found, what, len(paths), unit=" images", leave=False, disable=hide))
 
 
 def fill(
     place: str, paths: Iterable[Path], preprocessing: Preprocessing, device: torch.device
 ) -> dict[Path, Tensor]:
-    """Decode every image, which also finds the unreadable ones, and keep it for all runs.
+    """Decode every image, which also finds unreadable ones, and keep it for all runs.
 
     Args:
-        place: Where to keep the images: "ram", "device", or "off", not at all.
-        paths: Images that are going to be used; one may come again.
-        preprocessing: How large they are kept.
+        place: Where to keep the images: "ram", "device", or "off" for nowhere.
+        paths: Images that will be used, possibly repeated.
+        preprocessing: Gives the size at which they are kept.
         device: Device of the training.
 
     Returns:
-        What :func:`resized` gives, by path. Empty if off, or, with a warning, if the images would
-        take more than half of the memory that is free.
+        Images from :func:`resized`, by path. Empty if off, or, with a warning, if they would take
+        more than half of the free memory.
 
     Raises:
         UserError: In the first process, with one line per unreadable image.
@@ -219,10 +225,10 @@ def fill(
 
 
 def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) -> bool:
-    """Whether every process can keep the images; the first one says what they take."""
+    """Whether every process can keep the images; the first prints their size."""
     if distributed.rank() or not paths:
         return False
-    # A GPU belongs to one process; the processes of one machine share its RAM.
+    # Each GPU belongs to one process; all processes of a machine share its RAM.
     copies = 1 if where.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing), "measuring")
     needed, free = copies * sum(sizes), memory.free_memory(where)
@@ -231,7 +237,7 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
     if needed > free / 2:
         warnings.warn(
             f"images in {name} would take {size}, more than half of the "
-            f"{tqdm.format_sizeof(free, 'B')} that are free: going on as with --cache off",
+            f"{tqdm.format_sizeof(free, 'B')} that are free: continuing with --cache off",
             stacklevel=3,
         )
         return False
@@ -240,26 +246,26 @@ def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) 
 
 
 def _resized_bytes(path: Path, preprocessing: Preprocessing) -> int:
-    """Return the size of what :func:`resized` gives, by the file's header; 0 if it has none."""
+    """Return the bytes of :func:`resized`'s result, from the file's header; 0 if unreadable."""
     try:
         with Image.open(path) as image:
             ratio = 1 if preprocessing.squash else max(image.size) / min(image.size)
             return 3 * preprocessing.resize * int(preprocessing.resize * ratio)
-    except Exception:  # reading it names the fault
+    except Exception:  # reading it reports the error
         return 0
 
 
 class Images(Dataset):
-    """Crops by (index, seed), without labels: the seed alone fixes crop and flip, in any worker.
+    """Crops by (index, seed), without labels: only the seed sets crop and flip, in any worker.
 
     Args:
         paths: Image files.
         preprocessing: The sizes of images and crops.
-        cache: What :func:`fill` returned; images that are not there are read.
+        cache: What :func:`fill` returned; other images are read.
 
     Returns:
-        ``(crop, flip, index)``: uint8 ``(3, crop, crop)`` from a random place, and whether to flip
-        it; the centre, not to be flipped, for the seed ``None``.
+        ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip it;
+        for the seed ``None``, the centre crop, not flipped.
     """
 
     def __init__(
@@ -268,7 +274,7 @@ class Images(Dataset):
         self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
 
     def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, bool, int]:
-        """Return ``(crop, flip, index)``; :class:`UserError` names a file that cannot be read."""
+        """Return ``(crop, flip, index)``; :class:`UserError` names an unreadable file."""
         index, seed = key
         image = self.cache.get(self.paths[index])
         if image is None:
@@ -287,13 +293,13 @@ class Images(Dataset):
 
 class _Loader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
-        # Stopped while it starts its workers, torch's iterator leaves a traceback behind.
+        # Interrupted while starting its workers, torch's iterator would print a traceback.
         with distributed.uninterrupted():
             return super().__iter__()
 
 
 def loader(images: Images, device: torch.device, workers: int, **batches: Any) -> DataLoader:
-    """Return a loader of batches for a device; cached images need no processes that read."""
+    """Return a loader of batches for a device; cached images need no worker processes."""
     workers = 0 if images.cache else workers
     there = any(image.is_cuda for image in images.cache.values())
     return _Loader(
@@ -308,27 +314,27 @@ def loader(images: Images, device: torch.device, workers: int, **batches: Any) -
 
 
 class Normalize(nn.Module):
-    """uint8 images of 0 to 255, to float32 of mean 0 and standard deviation 1."""
+    """Turn uint8 images, 0 to 255, into float32 with mean 0 and standard deviation 1."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         mean, std = (
             torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
         )
-        # On the device, so that a batch does not wait for them.
+        # On the device, so that batches do not wait for them.
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
     def forward(
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
-        """Return images ``(N, 3, H, W)``, or one without N, in a memory format."""
+        """Return images ``(N, 3, H, W)``, or a single ``(3, H, W)``, in a memory format."""
         images = images.to(torch.float32, memory_format=memory_format)
         return images.mul_(self.scale).add_(self.shift)
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
-    """Resized, cropped to its centre, normalised: float32 ``(3, crop, crop)`` of one image."""
+    """Return a transform to a resized, centre-cropped, normalised float32 ``(3, crop, crop)``."""
     return v2.Compose(
         [
             _resize(preprocessing),

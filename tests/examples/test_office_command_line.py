@@ -112,8 +112,7 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         # Also at its default, which someone who asks for it does not get either.
         (
             "--balance 3",
-            "--balance changes symnets-balanced and symnets-v2-balanced alone, not --method "
-            "symnets",
+            "--balance only affects symnets-balanced and symnets-v2-balanced, not --method symnets",
         ),
         ("--prior uniform --method source-only symnets", "not --method source-only symnets"),
         ("--balance -1 --method symnets-balanced", "must be a number of at least 0, got '-1'"),

@@ -143,7 +143,7 @@ def test_features_without_their_description_are_not_touched(tmp_path):
 
 
 def test_what_is_not_finished_or_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"no features in .*extract_features\.py makes them"):
+    with pytest.raises(UserError, match=r"no features in .*: make them with extract_features\.py"):
         features.read(tmp_path)
     Store(tmp_path, made_extraction(), 4).add(made_features()[:2])
     with pytest.raises(UserError, match="the features of amazon are not finished"):
@@ -171,7 +171,7 @@ def test_broken_files_are_named(tmp_path, name, content, told):
 def test_features_of_another_shape_or_kind_are_refused(tmp_path, values):
     write(tmp_path)
     np.save(tmp_path / "amazon.npy", values)
-    with pytest.raises(UserError, match=r"amazon\.npy does not hold what .*amazon\.json tells"):
+    with pytest.raises(UserError, match=r"amazon\.npy does not match .*amazon\.json: it has shape"):
         features.read(tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_other_weights_under_an_old_name_are_another_run(office, tmp_path):
         if seed == 0:
             office(**QUICK, weights=str(path))
     message = refusal(office, weights=str(path))
-    assert "the weights weights.pt have another content" in message
+    assert "the weights file weights.pt has changed" in message
 
 
 def test_without_its_list_a_result_of_other_images_is_refused_too(office, root):

@@ -73,7 +73,7 @@ NO_IMAGES = {
 @pytest.mark.parametrize("name", NO_IMAGES)
 def test_what_is_no_image_is_left_out(folder: Path, name: str) -> None:
     (folder / name).write_bytes(NO_IMAGES[name])
-    assert reasons(folder) == {name: "no image that Pillow can open"}
+    assert reasons(folder) == {name: "not an image that Pillow can open"}
 
 
 def test_files_that_cannot_be_read_are_left_out_with_the_reason(folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_folders_that_are_no_categories_are_told_of(tree: Callable[..., Path]) -
         ("1.jpg", "mug"): "in a folder inside a category's",
         ("2.jpg", "mug"): "in a folder inside a category's",
         ("3.jpg", None): "in a folder whose name begins with _",
-        ("classes.txt", None): "no image that Pillow can open",
+        ("classes.txt", None): "not an image that Pillow can open",
         ("a.mat", None): "in a folder beside images",
     }
     assert task.target.left_out == []
@@ -187,7 +187,7 @@ def test_check_counts_each_file_once(tree: Callable[..., Path], capsys) -> None:
     ]
     assert lines[6] == "12 of 15 files are read, 3 left out"
     assert lines[7:] == [
-        f"left out: {root / name} (no image that Pillow can open)"
+        f"left out: {root / name} (not an image that Pillow can open)"
         for name in ("amazon/mug/notes.txt", "webcam/readme.md", "webcam/mug/notes.txt")
     ]
 
@@ -204,7 +204,7 @@ def test_check_tells_of_pictures_behind_the_first(tree: Callable[..., Path], cap
         ]
     red.save(root / "amazon/mug/3.jpg", "MPO", save_all=True, append_images=[blue])  # a phone's
     assert datasets.check([datasets.load_task("office31", root, "A2W")])
-    told = f"of 2 with more pictures than one, the first is read: {root}/amazon/mug/1.tiff ..."
+    told = f"only the first picture is read in 2 multi-picture files: {root}/amazon/mug/1.tiff ..."
     assert told in capsys.readouterr().out.splitlines()
 
 

@@ -132,7 +132,7 @@ def test_images_that_no_line_names_are_left_out_and_told(root: Path) -> None:
     with pytest.warns(UserWarning, match=r"amazon: 3 left out: .*9\.jpg, 0\.jpg .*not in amazon"):
         task = datasets.load_task("office31", root, "A2W")
     assert [(item.path.name, item.why) for item in task.source.left_out] == [
-        ("notes.txt", "no image that Pillow can open"),
+        ("notes.txt", "not an image that Pillow can open"),
         ("9.jpg", "not in amazon.txt"),
         ("0.jpg", "not in amazon.txt"),
     ]

@@ -83,7 +83,7 @@ def test_deep_colour_whose_range_nothing_tells_is_refused(tmp_path: Path) -> Non
     write_deep_colour(tmp_path / "16.tif", np.full((8, 8, 3), 200 * 257))
     assert (loaded(tmp_path / "16.tif") == 200).all()
     write_deep_colour(tmp_path / "12.tif", np.full((8, 8, 3), 3200))
-    with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, the highest unused"):
+    with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, but the high ones unused"):
         images.load_image(tmp_path / "12.tif")
 
 
@@ -108,7 +108,7 @@ def test_a_png_of_deep_colour_or_with_transparency_too(
         pixels = np.array([[[value] * bands + opaque] * 8] * 8)
         write_deep_png(tmp_path / name, pixels, colour_type)
     assert (loaded(tmp_path / "16.png") == 200).all()
-    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, the highest unused"):
+    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, but the high ones unused"):
         images.load_image(tmp_path / "12.png")
 
 

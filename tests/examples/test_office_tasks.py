@@ -177,7 +177,7 @@ def test_of_two_names_for_a_domain_the_one_that_fits_is_taken(tmp_path: Path) ->
 def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> None:
     write_tree(tmp_path, categories=MANY[:k], images=1)
     of = "those of office31, 31" if k == 31 else f"{k}"
-    with pytest.raises(UserError, match=f"has 10 categories, but .*amazon has {of}; give --root"):
+    with pytest.raises(UserError, match=f"has 10 categories, but .*amazon has {of}; set --root"):
         load(tmp_path, "office-caltech10")
 
 

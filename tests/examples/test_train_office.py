@@ -532,7 +532,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(office, stopped_at, monkeyp
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         monkeypatch.undo()
     assert "cannot write" in line
-    assert "the one written before is whole" in line
+    assert "the previous one is intact" in line
     folder = office(epochs=4, out="whole")
     path = folder.parents[4] / "runs" / folder.relative_to(folder.parents[3]) / "checkpoint.pt"
     assert str(path) in line
