@@ -172,7 +172,7 @@ def build_extractor(backbone: str) -> tuple[nn.Module, int]:
     network = torchvision.models.get_model(backbone, weights=None)
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
-        raise ValueError(f"it does not end in a linear layer but in {type(last).__name__}")
+        raise ValueError(f"it must end in a linear layer, got {type(last).__name__}")
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     return network, last.in_features

@@ -154,14 +154,14 @@ def check(wanted: Iterable[Task]) -> bool:
     converted = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     verb = "files are read" if left_out else "images can be read"
     print(f"{len(seen):,} of {len(paths) + len(left_out):,} {verb}", end="")
-    print(f", {len(left_out):,} left out" if left_out else "", end="")
+    print(f", {len(left_out):,} skipped" if left_out else "", end="")
     print(f"; converted to RGB: {converted}" if converted else "")
     several = [p for p, look in zip(paths, looks, strict=True) if look in seen and look.frames > 1]
     if several:
         print(f"only the first picture is read in {len(several):,} multi-picture files:", end=" ")
         print(printable(visible(several[0])), *["..."] * (len(several) > 1))
     for item in left_out:
-        print(printable(f"left out: {visible(item.path)} ({item.why})"))
+        print(printable(f"skipped: {visible(item.path)} ({item.why})"))
     for fault in faults:
         print(printable(str(fault)))
     return not faults
@@ -177,12 +177,12 @@ def _table(
     }
     left_out = Counter(item.category for item in items)
     columns = [*counts.values(), left_out]
-    names = [*map(visible, domains), "left out"]
+    names = [*map(visible, domains), "skipped"]
     totals = [*(len(domain.paths) for domain in domains.values()), left_out.total()]
     categories = dict.fromkeys(name for task, _ in sides for name in task.categories)
     rows = {visible(name): [column[name] for column in columns] for name in categories}
     if left_out[None]:
-        rows["beside them"] = [column[None] for column in columns]
+        rows["no category"] = [column[None] for column in columns]
     table = [
         ["category", *names],
         *([name, *(str(count or "-") for count in row)] for name, row in rows.items()),

@@ -1,4 +1,4 @@
-"""The batches of a run: which images at which step, from which crop, all fixed by the seed."""
+"""The batches of a run: which images and crops at which step, all set by the seed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +16,15 @@ from office.runs import Run
 
 def stream(*key: int) -> int:
     """Return the seed of an independent random stream for each key."""
-    entropy = (len(key), *key)  # numpy takes (1,) and (1, 0) for the same
+    entropy = (len(key), *key)  # numpy treats (1,) and (1, 0) as the same
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 class EpochBatches(Sampler):
     """This process's part of each batch of an epoch, as (index, seed) pairs.
 
-    Batches are those of one permutation after the other, drawn from (seed, epoch, domain) and
-    without an incomplete one; they are the same for any number of processes.
+    Batches are cut from one permutation after another, seeded by (seed, epoch, domain); incomplete
+    ones are dropped. They are the same for any number of processes.
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, domain: int) -> None:
@@ -50,24 +50,24 @@ class EpochBatches(Sampler):
 
 
 def _domains(run: Run) -> list[list[Path]]:
-    """Return the paths of the source and, where the method trains on it, of the target."""
-    # Sorted by path: the order that a task has them in depends on the labels.
+    """Return the paths of the source and, if the method trains on it, of the target."""
+    # Sorted by path, because a task's own order depends on the labels.
     target = [sorted(run.task.target.paths)] if METHODS[run.method].target else []
     return [run.task.source.paths, *target]
 
 
 def _share(paths: list[Path]) -> range:
-    """Return this process's part of images that are looked at once."""
+    """Return this process's share of images that are read once."""
     return range(distributed.rank(), len(paths), distributed.processes())
 
 
 class Inputs:
-    """Batches of the source and, where the method trains on it, of the target, without its labels.
+    """Batches of the source and, if the method trains on it, of the target, without its labels.
 
     Args:
-        run: Which images, in batches of which size, and the seed.
-        machine: The device that they go to and the workers that read them.
-        cache: What :func:`images.fill` returned; images that are not there are read.
+        run: Gives the images, the batch size and the seed.
+        machine: Gives the device and the number of workers.
+        cache: What :func:`images.fill` returned; other images are read.
     """
 
     def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
@@ -92,7 +92,7 @@ class Inputs:
         ]
 
     def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield each step's images by domain and source labels, on the device, for an epoch."""
+        """Yield each step's images, by domain, and source labels, on the device, for an epoch."""
         for batches in self.batches:
             batches.epoch, batches.steps = number, steps
         for domains in zip(*self.loaders, strict=True):
@@ -107,31 +107,31 @@ class Inputs:
             yield batch, self.labels[indices[0]]
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield centre crops, on the device, and which of ``paths`` they are, a share a process.
+        """Yield this process's share of centre crops, on the device, and their index in ``paths``.
 
-        The shares lack the padding that a DistributedSampler adds.
+        Unlike a DistributedSampler, this adds no padding.
         """
         loader = images.loader(
             images.Images(paths, self.recipe.preprocessing, self.cache),
             self.device,
             self.machine.workers,
-            # Those of both domains fit, with their gradients.
+            # Two training batches fit in memory even with gradients.
             batch_size=2 * self.recipe.batch_size // distributed.processes(),
             sampler=[(i, None) for i in _share(paths)],
         )
         for crops, _, index in loader:
             yield self.normalize(crops.to(self.device, non_blocking=True)), index
-        with distributed.uninterrupted():  # Python drops what is raised while workers are ended
+        with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
             del loader
 
 
 class FeatureInputs:
-    """The same of features: at each step of a run, one of the views of each image that it takes.
+    """The same for features: each step uses one of the views of each of its images.
 
     Args:
-        run: Which images, in batches of which size, and the seed.
-        machine: The device that they go to.
-        cache: Features ``(views, F)`` by path; the first view is that of the centre crop.
+        run: Gives the images, the batch size and the seed.
+        machine: Gives the device.
+        cache: Features ``(views, F)`` by path; the first view is the centre crop's.
     """
 
     layout = torch.contiguous_format
@@ -149,7 +149,7 @@ class FeatureInputs:
         ]
 
     def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield each step's features by domain and source labels, on the device, for an epoch."""
+        """Yield each step's features, by domain, and source labels, on the device, for an epoch."""
         for batches in self.batches:
             batches.epoch, batches.steps = number, steps
         for domains in zip(*self.batches, strict=True):
@@ -161,7 +161,7 @@ class FeatureInputs:
             yield batch, self.labels[chosen[0][:, 0]]
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the first view, on the device, and which of ``paths`` it is of, as images are."""
+        """Yield first views, on the device, and their index in ``paths``, as for images."""
         for index in torch.tensor(_share(paths)).split(2 * self.batch_size):
             features = torch.stack([self.cache[paths[i]][0] for i in index])
             yield features.to(self.device).float(), index

@@ -1,4 +1,4 @@
-"""What a benchmark's tree may look like on disk: where its domains are, and their categories."""
+"""Layouts of a benchmark on disk: where its domains and their categories are."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from office.names import same, visible
 
 
 class Place(NamedTuple):
-    """A folder, and what in it may be each domain: either lists or folders."""
+    """A folder, and the lists or folders in it that may be each domain."""
 
     base: Path
     listed: bool
@@ -21,13 +21,13 @@ class Place(NamedTuple):
 
 
 def find(root: Path, names: Mapping[str, Sequence[str]]) -> list[Place]:
-    """Return where domains are: in a folder or up to two below it; lists first.
+    """Return where domains are: in a folder or up to two levels below it; lists first.
 
     Args:
-        root: The benchmark's folder, or one of several benchmarks.
-        names: For each domain the names in use for its folder, in lower case and without other
-            characters. A list is called ``NAME.txt`` or ``NAMEList.txt`` and may lie in a folder
-            ``list``, ``lists`` or ``image_list``.
+        root: The benchmark's folder, or a folder with several benchmarks.
+        names: For each domain the common names of its folder, as lower-case letters and digits. A
+            list is called ``NAME.txt`` or ``NAMEList.txt`` and may be in a folder ``list``,
+            ``lists`` or ``image_list``.
     """
     places = []
     for listed, find_all in ((True, _find_lists), (False, _find_folders)):
@@ -39,7 +39,7 @@ def find(root: Path, names: Mapping[str, Sequence[str]]) -> list[Place]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Return about how many categories and images a list or a domain's folder has, quickly."""
+    """Return a quick estimate of the categories and images in a list or a domain's folder."""
     if path.is_file():
         return lists.size(path)
     categories = subfolders(_inner(path) or path)
@@ -65,7 +65,7 @@ def _find_lists(base: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _inner(folder: Path) -> Path | None:
-    """The folder ``images`` that holds a domain's categories in some archives."""
+    """Return the folder ``images`` that contains a domain's categories in some archives."""
     found = [p for p in subfolders(folder) if p.name.lower() == "images" and subfolders(p)]
     return found[0] if found else None
 
@@ -73,10 +73,10 @@ def _inner(folder: Path) -> Path | None:
 def read_folder(folder: Path, domain: str) -> tuple[dict[str, list[Path]], list[LeftOut]]:
     """Return paths by category name from ``<category>/`` or ``images/<category>/``, and the rest.
 
-    Two folders whose names differ in Unicode normalisation alone are one category.
+    Two folders whose names differ only in Unicode normalisation are one category.
 
     Raises:
-        UserError: If there is no category, or one without images.
+        UserError: If there is no category, or a category has no images.
     """
     inner = _inner(folder)
     top = listing.look(inner or folder)
@@ -109,13 +109,13 @@ def read_folder(folder: Path, domain: str) -> tuple[dict[str, list[Path]], list[
 
 
 def _outside(found: Contents) -> list[LeftOut]:
-    """What a folder of categories holds beside these."""
+    """Return what a folder of categories contains besides these."""
     images = [LeftOut(image, "an image outside category folders") for image in found.images]
     return images + found.left_out
 
 
 def explain(root: Path | None, missing: list[str]) -> str:
-    """Say that domains are not found, what is there instead, and what could be."""
+    """Say which domains were not found, what is there instead, and what was expected."""
     if root is None:
         found = "--root is not given"
     elif not root.is_dir():
@@ -123,12 +123,12 @@ def explain(root: Path | None, missing: list[str]) -> str:
     else:
         held = [visible(p.name) for p in subfolders(root)]
         more = ", ..." if len(held) > 8 else ""
-        found = f"{visible(root)} holds {', '.join(held[:8]) + more if held else 'no folders'}"
+        found = f"{visible(root)} contains {', '.join(held[:8]) + more if held else 'no folders'}"
     name, shown = missing[0].replace(" ", "_"), visible(root or "--root")
     return "\n".join(
         (
             f"{' and '.join(missing)} not found: {found}.",
-            f"Each domain must be one of these in {shown} or up to two folders below:",
+            f"Each domain must be one of these in {shown} or up to two levels below:",
             f"  {name}/images/<category>/*.jpg     as in the original archive of Office-31",
             f"  {name}/<category>/*.jpg            one folder per category",
             f"  image_list/{name}.txt, list/{name}List.txt     lines of 'path label'",
@@ -137,14 +137,14 @@ def explain(root: Path | None, missing: list[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """Fold the spellings of one name: "Real World", "RealWorld" and "Real_World" are one."""
+    """Normalise a name: "Real World", "RealWorld" and "Real_World" are the same."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _bases(root: Path, names: Mapping[str, Sequence[str]]) -> list[Path]:
-    """The root, its folders and theirs, but no domain's; those that cannot be read are passed over.
+    """Return the root and two levels of readable folders, without the domains themselves.
 
-    A root may hold several benchmarks, and archives often unpack into one folder more.
+    A root may contain several benchmarks, and archives often unpack into an extra folder.
     """
     domains = {name for known in names.values() for name in known}
     bases, level = [], [root] if root.is_dir() else []

@@ -1,4 +1,4 @@
-"""What is in a folder: images, folders, and what is left out of them, with the reason."""
+"""What is in a folder: images, folders, and skipped files with the reason."""
 
 import os
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _SYSTEM_FOLDERS = {
 
 
 class LeftOut(NamedTuple):
-    """A file that is not read, why, and the category in whose folder it is."""
+    """A skipped file, the reason, and the category whose folder it is in."""
 
     path: Path
     why: str
@@ -50,7 +50,7 @@ class LeftOut(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a folder itself holds; ``folders`` are those that may be categories or domains."""
+    """A folder's own content; ``folders`` are those that may be categories or domains."""
 
     images: list[Path]
     folders: list[Path]
@@ -58,9 +58,9 @@ class Contents(NamedTuple):
 
 
 def look(folder: Path) -> Contents:
-    """Sort out what a folder holds, without its folders' content.
+    """Sort the content of a folder, without its subfolders' content.
 
-    What systems leave behind is skipped, and only told of where it holds images.
+    Files left behind by operating systems are skipped, and reported only if they are images.
     """
     found = Contents([], subfolders(folder), [])
     for path in sorted(folder.iterdir()):
@@ -80,11 +80,11 @@ def look(folder: Path) -> Contents:
 
 
 def look_below(folder: Path) -> Contents:
-    """Sort out what a folder and the folders in it hold, at any depth; none of them is left."""
+    """Sort the content of a folder at any depth; the result has no ``folders``."""
     images, left_out, folders, seen = [], [], [folder], set()
     while folders:
         here = folders.pop(0)
-        if here.resolve() in seen:  # a link to a folder that it is in
+        if here.resolve() in seen:  # a link to one of its parents
             continue
         seen.add(here.resolve())
         found = look(here)
@@ -95,14 +95,14 @@ def look_below(folder: Path) -> Contents:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones and those of systems."""
+    """Return the folders in a folder, without hidden and system ones."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_skipped(p.name))
 
 
 def whole_folder(folder: Path, why: str, category: str | None = None) -> list[LeftOut]:
-    """Return all files in a folder, and in the folders in it, as left out.
+    """Return all files in a folder, at any depth, as skipped.
 
-    What systems leave behind is there only if it is an image.
+    Files left behind by operating systems are included only if they are images.
     """
     walk = ((Path(base), names) for base, _, names in os.walk(folder))
     files = sorted(base / name for base, names in walk for name in names)
@@ -114,12 +114,12 @@ def whole_folder(folder: Path, why: str, category: str | None = None) -> list[Le
 
 
 def summary(domain: str, left_out: Sequence[LeftOut]) -> str:
-    """Say in one line how many files of a domain are left out, the first of them, and why."""
-    return f"{visible(domain)}: {len(left_out):,} left out: {reasons(left_out)}"
+    """Say in one line how many files of a domain are skipped, the first ones, and why."""
+    return f"{visible(domain)}: {len(left_out):,} skipped: {reasons(left_out)}"
 
 
 def reasons(left_out: Sequence[LeftOut]) -> str:
-    """Return the first files that are left out for each reason."""
+    """Return the first skipped files for each reason."""
     by_reason: dict[str, list[LeftOut]] = {}
     for item in left_out:
         by_reason.setdefault(item.why, []).append(item)
@@ -143,5 +143,5 @@ def _is_skipped(name: str) -> bool:
 def _skipped_folder(folder: Path) -> list[LeftOut]:
     if folder.name[0] == "_" and folder.name.lower() not in _SYSTEM_FOLDERS:
         return whole_folder(folder, "in a folder whose name begins with _")
-    files = whole_folder(folder, "in a hidden or a system's folder")
+    files = whole_folder(folder, "in a hidden or system folder")
     return [item for item in files if formats.is_image(item.path)]

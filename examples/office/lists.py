@@ -1,4 +1,4 @@
-"""Lists of images, lines of "path label", as any system may have written them."""
+"""Lists of images, with lines "path label", as any system may have written them."""
 
 import codecs
 import itertools
@@ -16,19 +16,19 @@ from office.names import visible
 
 
 def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftOut]]:
-    """Return paths by category number from lines "path label", and what lies beside them.
+    """Return paths by category number from lines "path label", and skipped files beside them.
 
-    UTF-8, UTF-16 and Windows-1252, a byte order mark, backslashes, a drive's letter, quotes and
-    another case are understood. An image that is listed twice is read once.
+    UTF-8, UTF-16 and Windows-1252, a byte order mark, backslashes, a drive letter, quotes and a
+    different case are understood. An image listed twice is read once.
 
     Args:
         path: The list.
-        root: The benchmark's folder. Images are looked for from there, from the list's folder and
+        root: The benchmark's folder. Images are searched from there, from the list's folder and
             from the folder above that.
 
     Raises:
-        UserError: If a line is not one, names no image that is there, gives an image another label
-            than before, or if the list is empty.
+        UserError: If a line is malformed, names a missing image or gives an image a different
+            label than before, or if the list is empty.
     """
     seen: dict[Path, tuple[int, int]] = {}
     repeated = 0
@@ -58,13 +58,13 @@ def read_list(path: Path, root: Path) -> tuple[dict[int, list[Path]], list[LeftO
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Return the numbers of categories and of images by a look at the lines alone."""
+    """Return the numbers of categories and images, from the lines alone."""
     words = [line.split() for line in _lines(path)]
     return len({line[-1] for line in words if line}), sum(map(bool, words))
 
 
 def _lines(path: Path) -> list[str]:
-    """Decode a list by its mark or by what it looks like; bytes that fit nothing are kept."""
+    """Decode a list by its byte order mark or its look; undecodable bytes are kept."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
@@ -78,15 +78,15 @@ def _lines(path: Path) -> list[str]:
 def _split(line: str, where: str) -> tuple[str, int]:
     found = re.fullmatch(r"\s*(.*\S)\s+([0-9]{1,9})\s*", line)
     if not found:
-        raise UserError(f"{where}: expected 'path label', a label from 0, got {line!a}")
+        raise UserError(f"{where}: expected 'path label', the label counted from 0, got {line!a}")
     return found[1], int(found[2])
 
 
 def _spellings(listed: str) -> Iterator[str]:
-    """A listed path as it may be called on this system, the likeliest first."""
+    """Yield the names a listed path may have on this system, most likely first."""
     bare = listed.strip("\"'")
     for text in dict.fromkeys((listed, bare)):
-        # A byte that is not UTF-8 may be in the file's name, or the list be Windows-1252.
+        # A byte that is not UTF-8 may be part of the file's name, or the list is Windows-1252.
         windows = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
         for name in (text, windows) if any("\udc80" <= c <= "\udcff" for c in text) else (text,):
             forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
@@ -95,10 +95,10 @@ def _spellings(listed: str) -> Iterator[str]:
 
 
 class _Files:
-    """Finds the files of listed paths, all from the place of the first one.
+    """Finds the files of listed paths, all from the place where the first was found.
 
-    Lists often keep the folders of the machine that they were made on, so a place is a base and
-    how many of a path's first parts to leave away.
+    Lists often keep the folders of the machine they were made on, so a place is a base and the
+    number of leading path parts to drop.
     """
 
     def __init__(self, bases: Sequence[Path]) -> None:
@@ -107,7 +107,7 @@ class _Files:
         self.folders: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, spellings: Sequence[tuple[str, ...]]) -> Path | None:
-        """Return the file of a path that may be spelt in several ways."""
+        """Return the file of a path with several possible spellings."""
         for parts in spellings:
             places = itertools.product(range(len(parts)), self.bases)
             for base, drop in [self.place] if self.place else [(b, d) for d, b in places]:
@@ -117,7 +117,7 @@ class _Files:
         return None
 
     def _file(self, base: Path, parts: tuple[str, ...]) -> Path | None:
-        """A file, if need be by a name that differs in case: to Windows and macOS they are one."""
+        """Return a file, ignoring case if necessary, as Windows and macOS do."""
         path = base.joinpath(*parts)
         if os.path.isfile(path):
             return path
@@ -134,7 +134,7 @@ class _Files:
         return path if os.path.isfile(path) else None
 
     def _names(self, folder: Path) -> dict[str, list[str]]:
-        """Names in a folder by what they are without case."""
+        """Return the names in a folder by their case-folded form."""
         if folder not in self.folders:
             found = self.folders[folder] = {}
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -143,7 +143,7 @@ class _Files:
 
 
 def _unlisted(listed: dict[Path, tuple[int, int]], path: Path, root: Path) -> Iterator[LeftOut]:
-    """What lies where the listed images do and is not one of them."""
+    """Yield files beside the listed images that are not listed."""
     why = f"not in {visible(path.name)}"
     parents = {image.parent for image in listed}
     for parent in sorted(parents):

@@ -1,4 +1,4 @@
-"""How much memory there is, within the limits of a container or a job scheduler."""
+"""How much memory is free, within the limits of a container or a job scheduler."""
 
 import math
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-# Of each cgroup version: where its tree is mounted, its limits, what is used, and what of that
-# are files' pages that the kernel gives back when it needs them.
+# For each cgroup version: where it is mounted, its limits, the memory used, and the part of that
+# in file pages, which the kernel can reclaim.
 V1 = ("memory", ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 V2 = ("", ("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> float:
-    """Return the bytes that are free on a GPU, or of RAM; infinity where nothing tells.
+    """Return the free bytes on a GPU or in RAM; infinity if unknown.
 
     Args:
         device: Where the memory is.
-        root: Folder that /proc and /sys are in.
+        root: Folder that contains /proc and /sys.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -34,7 +34,7 @@ def _machine(root: Path) -> float:
 
 
 def _cgroups(root: Path) -> Iterator[float]:
-    """Yield what is free under each limit of the process's groups, from its own to the root's."""
+    """Yield the free bytes under each limit of the process's groups, from its own to the root's."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def _cgroups(root: Path) -> Iterator[float]:
         if number != "0" and "memory" not in controllers.split(","):
             continue
         mount, limits, current, inactive = V2 if number == "0" else V1
-        # Within a container, the group may be named as outside: then only the root is there.
+        # In a container, the group may have its outside name: then only the root exists.
         folder = (root / "sys/fs/cgroup" / mount).joinpath(*Path(group).parts[1:])
         while folder != root / "sys/fs":
             used = max(0, _number(folder / current, 0) - _field(folder, inactive))
@@ -54,7 +54,7 @@ def _cgroups(root: Path) -> Iterator[float]:
 
 
 def _number(path: Path, otherwise: float) -> float:
-    with suppress(OSError, ValueError):  # not there, or "max"
+    with suppress(OSError, ValueError):  # missing, or "max"
         return int(path.read_text())
     return otherwise
 
@@ -69,7 +69,7 @@ def _field(folder: Path, name: str) -> int:
 
 
 def _address_space(root: Path) -> float:
-    """Return what is left of ``ulimit -v``, by which some job schedulers limit memory."""
+    """Return what is left of ``ulimit -v``, which some job schedulers set."""
     try:
         import resource  # not on Windows
 

@@ -1,9 +1,9 @@
-r"""The nine rows of the paper's Table 4 and what came after: which terms each player minimises.
+r"""The nine rows of the paper's Table 4 and later methods: which terms each player minimises.
 
 A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
-in the logs; to add a method, add an entry, and a term or a head if it needs a new one. SymNets
-itself takes the library's objective, the same terms with gradients in closed form; so does
-SymmNets-V2, the authors' successor (arXiv 2002.08681).
+in the logs; to add a method, add an entry, and a new term or head if needed. SymNets and
+SymmNets-V2, the authors' successor (arXiv 2002.08681), use the library's objectives, which are the
+same terms with closed-form gradients.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
 
 
 class View(NamedTuple):
-    """What one player sees: logits by head, whose gradients reach that player alone.
+    """What one player sees: logits by head, whose gradients reach only that player.
 
     Attributes:
         labels: Categories of the source images, ``(N,)``.
-        source: Logits of the source images: ``"task"`` ``(N, 2K)`` or, for one classifier,
+        source: Logits of the source images: ``"task"`` ``(N, 2K)`` or, for a single classifier,
             ``(N, K)``; ``"domain"`` ``(N, 2)`` for methods with a discriminator.
         target: The same for the target images, ``(M, ...)``; empty if the method uses none.
-        recipe: The run's settings, for a term that one of them changes.
-        prior: The share that each category is expected to have of the target, ``(K,)``; ``None``
-            if all have the same.
-        weight: Of each source category in the losses with labels, ``(K,)``; ``None`` if all weigh
-            the same.
+        recipe: The run's settings, which some terms use.
+        prior: Expected share of each category in the target, ``(K,)``; ``None`` if uniform.
+        weight: Weight of each source category in the labelled losses, ``(K,)``; ``None`` if all
+            are equal.
     """
 
     labels: Tensor
@@ -50,7 +49,7 @@ Objective = Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses]
 
 
 def task(v: View) -> Tensor:
-    """Cross-entropy of the one classifier on source images, eq. (1)."""
+    """Cross-entropy of the single classifier on source images, eq. (1)."""
     return F.cross_entropy(v.source["task"].float(), v.labels)
 
 
@@ -65,7 +64,7 @@ def confusion(v: View) -> Tensor:
 
 
 def entropy(v: View) -> Tensor:
-    """Entropy of the one classifier on target images ("Em"): that of the pair [v; v]."""
+    """Entropy of the single classifier on target images ("Em"), computed as the pair [v; v]."""
     return L.symmetric_entropy(torch.cat([v.target["task"]] * 2, 1))
 
 
@@ -80,7 +79,7 @@ def target_task(v: View) -> Tensor:
 
 
 def domain_discrimination(v: View) -> Tensor:
-    """Two-way cross-entropy of the two classifiers' masses, eq. (7)."""
+    """Two-way cross-entropy of the two classifiers' total probabilities, eq. (7)."""
     return L.domain_discrimination(v.source["task"], v.target["task"])
 
 
@@ -128,19 +127,19 @@ SYMMETRIC = {"task": symloss.SymmetricHead}
 
 @dataclass(frozen=True)
 class Method:
-    """Heads of (features, categories), and what each player minimises.
+    """Heads, made from (features, categories), and what each player minimises.
 
-    The heads minimise the sum of ``head``, the extractor minimises the sum of ``extractor``
-    plus λ times the sum of ``weighted``. An ``objective`` of the library comes before them.
+    The heads minimise the sum of ``head``, the extractor the sum of ``extractor`` plus λ times the
+    sum of ``weighted``. A library ``objective`` is added to both.
     """
 
-    row: str  # in tables, and in Table 4 where it is there
+    row: str  # in tables, and in Table 4 if listed there
     heads: dict[str, Callable[[int, int], nn.Module]]
     head: tuple[Term, ...] = ()
     extractor: tuple[Term, ...] = ()
     weighted: tuple[Term, ...] = ()
     objective: Objective | None = None
-    classifier: str = "C_t"  # or "C_s": the one that answers, whose accuracy counts
+    classifier: str = "C_t"  # target classifier, or "C_s", source: the one whose answers count
     target: bool = True  # whether training sees target images
 
     @property
@@ -150,7 +149,7 @@ class Method:
 
     @property
     def symmetric(self) -> bool:
-        """Whether its losses with labels take the weights of ``--partial``."""
+        """Whether its labelled losses use the weights of ``--partial``."""
         return self.heads == SYMMETRIC
 
 
@@ -238,7 +237,7 @@ METHODS = {
 
 
 class Network(nn.Module):
-    """Extractor and heads in one module: one forward of both domains, as DDP wants it."""
+    """Extractor and heads in one module, with one forward for both domains, as DDP needs."""
 
     def __init__(self, extractor: nn.Module, method: Method, num_classes: int) -> None:
         super().__init__()
@@ -248,7 +247,7 @@ class Network(nn.Module):
         )
 
     def forward(self, *domains: Tensor) -> list[dict[str, RoutedLogits]]:
-        """Return routed logits by head for each batch of images, each forwarded by itself."""
+        """Return routed logits by head for each batch of images, each forwarded separately."""
         features = [self.extractor(images) for images in domains]
         return [
             {name: symloss.route(head, f) for name, head in self.heads.items()} for f in features
@@ -272,8 +271,8 @@ def losses(
         labels: Categories of the source images, ``(N,)``.
         lam: λ.
         recipe: The run's settings.
-        prior: Expected shares of the categories, ``(K,)``; all the same by default.
-        weight: Of each category in the losses with labels of a symmetric head, ``(K,)``.
+        prior: Expected shares of the categories, ``(K,)``; uniform by default.
+        weight: Weight of each category in a symmetric head's labelled losses, ``(K,)``.
     """
     players = []
     for player in ("head", "extractor"):

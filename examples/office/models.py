@@ -1,4 +1,4 @@
-"""Classification networks without their last linear layer, torchvision's and others'."""
+"""Classification networks without their last linear layer, from torchvision and timm."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -21,17 +21,17 @@ def build_extractor(
     bottleneck: int | None = None,
     frozen: int | None = None,
 ) -> nn.Sequential:
-    """Build the feature extractor: a backbone, then a bottleneck if wanted.
+    """Build the feature extractor: a backbone, then an optional bottleneck.
 
     Args:
-        backbone: Name of a torchvision classification network, such as ``"resnet50"``, of timm's,
+        backbone: Name of a torchvision classification network such as ``"resnet50"``, a timm one
             such as ``"timm:vit_tiny_patch16_224"``, or ``"resnet50_v1"``, see :func:`resnet50_v1`.
-        weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1, or those that timm's tag names),
-            ``"none"`` (random), or the path of a state_dict, see :func:`weights_files.read` and
+        weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1, or those of timm's tag), ``"none"``
+            (random), or the path of a state_dict, see :func:`weights_files.read` and
             :func:`timm_models.build`.
-        bottleneck: Size of a linear layer with batch norm and ReLU behind the backbone.
-        frozen: Width of the backbone's features, if they are at hand and take the images' place:
-            the backbone is then left out, and its weights are not looked at.
+        bottleneck: Size of a linear layer with batch norm and ReLU after the backbone.
+        frozen: Width of the backbone's features, if the input is features instead of images: the
+            backbone is then omitted, and its weights are not read.
 
     Returns:
         A module with children ``backbone`` and ``bottleneck`` that maps images ``(N, 3, S, S)``,
@@ -39,8 +39,8 @@ def build_extractor(
         ``num_features``.
 
     Raises:
-        UserError: If the network is unknown, has no last linear layer to take off, or the
-            weights are not there or do not fit.
+        UserError: If the network is unknown or has no last linear layer to remove, or the weights
+            are missing or do not fit.
     """
     if frozen:
         network, width = nn.Identity(), frozen
@@ -59,10 +59,10 @@ def build_extractor(
 
 
 def preprocessing(backbone: str) -> Preprocessing:
-    """Return how a network wants its images: as the paper does, or as timm says for its own.
+    """Return a network's preprocessing: the paper's, or timm's for its own networks.
 
     Raises:
-        UserError: If it is timm's, and timm or the network is not there.
+        UserError: If the network is timm's, and timm or the network is missing.
     """
     if backbone.startswith(TIMM):
         return timm_models.preprocessing(backbone.removeprefix(TIMM))
@@ -74,8 +74,8 @@ def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
         raise UserError(
-            f"backbone {backbone} does not end in a linear layer that could be taken off, "
-            f"but in {type(last).__name__}"
+            f"backbone {backbone} must end in a linear layer, which is removed, but ends in "
+            f"{type(last).__name__}"
         )
     if weights == "imagenet":
         network = _imagenet(backbone)
@@ -88,10 +88,10 @@ def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
 
 
 def resnet50_v1() -> nn.Module:
-    """Build the ResNet-50 of He et al. (2016), which weights of Keras, Caffe or TensorFlow expect.
+    """Build the ResNet-50 of He et al. (2016), for weights from Keras, Caffe or TensorFlow.
 
-    Each stage has its stride in the first 1x1 convolution, where torchvision's ``resnet50`` has it
-    in the 3x3 behind it. The weights' layout is the same: either loads the other's without a word.
+    Each stage has its stride in the first 1x1 convolution; torchvision's ``resnet50`` has it in the
+    3x3 after it. The weights have the same layout: either network silently loads the other's.
     """
     network = torchvision.models.resnet50(weights=None)
     for stage in (network.layer2, network.layer3, network.layer4):
@@ -115,7 +115,7 @@ def _random(backbone: str) -> nn.Module:
 def _imagenet(backbone: str) -> nn.Module:
     if backbone == "resnet50_v1":
         raise UserError(
-            "torchvision's weights are of resnet50, not of resnet50_v1, whose strides are "
+            "torchvision's weights are for resnet50, not for resnet50_v1, which has its strides "
             "elsewhere; use --backbone resnet50, or --weights FILE"
         )
     known = torchvision.models.get_model_weights(backbone).__members__
@@ -129,5 +129,5 @@ def _imagenet(backbone: str) -> nn.Module:
         return torchvision.models.get_model(backbone, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"cannot download {weights.url} ({error}); fetch it elsewhere and use --weights FILE"
+            f"cannot download {weights.url} ({error}); download it elsewhere and use --weights FILE"
         ) from None

@@ -1,4 +1,4 @@
-"""Names of files and categories from other systems: when two are one, and how to show them."""
+"""Names of files and categories from other systems: when two are the same, how to show them."""
 
 import sys
 import unicodedata
@@ -16,12 +16,12 @@ def visible(name: str | Path) -> str:
 
 
 def told_apart(name: str) -> str:
-    """Return a name for a message, and its escapes where it could look like another one."""
+    """Return a name for a message, with its escapes if it could be mistaken for another."""
     plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
     return name if plain else f"{visible(name)} ({name!a})"
 
 
 def printable(text: str) -> str:
-    """Escape what standard output's encoding lacks."""
+    """Escape characters that standard output's encoding lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,6 +1,6 @@
 """What is trained, where, and which runs, as three frozen dataclasses.
 
-A setting that changes the numbers is a field of :class:`Recipe`, and then part of what a run is.
+A setting that changes the numbers is a field of :class:`Recipe`, and so part of a run's identity.
 """
 
 import json
@@ -19,18 +19,18 @@ PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
 # A first answer on a CPU: a small frozen network, and a bottleneck trained on its features.
 QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": 20, "seeds": (0,)}
-OWN_METHODS = ("source-only", "symnets")  # of own images, if none are named
-BALANCE = ("balance", "prior")  # settings of the balanced methods alone
+OWN_METHODS = ("source-only", "symnets")  # for own images, if none are named
+BALANCE = ("balance", "prior")  # settings of the balanced methods only
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """Features that a run is trained on in place of images.
+    """Features that a run is trained on instead of images.
 
     Attributes:
-        width: How many for each view of an image.
-        views: Of each image.
-        precision: Of the forward pass that they come from.
+        width: Features per view.
+        views: Views per image.
+        precision: Precision of the forward pass that made them.
     """
 
     width: int
@@ -40,7 +40,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Whatever changes the numbers, whichever task, method and seed; see the parser's help."""
+    """Every setting that changes the numbers, besides task, method and seed; see ``--help``."""
 
     dataset: str
     backbone: str = "resnet50"
@@ -62,17 +62,17 @@ class Recipe:
 
     @property
     def width(self) -> int | None:
-        """Width of the frozen features, if a run is trained on such."""
+        """Width of the frozen features, if a run is trained on them."""
         return self.frozen.width if self.frozen else None
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that the backbone starts from, if it is one."""
+        """The file with the backbone's initial weights, if any."""
         return None if self.weights in ("imagenet", "none") else Path(self.weights)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings in JSON's values, for a result and for a run's identity."""
-        file = self.weights_file  # which may lie elsewhere
+        """Return the settings as JSON values, for a result and for a run's identity."""
+        file = self.weights_file  # its folder does not matter
         weights = file.name if file else self.weights
         epochs = None if self.max_steps else self.epochs
         return json.loads(json.dumps(asdict(self) | {"weights": weights, "epochs": epochs}))
@@ -80,7 +80,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how to train; a run may be resumed on another one."""
+    """Where and how to train; a run may be resumed on another machine."""
 
     device: torch.device
     workers: int = WORKERS
@@ -91,7 +91,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs: every task by every method with every seed; or to look at the images alone."""
+    """Which runs: every task with every method and seed; or only a check of the images."""
 
     root: Path | None = None
     source: Path | None = None
@@ -100,5 +100,5 @@ class Wanted:
     methods: Sequence[str] = ("symnets",)
     seeds: Sequence[int] = (0, 1, 2)
     check: bool = False
-    unlabelled: bool = False  # whether the target's folders are no categories
+    unlabelled: bool = False  # whether the target's folders are not categories
     preset: str = "paper"  # or "quick"

@@ -1,4 +1,4 @@
-"""The files that a finished run leaves: what is in them, and both their writers and their readers.
+"""The files of a finished run: their content, writers and readers.
 
 result.json (:class:`Result`), features.npz (:class:`Features`), model.pt (:class:`Model`) and, for
 a target without labels, predictions.csv (:class:`Prediction`).
@@ -24,32 +24,33 @@ from office import files, models
 from office.errors import UserError
 from office.images import Preprocessing
 
-# What a result that is older than they does not have.
+# Fields that older results lack.
 YOUNGER: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a run, and how it was made.
+    """The result of a run, and how it was made.
 
-    Accuracies are in %, ``None`` where the target has no labels. Their names say whose and where:
-    ``target_accuracy/C_t``, ``target_accuracy/C_s`` and ``source_accuracy/C_s``, the last on the
-    training images; the only classifier of a method with one is C_t.
+    Accuracies are in %, ``None`` if the target has no labels. Their names give domain and
+    classifier: ``target_accuracy/C_t`` (the target classifier), ``target_accuracy/C_s`` (the source
+    classifier) and ``source_accuracy/C_s``, the last on the training images. The classifier of a
+    method with only one is C_t.
 
     Attributes:
-        classifier: The one that answers, ``"C_t"`` or ``"C_s"``.
-        accuracy: Of that classifier on the target at the end of training.
+        classifier: The one whose answers count, ``"C_t"`` or ``"C_s"``.
+        accuracy: Its accuracy on the target at the end of training.
         final: Accuracies by name at the end of training.
-        epochs: Of each epoch its number, the accuracies that were measured, and its mean losses.
+        epochs: For each epoch its number, the accuracies measured, and its mean losses.
         per_category: Recall of each category in %.
         confusion: Images by category (row) and prediction (column), ``None`` without labels.
-        predicted: Share of the target's images that are given each category.
-        expected: Share that each category was expected to have.
-        agreement: Share of the target's images for which C_t and C_s name the same category,
-            ``None`` where there is one classifier.
+        predicted: Predicted share of each category in the target.
+        expected: Expected share of each category in the target.
+        agreement: Share of target images for which C_t and C_s predict the same category, ``None``
+            if there is only one classifier.
         images: Number of source and target images and the checksum of inputs.csv, which lists them.
         recipe: Every setting that changes the numbers.
-        machine: Where it was trained, which does not.
+        machine: Where it was trained, which does not change them.
     """
 
     dataset: str
@@ -77,7 +78,7 @@ class Result:
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write result.json; :class:`UserError` if the disk does not take it."""
+    """Write result.json; :class:`UserError` if it cannot be written."""
     text = json.dumps(dataclasses.asdict(result), indent=1)
     files.write(folder / "result.json", text.encode())
 
@@ -86,7 +87,7 @@ def read_result(path: Path) -> Result:
     """Read a result.json.
 
     Raises:
-        UserError: Naming path and fault, if the file cannot be read or holds something else.
+        UserError: If the file cannot be read or contains something else; names path and error.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -104,22 +105,22 @@ def read_result(path: Path) -> Result:
             raise UserError(f"{path}: {name} must be {told}, got {reprlib.repr(found[name])}")
     result = Result(**{name: found[name] for name in kinds})
     if any("epoch" not in epoch for epoch in result.epochs):
-        raise UserError(f"{path}: each of epochs must have its number, epoch")
+        raise UserError(f"{path}: each entry of epochs must have its number, epoch")
     if result.predicted.keys() != result.expected.keys():
         raise UserError(f"{path}: predicted and expected must have the same categories")
     k, rows = len(result.categories), result.confusion
     if rows is not None and [*map(len, rows)] != [k] * k:
-        raise UserError(f"{path}: confusion must be {k} x {k}, as there are {k} categories")
+        raise UserError(f"{path}: confusion must be {k} x {k}, for {k} categories")
     return result
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of a type such as ``dict[str, float | None]``."""
+    """Whether a value from JSON has a type such as ``dict[str, float | None]``."""
     if kind is Any:
         return True
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in get_args(kind))
-    if kind is float:  # JSON's numbers are one kind
+    if kind is float:  # JSON has only one kind of number
         return isinstance(value, (int, float))
     if not isinstance(value, get_origin(kind) or kind):
         return False
@@ -132,11 +133,11 @@ class Features:
     """Features of both domains at the end of training, source images first, in the task's order.
 
     Attributes:
-        features: float16 ``(N, F)``; float32 if one is too large for that.
+        features: float16 ``(N, F)``, or float32 if a value is too large for that.
         domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
         label: int16 ``(N,)``, -1 in a target without labels.
-        logits: float32, of the target images alone: joint logits ``(M, 2K)``, or ``(M, K)`` of a
-            method with one classifier; ``None`` where the file has none.
+        logits: float32, of the target images only: joint logits ``(M, 2K)``, or ``(M, K)`` for a
+            method with one classifier; ``None`` if the file has none.
     """
 
     features: np.ndarray
@@ -146,7 +147,7 @@ class Features:
 
 
 def write_features(folder: Path, features: Features) -> None:
-    """Write features.npz; :class:`UserError` if the disk does not take it."""
+    """Write features.npz; :class:`UserError` if it cannot be written."""
     arrays = {name: value for name, value in vars(features).items() if value is not None}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -154,7 +155,7 @@ def write_features(folder: Path, features: Features) -> None:
 
 
 def read_features(path: Path) -> Features:
-    """Read a features.npz; :class:`UserError` names path and fault."""
+    """Read a features.npz; :class:`UserError` names path and error."""
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:
             arrays = dict(file)
@@ -166,24 +167,24 @@ def read_features(path: Path) -> Features:
         raise UserError(f"{path} was not written by train_office.py: it has no {missing[0]}")
     features = Features(**{name: arrays.get(name) for name in names})
     if not len(features.features) == len(features.domain) == len(features.label):
-        raise UserError(f"{path}: features, domain and label must be equally long")
+        raise UserError(f"{path}: features, domain and label must have the same length")
     if features.logits is not None and len(features.logits) != (features.domain == 1).sum():
-        raise UserError(f"{path}: logits must be as many as target images")
+        raise UserError(f"{path}: logits must have one row per target image")
     return features
 
 
 @dataclass(frozen=True)
 class Model:
-    """All that a prediction needs; both modules are in evaluation mode when read.
+    """Everything a prediction needs; both modules are in evaluation mode when read.
 
     Attributes:
-        backbone: Name of the network, as :func:`models.build_extractor` takes it.
-        bottleneck: Size of the layer behind it, if it has one.
+        backbone: Name of the network, for :func:`models.build_extractor`.
+        bottleneck: Size of the layer after it, if any.
         extractor: From images to features, as :func:`models.build_extractor` makes it.
-        classifier: From features to K logits: the classifier that answers.
+        classifier: From features to K logits.
         categories: Names of the K categories.
         preprocessing: From an image to the extractor's input, or to the backbone's.
-        frozen: Width of the backbone's features, if the extractor takes those in its place.
+        frozen: Width of the backbone's features, if the extractor's input is those features.
     """
 
     backbone: str
@@ -196,7 +197,7 @@ class Model:
 
 
 def write_model(folder: Path, model: Model) -> None:
-    """Write model.pt; :class:`UserError` if the disk does not take it."""
+    """Write model.pt; :class:`UserError` if it cannot be written."""
     content = {
         "backbone": model.backbone,
         "bottleneck": model.bottleneck,
@@ -213,7 +214,7 @@ def read_model(path: Path) -> Model:
     """Read a model.pt.
 
     Raises:
-        UserError: If the file cannot be read or holds something else.
+        UserError: If the file cannot be read or contains something else.
     """
     content = files.load(path)
     try:
@@ -248,9 +249,9 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
-    """Write predictions.csv; :class:`UserError` if the disk does not take it.
+    """Write predictions.csv; :class:`UserError` if it cannot be written.
 
-    Each byte of a path that is not UTF-8 is escaped, as Python does: backslash, "udce9".
+    Bytes of a path that are not UTF-8 are escaped as in Python: backslash, "udce9".
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -262,12 +263,12 @@ def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
 def write_answers(
     path: Path, rows: Sequence[tuple[Path, list[tuple[str, float]]]], top: int
 ) -> None:
-    """Write images with their ``top`` likeliest categories as CSV that a spreadsheet may open.
+    """Write images with their ``top`` most likely categories as CSV, safe for spreadsheets.
 
-    A cell that it would take for a formula begins with an apostrophe.
+    A cell that could be read as a formula begins with an apostrophe.
 
     Raises:
-        UserError: If the disk does not take it.
+        UserError: If the file cannot be written.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -284,7 +285,7 @@ def _safe(text: str) -> str:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a predictions.csv; :class:`UserError` names path and fault."""
+    """Read a predictions.csv; :class:`UserError` names path and error."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return [

@@ -1,4 +1,4 @@
-"""Images that two domains, or two categories, share: the same files, links to them, or copies."""
+"""Images shared by two domains or two categories: the same files, links to them, or copies."""
 
 import filecmp
 import os
@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_PIECE = 4096  # bytes from a file's middle, in which two images hardly ever agree
+_PIECE = 4096  # bytes from a file's middle, which rarely agree in two images
 
 
 def shared(source: Iterable[Path], target: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Return the source images that are target images too, each beside the first of those."""
+    """Return the source images that are also target images, each with the first match."""
     ours, theirs = _by_size(source), _by_size(target)
     found = []
     for size in ours.keys() & theirs.keys():
@@ -20,7 +20,7 @@ def shared(source: Iterable[Path], target: Iterable[Path]) -> list[tuple[Path, P
 
 
 def in_two_categories(paths: Sequence[Path], labels: Sequence[int]) -> list[tuple[Path, Path]]:
-    """Return the images that another category of the domain has too, behind the first of those."""
+    """Return images that are in another category of the domain too, each after its first match."""
     label, found = dict(zip(paths, labels, strict=True)), []
     for size, alike in _by_size(paths).items():
         twins = _Twins(alike[:1], size)
@@ -34,7 +34,7 @@ def in_two_categories(paths: Sequence[Path], labels: Sequence[int]) -> list[tupl
 
 
 class _Twins:
-    """Files of one size, to find another one's twin among them without reading them all."""
+    """Files of one size, to find a file's twin among them without reading them all."""
 
     def __init__(self, paths: Iterable[Path], size: int) -> None:
         self.size = size
@@ -65,7 +65,7 @@ def _file(path: Path) -> tuple[int, int]:
 
 
 def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    """Sort paths by size, without those that cannot be read, which reading them will name."""
+    """Group paths by size, without unreadable ones, which are reported when read."""
     sizes: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
         if os.access(path, os.R_OK):

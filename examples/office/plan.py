@@ -1,4 +1,4 @@
-"""Which tasks and runs a command line asks for, all looked at before the first is trained."""
+"""Which tasks and runs a command line asks for, all checked before the first is trained."""
 
 import dataclasses
 import itertools
@@ -17,19 +17,19 @@ def make_plan(
     machine: Machine,
     wanted: Wanted,
 ) -> tuple[list[Run], list[Run]]:
-    """Return the runs that are wanted and those of them that are not finished.
+    """Return the requested runs, and those of them that are not finished.
 
     Args:
-        tasks: Of the runs.
-        listings: Of each task by name, as :func:`fingerprint.listings` makes them.
-        recipe: Of all runs.
-        machine: Where they will be.
+        tasks: Tasks of the runs.
+        listings: Listing of each task by name, from :func:`fingerprint.listings`.
+        recipe: Settings of all runs.
+        machine: Where to run them.
         wanted: Their methods and seeds.
 
     Raises:
         UserError: If something would stop one of them.
     """
-    # Seeds outermost, so that a stopped sweep has whole tables.
+    # Seeds outermost, so that a stopped sweep has complete tables.
     runs = [
         Run(recipe, task, method, seed, listings[task.name])
         for seed, task, method in itertools.product(wanted.seeds, tasks, wanted.methods)
@@ -40,7 +40,7 @@ def make_plan(
 
 
 def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[datasets.Task]:
-    """Return the tasks, all before the first is trained; warn in the first process alone.
+    """Return the tasks, all before the first is trained; warn only in the first process.
 
     In ``partial`` adaptation a target may lack categories of its source.
     """
@@ -64,9 +64,9 @@ def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[d
 
 
 def readable(task: datasets.Task) -> datasets.Task:
-    """Escape what is not UTF-8 in names that came from folders: files and figures will hold them.
+    """Escape what is not UTF-8 in names taken from folders, because files and figures use them.
 
-    The images' paths stay as they are.
+    The images' paths are unchanged.
     """
     name, *categories = (
         name.encode("utf-8", "backslashreplace").decode() for name in (task.name, *task.categories)

@@ -1,4 +1,4 @@
-"""What would stop a run, tried in small before the first image is decoded."""
+"""What would stop a run, tried on a small scale before the first image is decoded."""
 
 import os
 import shutil
@@ -30,17 +30,17 @@ FILES = (
 
 
 def check(runs: Sequence[Run], machine: Machine) -> None:
-    """Try in small what runs of one recipe will do: compile, normalise batches, write their files.
+    """Try what runs of one recipe will do: compile, normalise batches, write their files.
 
     Raises:
-        UserError: With one line on what would stop a run.
+        UserError: If something would stop a run, in one line.
     """
     if not runs:
         return
     recipe = runs[0].recipe
     if recipe.compile:
         _try_compiler(machine.device)
-    # A run seeds itself, so its numbers do not depend on this.
+    # Runs set their own seeds, so this does not change their numbers.
     extractor = models.build_extractor(
         recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
     )
@@ -50,19 +50,19 @@ def check(runs: Sequence[Run], machine: Machine) -> None:
 
 
 def _try_compiler(device: torch.device) -> None:
-    new = time.time()  # so that it is not in the compiler's cache
+    new = time.time()  # so that nothing is in the compiler's cache
     try:
         torch.compile(lambda x: x.cos() * new)(torch.ones(2, device=device))
-    except Exception as error:  # whatever a compiler may meet
+    except Exception as error:  # compilers raise nearly anything
         why = str(error).strip().partition("\n")[0]
         raise UserError(
             f"--compile does not work here: {type(error).__name__}: {why}; it needs a C++ "
-            "compiler (and Triton on a GPU): install one, or leave --compile out"
+            "compiler (and Triton on a GPU): install one, or drop --compile"
         ) from None
 
 
 def _try_one_image(extractor: nn.Module, recipe: Recipe) -> None:
-    """Forward one image in training: batch norm needs several values of each channel."""
+    """Forward one image in training mode: batch norm needs several values per channel."""
     side = recipe.preprocessing.crop
     shape = (recipe.width,) if recipe.frozen else (3, side, side)
     try:
@@ -73,13 +73,13 @@ def _try_one_image(extractor: nn.Module, recipe: Recipe) -> None:
         n = distributed.launched()
         each = f" for each of {n} processes" if n > 1 else ""
         raise UserError(
-            f"--batch-size {recipe.batch_size} is one image of a domain{each}, and the batch norm "
+            f"--batch-size {recipe.batch_size} is one image per domain{each}, but the batch norm "
             f"of {where} needs at least two ({error})"
         ) from None
 
 
 def _try_writing(runs: Sequence[Run], out: Path, extractor: nn.Module) -> None:
-    """Write where each run will, and see whether its files fit."""
+    """Write where each run will write, and check that its files fit."""
     if str(out).encode("utf-8", "ignore").decode() != str(out):
         raise UserError(f"--out {out} is not UTF-8, which TensorBoard needs: choose another")
     needed, largest = 0, 0
@@ -99,16 +99,16 @@ def _try_writing(runs: Sequence[Run], out: Path, extractor: nn.Module) -> None:
         for made in (folder, *folder.parents[:3]):
             with suppress(OSError):  # it is not empty
                 made.rmdir()
-    # A file is written beside the old one before it takes its place.
+    # A file is written beside the old one before it replaces it.
     needed, free = needed + largest, shutil.disk_usage(out).free
     if needed > free:
         size, left = (tqdm.format_sizeof(n, "B") for n in (needed, free))
         what = f"{len(runs)} runs" if len(runs) > 1 else "the run"
-        raise UserError(f"{out} has {left} free, {what} will write {size} at most")
+        raise UserError(f"{out} has {left} free, but {what} may write up to {size}")
 
 
 def _sizes(run: Run, extractor: nn.Module) -> tuple[int, int, int]:
-    """Return the bytes of a run's checkpoint.pt, model.pt and features.npz, about."""
+    """Return the approximate bytes of a run's checkpoint.pt, model.pt and features.npz."""
     task = run.task
     network = Network(extractor, METHODS[run.method], len(task.categories))
     weights = sum(p.nbytes for p in network.parameters())

@@ -1,4 +1,4 @@
-"""The share that each category is expected to have of the target's images."""
+"""The expected share of each category in the target."""
 
 import csv
 import math
@@ -10,15 +10,15 @@ from office.errors import UserError
 from office.names import same, told_apart
 from office.tasks import Task
 
-Shares: TypeAlias = tuple[tuple[str, float], ...]  # of categories by name
+Shares: TypeAlias = tuple[tuple[str, float], ...]  # category names and shares
 
 
 def read_shares(path: Path) -> Shares:
-    """Read a file with a line for each category, its name and its share: ``mug,0.05``.
+    """Read a file with one line per category, its name and share: ``mug,0.05``.
 
     Raises:
-        UserError: Naming line and fault, if the file cannot be read, a share is not above 0, a
-            name comes twice, or the sum is not 1.
+        UserError: If the file cannot be read, a share is not above 0, a name is repeated, or the
+            sum is not 1; names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -38,15 +38,15 @@ def _lines(rows: "csv._reader", path: Path) -> Iterator[tuple[str, float]]:
             continue
         at = f"{path}, line {rows.line_num}"
         if len(row) != 2:
-            raise UserError(f"{at} must be a category and its share, as mug,0.05, got {row}")
+            raise UserError(f"{at} must be a category and its share, like mug,0.05, got {row}")
         name, share = same(row[0]), _number(row[1])
         if not 0 < share <= 1:
             raise UserError(
                 f"{at}: the share of {told_apart(name)} must be a number above 0, at most 1, got "
-                f"{row[1].strip()!r}; one that the target may lack gets a small one, as 0.001"
+                f"{row[1].strip()!r}; use a small one, like 0.001, if the target may lack it"
             )
         if name in names:
-            raise UserError(f"{at}: {told_apart(name)} comes twice")
+            raise UserError(f"{at}: {told_apart(name)} is listed twice")
         names.add(name)
         yield name, share
 
@@ -62,11 +62,11 @@ def of_task(prior: str | Shares, task: Task) -> list[float]:
     """Return the expected shares in the order of a task's categories.
 
     Args:
-        prior: ``"uniform"``, ``"source"`` for those of the source's images, or shares by name.
-        task: Whose categories they are.
+        prior: ``"uniform"``, ``"source"`` for the source's shares, or shares by name.
+        task: The task.
 
     Raises:
-        UserError: If categories differ from those that have a share.
+        UserError: If the task's categories are not those with a share.
     """
     k = len(task.categories)
     if prior == "uniform":
@@ -76,7 +76,7 @@ def of_task(prior: str | Shares, task: Task) -> list[float]:
         return [labels.count(i) / len(labels) for i in range(k)]
     shares = dict(prior)
     for names, others, fault in (
-        (task.categories, shares, "has no share of"),
+        (task.categories, shares, "has no share for"),
         (shares, task.categories, "has shares of categories that the source lacks:"),
     ):
         lacking = [told_apart(name) for name in names if name not in others]

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a bar, TensorBoard scalars, one JSON line per epoch."""
+"""What a run shows while it trains: a bar, TensorBoard scalars, one JSON line per epoch."""
 
 import json
 import time
@@ -11,17 +11,17 @@ from tqdm import tqdm
 
 from office import distributed, files
 
-FIRST, EVERY = 10, 60.0  # when the time left is told: after that many steps, then seconds
+FIRST, EVERY = 10, 60.0  # when to print the time left: after 10 steps, then every 60 seconds
 
 
 class Progress:
-    """Bar, event files and log.jsonl of one run; silent in all processes but the first.
+    """Bar, event files and log.jsonl of one run; silent in all processes except the first.
 
     Args:
         folder: The run's folder.
         title: Shown before the bar.
         steps: Steps of the whole run.
-        done: Steps done before, when a run is resumed.
+        done: Steps already done, when a run is resumed.
         images: Images per step, of both domains and all processes.
     """
 
@@ -30,8 +30,8 @@ class Progress:
         self.folder, self.images = folder, images
         self.steps, self.done = steps, done
         self.started = time.monotonic()
-        self.told: float | None = None  # when the time left was told last
-        self.accuracies: dict[str, str] = {}  # before the terms, which a narrow terminal cuts
+        self.told: float | None = None  # when the time left was last printed
+        self.accuracies: dict[str, str] = {}  # before the terms, which narrow terminals cut off
         self.terms: dict[str, str] = {}
         self.writer = SummaryWriter(folder, purge_step=done + 1) if self.first else None
         self.bar = tqdm(
@@ -40,12 +40,12 @@ class Progress:
             initial=done * images,
             unit=" images",
             unit_scale=True,
-            # Without a terminal there is no bar: the lines of the epochs are enough.
+            # Without a terminal there is no bar: the epochs' lines are enough.
             disable=None if self.first else True,
         )
 
     def step(self, step: int, scalars: dict[str, float]) -> None:
-        """Count a step; write its ``scalars``, if it has some, and show those under "loss/"."""
+        """Count a step; write its ``scalars``, if any, and show those under "loss/"."""
         if self.first and scalars:
             for tag, value in scalars.items():
                 self.writer.add_scalar(tag, value, step)
@@ -57,7 +57,7 @@ class Progress:
             self._tell_time_left(step)
 
     def _tell_time_left(self, step: int) -> None:
-        """Tell after ten steps and, without a bar, once a minute how long the rest will take."""
+        """Print the time left after ten steps and, without a bar, once a minute."""
         now, new = time.monotonic(), step - self.done
         if new == FIRST or (self.told and self.bar.disable and now - self.told >= EVERY):
             left = (self.steps - step) * (now - self.started) / new
@@ -89,10 +89,10 @@ class Progress:
         files.write(self.folder / "log.jsonl", lines.encode())
 
     def close(self) -> None:
-        """Leave the bar and flush the event file."""
+        """Close the bar and flush the event file."""
         self.bar.close()
         if self.writer is not None:
-            with suppress(OSError):  # a full disk is reported by what else could not be written
+            with suppress(OSError):  # a full disk is reported by other writes
                 self.writer.close()
 
 
@@ -104,7 +104,7 @@ def in_time(seconds: float) -> str:
 
 
 def in_words(accuracies: dict[str, float]) -> list[str]:
-    """Return "target C_t 86.5 %", "C_s 85.9 %", "source C_s 99.2 %": a domain is named once."""
+    """Return "target C_t 86.5 %", "C_s 85.9 %", "source C_s 99.2 %", naming each domain once."""
     words, before = [], None
     for tag, value in accuracies.items():
         domain, classifier = tag.split("_accuracy/")

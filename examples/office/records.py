@@ -1,4 +1,4 @@
-"""One line for each finished run: what a results file keeps of it, and the file itself."""
+"""One line per finished run: what a results file keeps of it, and the file itself."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from office import evaluation, files
 from office.outputs import Features, Result
 from symloss import scores
 
-# What needs the target's logits: three numbers of this file, then scores of the library.
+# Fields that need the target's logits: three from this file, then the library's scores.
 LOGITS = ("joint", "agreement", "calibration_error", "information_maximization")
 LOGITS += ("nuclear_norm", "soft_neighborhood_density", "corr_c")
 BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
@@ -24,18 +24,18 @@ BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
 class Record:
     """What a finished run found and how it was made; accuracies and shares are in %.
 
-    ``None`` stands where the target has no labels, the method no second classifier, or the run
-    left no logits.
+    ``None`` means that the target has no labels, the method no second classifier, or the run saved
+    no logits.
 
     Attributes:
-        accuracy: Of the classifier that answers, on the target at the end of training.
-        c_t: Of the target classifier, or of the only one.
-        c_s: Of the source classifier.
-        joint: Of the largest sum of a category's two probabilities.
-        worst_category: The category of the smallest recall, and that recall.
-        agreement: Share of target images on which both classifiers answer the same.
-        calibration_error: Expected calibration error of the classifier that answers.
-        information_maximization: This and the next three are of :mod:`symloss.scores`.
+        accuracy: Target accuracy, at the end of training, of the classifier whose answers count.
+        c_t: Target accuracy of the target classifier, or of the only one.
+        c_s: Target accuracy of the source classifier.
+        joint: Target accuracy of the largest sum of a category's two probabilities.
+        worst_category: The category with the smallest recall, and that recall.
+        agreement: Share of target images on which both classifiers agree.
+        calibration_error: Expected calibration error of the classifier whose answers count.
+        information_maximization: This and the next three are from :mod:`symloss.scores`.
         settings: The recipe as JSON.
     """
 
@@ -63,7 +63,7 @@ class Record:
 
 
 def record(result: Result, features: Features | None) -> Record:
-    """Return the line of a run, from what it wrote; its features need not be there."""
+    """Return a run's line, from its result and, if saved, its features."""
     recalls = {name: r for name, r in result.per_category.items() if _is_number(r)}
     worst = min(recalls, key=recalls.__getitem__) if recalls else None
     told = dict.fromkeys(LOGITS)
@@ -89,7 +89,7 @@ def record(result: Result, features: Features | None) -> Record:
 
 
 def _of_logits(result: Result, features: Features) -> dict[str, float | None]:
-    """Return the fields that the target's logits tell."""
+    """Return the fields that come from the target's logits."""
     logits, k = torch.from_numpy(features.logits), len(result.categories)
     parts = evaluation.classifiers(logits, k)
     answers, symmetric = parts[result.classifier], len(parts) == 2
@@ -122,7 +122,7 @@ def write(path: Path, records: list[Record]) -> None:
     """Write a CSV file, sorted; numbers keep six digits.
 
     Raises:
-        UserError: If the disk does not take it.
+        UserError: If the file cannot be written.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""One run, a task by a method with a seed and a recipe: its folder, identity and what is left."""
+"""One run (task, method, seed and recipe): its folder, its identity and its saved state."""
 
 import enum
 import json
@@ -17,7 +17,7 @@ from office.options import BALANCE, PROG, Machine, Recipe
 
 
 class State(enum.Enum):
-    """What is left of a run: nothing, a checkpoint, or a result."""
+    """What a run has saved: nothing, a checkpoint, or a result."""
 
     NEW = "new"
     RESUMABLE = "resumable"
@@ -26,13 +26,13 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained; with the seed, it fixes every number.
+    """What is trained; this fixes every number.
 
     Args:
         recipe: The settings.
         task: Source and target.
         method: A key of :data:`METHODS`.
-        seed: Of all that is random.
+        seed: Seed of everything random.
         listing: Every file of the task, as :func:`fingerprint.listings` returns it.
     """
 
@@ -44,23 +44,23 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What the run is called on the console."""
+        """The run's name on the console."""
         return f"{self.recipe.dataset} {self.task.name} {self.method} seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
-        """Return where its files are."""
+        """Return the folder of its files."""
         return out / self.recipe.dataset / self.task.name / self.method / f"seed{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The recipe's settings that change this method's numbers, in JSON's values."""
+        """The recipe's settings that change this method's numbers, as JSON values."""
         method = METHODS[self.method]
         unused = (*BALANCE * (not method.balanced), *("partial",) * (not method.symmetric))
         return {k: value for k, value in self.recipe.settings().items() if k not in unused}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree between a run and its files, in JSON's values."""
+        """What must agree between a run and its files, as JSON values."""
         counts = [len(domain.paths) for domain in (self.task.source, self.task.target)]
         return self.settings | {
             "task": self.task.name,
@@ -71,10 +71,10 @@ class Run:
         }
 
     def state(self, machine: Machine) -> State:
-        """Look at what is left of the run, without reading a whole checkpoint.
+        """Return what the run has saved, without reading a whole checkpoint.
 
         Raises:
-            UserError: If it is of another run, or a checkpoint that nobody asked to resume.
+            UserError: If it belongs to another run, or is a checkpoint and ``--resume`` is not set.
         """
         folder = self.folder(machine.out)
         result = folder / "result.json"
@@ -90,7 +90,7 @@ class Run:
         self._agree(checkpoint, identity)
         if not machine.resume:
             raise UserError(
-                f"{checkpoint} holds epoch {epoch} of this run: go on with it by --resume, or "
+                f"{checkpoint} holds epoch {epoch} of this run: continue it with --resume, or "
                 "delete it"
             )
         return State.RESUMABLE
@@ -99,7 +99,7 @@ class Run:
         """Read what :func:`save_checkpoint` wrote.
 
         Raises:
-            UserError: If it cannot be read or is of another run.
+            UserError: If it cannot be read or belongs to another run.
         """
         path = self.folder(out) / "checkpoint.pt"
         checkpoint = files.load(path)
@@ -107,9 +107,9 @@ class Run:
         return checkpoint
 
     def save_checkpoint(self, out: Path, content: dict[str, Any]) -> None:
-        """Write checkpoint.pt, then checkpoint.json, which tells epoch and identity at a glance.
+        """Write checkpoint.pt, then checkpoint.json with its epoch and identity.
 
-        The note of the epoch before goes first: one that is there is never of another checkpoint.
+        The previous epoch's note is deleted first, so that a note always matches its checkpoint.
         """
         path = self.folder(out) / "checkpoint.pt"
         told = {"epoch": len(content["history"]), "identity": self.identity}
@@ -119,20 +119,20 @@ class Run:
         files.write(note, json.dumps(told, indent=1).encode())
 
     def save_listing(self, out: Path) -> None:
-        """Write inputs.csv, by which another run can tell in which images it differs."""
+        """Write inputs.csv, from which another run can tell which images differ."""
         files.write(self.folder(out) / "inputs.csv", self.listing.encode())
 
     def left(self, out: Path) -> str:
-        """Tell which checkpoint a stopped run leaves."""
+        """Say which checkpoint a stopped run leaves."""
         path = self.folder(out) / "checkpoint.pt"
         if not path.exists():
             return "no epoch was finished, so there is no checkpoint"
-        return f"{path} holds epoch {_note(path)[0]}; go on with --resume"
+        return f"{path} holds epoch {_note(path)[0]}; continue with --resume"
 
     def _agree(self, path: Path, found: Any) -> None:
         if not isinstance(found, dict):
             raise UserError(f"{path} was not written by {PROG}")
-        # A setting that the file does not know is younger than the file: it had its default.
+        # A setting missing from the file is newer than the file: it had its default.
         default = Recipe(self.recipe.dataset).settings()
         found = default | found
         if isinstance(found["preprocessing"], dict):
@@ -143,22 +143,22 @@ class Run:
                 if name == "images":
                     differ = self._differences(path.with_name("inputs.csv"), found[name])
                 raise UserError(
-                    f"{path} is of another run: {differ}; choose another --out or delete it"
+                    f"{path} belongs to another run ({differ}); choose another --out or delete it"
                 )
 
     def _differences(self, listing: Path, found: Any) -> str:
-        """Say in which images a run differs that left a listing, which may be gone."""
+        """Say which images differ from those of the run that left this listing, if it exists."""
         try:
             before = listing.read_text(encoding="utf-8")
         except (OSError, ValueError):
             before = ""
         if isinstance(found, list) and found[-1:] == [fingerprint.checksum(before)]:
             return fingerprint.differences(before, self.listing)
-        return f"it is of other images, and {listing} does not tell which"
+        return f"it used other images, and {listing} does not say which"
 
 
 def _note(checkpoint: Path) -> tuple[Any, Any]:
-    """Return epoch and identity of a checkpoint: by the note beside it, else by itself."""
+    """Return epoch and identity of a checkpoint, from the note beside it or else from itself."""
     try:
         note = json.loads(checkpoint.with_suffix(".json").read_text())
         return note["epoch"], note["identity"]
@@ -168,7 +168,7 @@ def _note(checkpoint: Path) -> tuple[Any, Any]:
 
 
 def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
-    """Return the runs that are not finished; look at all of them before the first is trained.
+    """Return the runs that are not finished; check all of them before the first is trained.
 
     Raises:
         UserError: With one clear line, if batches or files would stop a later run.
@@ -190,21 +190,21 @@ def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
 
 
 def _check_prior(run: Run) -> None:
-    """Raise :class:`UserError` if the prior does not fit; warn where it cannot hold."""
+    """Raise :class:`UserError` if the prior does not fit; warn if it cannot be right."""
     prior, task = run.recipe.prior, run.task
     priors.of_task(prior, task)
     if isinstance(prior, str) and (run.recipe.partial or task.lacking):
         told = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
         warnings.warn(
-            f"{visible(task.target.name)} {told}, but {run.method} draws the predictions to all "
-            f"{len(task.categories)} categories, with harm; tell their shares by --prior FILE, or "
-            f"take {run.method.removesuffix('-balanced')}",
+            f"{visible(task.target.name)} {told}, but {run.method} pulls the predictions towards "
+            f"all {len(task.categories)} categories, which does harm here; give the shares with "
+            f"--prior FILE, or use {run.method.removesuffix('-balanced')}",
             stacklevel=3,
         )
 
 
 def _check_batch(run: Run) -> None:
-    """Warn of batches in which a balanced run cannot tell whether categories are balanced."""
+    """Warn about batches too small to tell whether categories are balanced."""
     size, k = run.recipe.batch_size, len(run.task.categories)
     if size < 2 * k:
         warnings.warn(

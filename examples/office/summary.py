@@ -1,4 +1,4 @@
-"""The answer at the end of training on own images: a table, and the files that hold the rest."""
+"""The summary after training on own images: a table, and the files with the rest."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ FILES = {
 
 
 def answer(runs: Sequence[Run], out: Path) -> str:
-    """Return a line for each run, one on each that rarely predicts a category, and the files."""
+    """Return a table of the runs, a line for each with rarely predicted categories, the files."""
     folders = [run.folder(out) for run in runs]
     results = [read_result(folder / "result.json") for folder in folders]
     lines = ["", *_table(results), ""]
@@ -33,7 +33,7 @@ def answer(runs: Sequence[Run], out: Path) -> str:
 
 
 def _table(results: Sequence[Result]) -> list[str]:
-    """Return what is known of each run: accuracies where the target has labels."""
+    """Return the table's lines, with accuracies if the target has labels."""
     labelled = any(result.accuracy is not None for result in results)
     header = ["method", "seed"]
     header += ["accuracy", "worst category"] if labelled else []

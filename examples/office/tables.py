@@ -1,9 +1,9 @@
-"""Tables 1 to 4 of the paper with our accuracies beside the published ones, out of results.
+"""Tables 1 to 4 of the paper, with our accuracies beside the published ones.
 
-The published numbers are in published.json: each table's tasks and rows as printed, a cell a pair
-of mean and standard error; below them SymmNets-V2, of another paper, of which there are averages
-alone. A row's "ours" names the method of ours that stands beside it.
-Table 1's ResNet-50 is quoted from other work, so our source-only runs stand beside Table 4's.
+The published numbers are in published.json: each table's tasks and rows as printed, each cell a
+pair of mean and standard error; below them SymmNets-V2, from another paper, which gives only
+averages. A row's "ours" names our method that is shown beside it. Table 1's ResNet-50 is quoted
+from other work, so our source-only runs are shown beside Table 4's.
 """
 
 import csv
@@ -22,13 +22,13 @@ from office.options import BALANCE
 from office.outputs import Result
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-# Table 4's names, but for the backbone, which need not be ResNet-50 in ours.
+# Table 4's names, except the backbone's, because ours need not be ResNet-50.
 NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
-# The settings that every note tells; the others only where the rows of a table differ in them.
-OWN = (*BALANCE, "partial")  # not of all methods
+# The settings in every note; others appear only if the rows of a table differ in them.
+OWN = (*BALANCE, "partial")  # only some methods have these
 TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr")
 TOLD += ("precision", *OWN)
-POOLED = ("GFK", "TCA")  # on features that the network's pooling gave
+POOLED = ("GFK", "TCA")  # on the network's pooled features
 
 Cell = tuple[float, float | None]  # mean and standard error
 
@@ -74,11 +74,11 @@ def tables(results: Iterable[Result]) -> dict[str, Table]:
 
 
 def _beside(name: str, results: list[Result]) -> Table:
-    """Make a table of the paper, each row of ours below the published one of the same method."""
+    """Make a table of the paper, each of our rows below the published one of the same method."""
     published = PUBLISHED[name]
     tasks, beside = published["tasks"], {row.get("ours") for row in published["rows"]}
     ours = _by_method(result for result in results if result.task in tasks)
-    if name == "Table 1":  # of Table 4's methods, on the same tasks, those that are here too
+    if name == "Table 1":  # of Table 4's methods, on the same tasks, only those also in Table 1
         ablation = {row["ours"] for row in PUBLISHED["Table 4"]["rows"]} - beside
         ours = {method: shown for method, shown in ours.items() if method not in ablation}
     rows = []
@@ -99,7 +99,7 @@ def _beside(name: str, results: list[Result]) -> Table:
         pooled = [row["method"] for row in published["rows"] if row["method"] in POOLED]
         if pooled:
             note += (
-                f" Published {' and '.join(pooled)} stand on frozen features of ResNet-50 too, the "
+                f" Published {' and '.join(pooled)} also use frozen features of ResNet-50; the "
                 "other published methods train the network."
             )
     return Table(title, tasks, rows, note)
@@ -115,7 +115,7 @@ def _alone(dataset: str, results: list[Result]) -> Table:
 
 
 def _are_frozen(ours: dict[str, list[Result]]) -> bool:
-    """Whether all results are of frozen features; of some, the settings' warning tells."""
+    """Whether all results use frozen features; if only some do, the settings' warning says so."""
     results = [result for group in ours.values() for result in group]
     return bool(results) and all(result.recipe.get("frozen") for result in results)
 
@@ -148,9 +148,9 @@ def _compared(published: Row, ours: Row) -> list[Row]:
 
 
 def _note(ours: dict[str, list[Result]]) -> str:
-    """Tell how the results in a table's rows, by method, were made, and warn of unequal ones."""
+    """Say how a table's results were made, and warn if their settings differ."""
     if not ours:
-        return "Published numbers alone: no run of ours belongs in this table."
+        return "Published numbers only: none of our runs belongs in this table."
     settings = [_settings(result) for results in ours.values() for result in results]
     facts = {name: dict.fromkeys(s[name] for s in settings if name in s) for name in TOLD}
     made = [f"{name} {' / '.join(values)}" for name, values in facts.items() if values]
@@ -164,7 +164,7 @@ def _note(ours: dict[str, list[Result]]) -> str:
 
 
 def _settings(result: Result) -> dict[str, str]:
-    """Return what was set in a recipe, by name, in words; one length for epochs and steps."""
+    """Return a recipe's settings in words, by name; one length for epochs and steps."""
     recipe = dict(result.recipe)
     epochs, steps = recipe.pop("epochs", None), recipe.pop("max_steps", None)
     recipe["length"] = f"{steps} steps" if steps else f"{epochs} epochs" if epochs else None
@@ -182,14 +182,14 @@ def _settings(result: Result) -> dict[str, str]:
 
 
 def _differs(name: str, ours: dict[str, list[Result]]) -> bool:
-    """Whether a setting does: of those that some methods lack, within a method or where set."""
+    """Whether a setting differs; one that some methods lack is compared only where it is set."""
     rows = [{_settings(result).get(name) for result in results} for results in ours.values()]
     every = set().union(*rows)
     return len(every - {None} if name in OWN else every) > 1 or max(map(len, rows)) > 1
 
 
 def _seeds(ours: dict[str, list[Result]]) -> str:
-    """List the seeds; by row where rows have others."""
+    """List the seeds, by row if they differ."""
     rows: dict[str, list[str]] = defaultdict(list)
     for method, results in ours.items():
         seeds = ", ".join(map(str, sorted({result.seed for result in results})))
@@ -200,7 +200,7 @@ def _seeds(ours: dict[str, list[Result]]) -> str:
 
 
 def _where(name: str, ours: dict[str, list[Result]]) -> str:
-    """List a setting's values, each with its rows, and with the tasks where one row has several."""
+    """List a setting's values, each with its rows, and the tasks if a row has several values."""
     rows: dict[str, list[str]] = defaultdict(list)
     for method, results in ours.items():
         tasks: dict[str, set[str]] = defaultdict(set)
@@ -216,12 +216,12 @@ def _where(name: str, ours: dict[str, list[Result]]) -> str:
 
 
 def arrow(task: str) -> str:
-    """Write A2W as the paper does, A→W; other names stay."""
+    """Write A2W as in the paper, A→W; other names are unchanged."""
     return re.sub(r"^([A-Z][a-z]?)2([A-Z][a-z]?)$", "\\1→\\2", task)
 
 
 def markdown(table: Table) -> str:
-    """Return the table in Markdown, one decimal as in the paper."""
+    """Return the table in Markdown, with one decimal as in the paper."""
 
     def text(cell: Cell | None, sign: str) -> str:
         if cell is None:

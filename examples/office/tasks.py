@@ -1,4 +1,4 @@
-"""Two domains with the same categories, and what cannot be right about them."""
+"""Two domains with the same categories, and checks of what cannot be right."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Domain:
     """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder.
 
     Attributes:
-        left_out: Files beside them that are not read.
+        left_out: Skipped files beside them.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def lacking(self) -> list[str]:
-        """Categories of which a target with labels has no image."""
+        """Categories of which a labelled target has no image."""
         there = set(self.target.labels or range(len(self.categories)))
         return [name for label, name in enumerate(self.categories) if label not in there]
 
@@ -53,10 +53,10 @@ def match(
     *,
     partial: bool = False,
 ) -> Task:
-    """Make a task of two domains; ``labels`` names the categories that are known by number.
+    """Make a task from two domains; ``labels`` gives the names of categories known by number.
 
     Raises:
-        UserError: If the categories differ, but for those that a target may lack in ``partial``
+        UserError: If the categories differ, except those that a target may lack in ``partial``
             adaptation, or as for :func:`checked`.
     """
     labels = labels or {}
@@ -71,19 +71,19 @@ def match(
 def labelled(
     name: str, images: dict[Key, list[Path]], left_out: list[LeftOut], keys: Sequence[Key]
 ) -> Domain:
-    """Return a domain whose labels count the categories in ``keys``."""
+    """Return a domain whose labels index ``keys``."""
     paths = [path for key in keys for path in images.get(key, [])]
     labels = [label for label, key in enumerate(keys) for _ in images.get(key, [])]
     return Domain(name, paths, labels, left_out)
 
 
 def keep(side: Side, kept: Sequence[str], labels: Mapping[int, str]) -> Side:
-    """Return a side's categories with names among ``kept``, for the target of partial adaptation.
+    """Return a side with only the categories in ``kept``, for the target of partial adaptation.
 
     Args:
-        side: Images by category, and files left out.
-        kept: Names.
-        labels: Those of categories that are known by number.
+        side: Images by category, and skipped files.
+        kept: Names of the categories to keep.
+        labels: Names of categories known by number.
     """
     images, left_out = side
     return (
@@ -93,16 +93,16 @@ def keep(side: Side, kept: Sequence[str], labels: Mapping[int, str]) -> Side:
 
 
 def checked(task: Task) -> Task:
-    """Return a task that can be right; warn of files left out and of images in two places.
+    """Return the task if it can be right; warn about skipped files and images in two places.
 
     Raises:
-        UserError: If there is one category alone, or all images of a domain are the other's too.
+        UserError: If there is only one category, or all images of a domain are also the other's.
     """
     source, target = task.source, task.target
     if len(task.categories) < 2:
         raise UserError(
-            f"{visible(task.name)} has a single category, {visible(task.categories[0])}: any model "
-            "is right on it. Each category needs a folder of its own in the source"
+            f"{visible(task.name)} has a single category, {visible(task.categories[0])}, so every "
+            "prediction would be right. Each category needs its own folder in the source"
         )
     for domain in (source, target):
         if domain.left_out:
@@ -112,7 +112,8 @@ def checked(task: Task) -> Task:
             images = "image is" if len(pairs) == 1 else "images are"
             one = f"{visible(pairs[0][0])} is {visible(pairs[0][1])}"
             warnings.warn(
-                f"{len(pairs):,} {images} in two categories of {visible(domain.name)}, as {one}",
+                f"{len(pairs):,} {images} in two categories of {visible(domain.name)}, for example "
+                f"{one}",
                 stacklevel=4,
             )
     pairs = overlap.shared(source.paths, target.paths)
@@ -125,22 +126,22 @@ def checked(task: Task) -> Task:
     if numbers[0] == totals[0] or numbers[1] == totals[1]:
         raise UserError(
             f"{names} are the same images: {numbers[0]:,} of {totals[0]:,} and {numbers[1]:,} of "
-            f"{totals[1]:,} files are the same, links to the same, or copies, as {one}"
+            f"{totals[1]:,} files are the same, links to the same, or copies; for example {one}"
         )
     images = "image is" if numbers[1] == 1 else "images are"
     warnings.warn(
-        f"{numbers[1]:,} {images} in both {names}, as {one}: of the target's accuracy, these are "
-        "training images",
+        f"{numbers[1]:,} {images} in both {names}, for example {one}: the target's accuracy "
+        "includes these training images",
         stacklevel=4,
     )
     return task
 
 
 def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, str]:
-    """Category names of numbers: the images' folder where it tells, else the number.
+    """Return names for numbered categories: their images' folder if it is unique, else the number.
 
     Raises:
-        UserError: If a folder of one name has another number in each list.
+        UserError: If the same folder has a different number in each list.
     """
     named = []
     for side, _ in sides:
@@ -172,7 +173,7 @@ def names_of_numbers(sides: Sequence[Side], names: Sequence[str]) -> dict[int, s
 
 
 def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, str]) -> str:
-    """Say which categories a side lacks, and what one can do."""
+    """Say which categories a side lacks, and what to do about it."""
     shown = [{str(labels.get(key, key)) for key in images} for images, _ in sides]
     lacking = shown[1] - shown[0], shown[0] - shown[1]
     source, target = map(visible, names)
@@ -180,9 +181,7 @@ def _differ(names: Sequence[str], sides: Sequence[Side], labels: Mapping[int, st
     missing = [f"missing in {source}: {told[0]}"] * bool(told[0])
     missing += [f"missing in {target}: {told[1]}"] * bool(told[1])
     lines = [f"{source} and {target} differ in categories; {'; '.join(missing)}"]
-    lines[0] += (
-        ". Both need the same: take a folder that one side lacks out of the other, or rename it"
-    )
+    lines[0] += ". Both need the same categories: remove the extra folder, or rename it"
     if lacking[1] and not lacking[0]:
         lines.append(
             f"If {target} is meant to have only some of {source}'s categories (partial "

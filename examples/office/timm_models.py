@@ -1,4 +1,4 @@
-"""Networks of timm without their classifier, for ``--backbone timm:NAME``; timm is optional."""
+"""timm networks without their classifier, for ``--backbone timm:NAME``; timm is optional."""
 
 import difflib
 import math
@@ -18,12 +18,12 @@ def build(name: str, weights: str) -> tuple[nn.Module, int]:
     """Build a network and return it with the width of its features.
 
     Args:
-        name: As ``timm.create_model`` takes it, such as ``"resnet50.tv_in1k"``.
-        weights: ``"imagenet"``, those that the tag behind the dot names, ``"none"`` (random), or
-            the path of a file that timm's own loader reads.
+        name: A name for ``timm.create_model``, such as ``"resnet50.tv_in1k"``.
+        weights: ``"imagenet"``, those of the tag after the dot, ``"none"`` (random), or the path
+            of a file that timm's own loader reads.
 
     Raises:
-        UserError: If timm or the network is not there, or the weights do not fit.
+        UserError: If timm or the network is missing, or the weights do not fit.
     """
     timm = _timm(name)
     if weights == "imagenet":
@@ -33,23 +33,23 @@ def build(name: str, weights: str) -> tuple[nn.Module, int]:
         if weights != "none":
             _load(timm, network, name, Path(weights))
     side, was_training = preprocessing(name).crop, network.training
-    # Not .num_features: several networks widen what they pool.
+    # Not .num_features: several networks widen their pooled features.
     with torch.no_grad():
         shape = network.eval()(torch.zeros(1, 3, side, side)).shape
     network.train(was_training)
     if len(shape) != 2:
         raise UserError(
-            f"backbone timm:{name} must give one vector for each image, got the shape "
-            f"{tuple(shape)}; choose another"
+            f"backbone timm:{name} must return one vector per image, got shape {tuple(shape)}; "
+            "choose another"
         )
     return network, shape[1]
 
 
 def preprocessing(name: str) -> Preprocessing:
-    """Return the preprocessing that a network was trained for, as timm has it.
+    """Return the preprocessing that a network was trained with, from timm.
 
     Raises:
-        UserError: If timm or the network is not there, or it wants another shape of images.
+        UserError: If timm or the network is missing, or the network needs other image shapes.
     """
     timm = _timm(name)
     config = timm.data.resolve_data_config(
@@ -58,8 +58,8 @@ def preprocessing(name: str) -> Preprocessing:
     size, mode = config["input_size"], config["crop_mode"]
     if size[0] != 3 or size[1] != size[2] or mode not in ("center", "squash"):
         raise UserError(
-            f"backbone timm:{name} takes images of shape {size} with crop mode {mode}; supported "
-            "are square RGB images with center or squash: choose another"
+            f"backbone timm:{name} needs images of shape {size} with crop mode {mode}; only square "
+            "RGB images with center or squash are supported: choose another"
         )
     return Preprocessing(
         resize=math.floor(size[1] / config["crop_pct"]),
@@ -104,19 +104,19 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
         )
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # of the network, the disk, or a hub's own kinds
+    except Exception as error:  # from the network, the disk, or a hub
         why = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}); fetch them "
-            "elsewhere and use --weights FILE"
+            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}); download "
+            "them elsewhere and use --weights FILE"
         ) from None
 
 
 def _load(timm: Any, network: nn.Module, name: str, path: Path) -> None:
-    """Load a file by timm's loader; all weights but the classifier's must be there and known."""
+    """Load a file with timm's loader; all weights except the classifier's must be present."""
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    # Published files of some networks have other names, which timm's module for them translates.
+    # Published files of some networks use other key names, which timm's module translates.
     module = sys.modules[timm.models.model_entrypoint(name).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None)
     try:
@@ -124,12 +124,12 @@ def _load(timm: Any, network: nn.Module, name: str, path: Path) -> None:
             network, str(path), strict=False, filter_fn=translate, weights_only=True
         )
     except Exception as error:  # truncated and foreign files raise nearly anything
-        lines = [*filter(None, map(str.strip, str(error).splitlines())), "it says no more"]
+        lines = [*filter(None, map(str.strip, str(error).splitlines())), "no details"]
         why = next((line for line in lines if "size mismatch" in line), lines[0])
         raise UserError(
             f"timm cannot load the weights {path} into timm:{name}: {type(error).__name__}: {why}"
         ) from None
-    if keys is not None:  # those of NumPy files are checked by the network itself
+    if keys is not None:  # for NumPy files, the network itself checks them
         last = network.pretrained_cfg.get("classifier") or ()
         last = {key.partition(".")[0] for key in ([last] if isinstance(last, str) else last)}
         faults = [

@@ -19,22 +19,22 @@ from office.methods import METHODS, Network, losses
 from office.options import Machine
 from office.runs import Run
 
-LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at each step
-ABSURD = 1e4  # at first a term is about log K, in a run that recovers some hundreds at most
+LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at every step
+ABSURD = 1e4  # a term starts at about log K; in runs that recover it stays below some hundreds
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Called after each step with its number, from 1, and, where they are read, with scalars by name.
+# Called after each step with its number, from 1, and, when losses are read, scalars by name.
 Callback = Callable[[int, dict[str, float]], object]
 
 
 class Trainer:
-    """Network, optimizers, schedules and batches of a run; it looks at no target label.
+    """Network, optimizers, schedules and batches of a run; it never reads target labels.
 
     Args:
         run: What to train.
         machine: Where to train it.
-        cache: What :func:`images.fill` returned, images that are not there are read; or, if the
-            recipe is of frozen features, those of each image by path, ``(views, F)``.
+        cache: What :func:`images.fill` returned (other images are read); or, for frozen features,
+            each image's features ``(views, F)`` by path.
 
     Raises:
         UserError: If the backbone or its weights do not fit.
@@ -44,7 +44,7 @@ class Trainer:
         recipe = run.recipe
         self.run = run
         self.method, self.device = METHODS[run.method], machine.device
-        # Every method takes the same number of steps, also the one that uses no target image.
+        # Every method takes the same number of steps, even if it uses no target images.
         larger = max(len(run.task.source.paths), len(run.task.target.paths))
         self.per_epoch = larger // recipe.batch_size
         self.total = recipe.max_steps or recipe.epochs * self.per_epoch
@@ -76,7 +76,7 @@ class Trainer:
         )
 
     def _optimizers(self) -> list[torch.optim.SGD]:
-        """Return the extractor's and the head's."""
+        """Return the extractor's and the head's optimizer."""
         recipe, extractor = self.run.recipe, self.network.extractor
         groups = [{"params": [*extractor.backbone.parameters()], "lr": recipe.lr / 10}]
         if recipe.bottleneck:  # new layers, like the heads
@@ -88,7 +88,7 @@ class Trainer:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state at an epoch's end: all that is random later follows from the epoch."""
+        """Return the state at an epoch's end; later randomness depends only on the epoch."""
         return {
             "network": self.network.state_dict(),
             "step": self.step.state_dict(),
@@ -103,21 +103,21 @@ class Trainer:
             schedule.load_state_dict(values)
 
     def epoch(self, number: int, callback: Callback | None = None) -> dict[str, float]:
-        """Train for an epoch, counted from 0; return the mean of each term over it.
+        """Train for an epoch, counted from 0; return the mean of each term.
 
-        In partial adaptation the weights of the categories come with them, by ``weight/NAME``.
+        In partial adaptation the category weights are included, as ``weight/NAME``.
         """
         done = number * self.per_epoch
         steps = min(self.per_epoch, self.total - done)
         weights = self._weigh(done) if self.run.recipe.partial and self.method.symmetric else {}
-        # Dropout differs by process; crops and batches have seeds of their own.
+        # Dropout differs by process; crops and batches have their own seeds.
         torch.manual_seed(stream(self.run.seed, number, 2, distributed.rank()))
         return weights | self.train(self.inputs.epoch(number, steps), done, steps, callback)
 
     def _weigh(self, done: int) -> dict[str, float]:
-        """Estimate the categories' weights from predictions on the target; return them by name.
+        """Estimate the category weights from target predictions; return them by name.
 
-        They follow from the network and λ, so that a resumed run has them too.
+        They depend only on the network and λ, so a resumed run gets the same ones.
         """
         task = self.run.task
         _, logits = self.predict(sorted(task.target.paths))
@@ -135,13 +135,13 @@ class Trainer:
         steps: int,
         callback: Callback | None = None,
     ) -> dict[str, float]:
-        """Take steps over batches, whosever they are; return the mean of each term.
+        """Train on any batches; return the mean of each term.
 
         Args:
-            batches: Of each step the images by domain and the source labels, on the device.
-            done: Steps of the run before these.
-            steps: How many to take.
-            callback: Called after each.
+            batches: For each step the images by domain and the source labels, on the device.
+            done: Steps of the run already done.
+            steps: Steps to take.
+            callback: Called after each step.
 
         Raises:
             UserError: If a loss is not finite.
@@ -157,7 +157,7 @@ class Trainer:
                 loss, terms = losses(
                     self.method, outputs, labels, lam, self.run.recipe, self.prior, self.weight
                 )
-            inputs, labels = next(batches, (None, None))  # while the device is at work
+            inputs, labels = next(batches, (None, None))  # while the device is busy
             rates = [schedule.get_last_lr()[0] for schedule in self.schedules]
             if self.step(loss):
                 for schedule in self.schedules:
@@ -176,7 +176,7 @@ class Trainer:
         return dict(zip(terms, means.tolist(), strict=True))
 
     def _warn_once(self, step: int, values: dict[str, float]) -> None:
-        """Warn of losses that no healthy run has, though they are finite."""
+        """Warn about losses that are finite but larger than in any healthy run."""
         large = {name: value for name, value in values.items() if abs(value) > ABSURD}
         if not large or self.warned:
             return
@@ -190,9 +190,9 @@ class Trainer:
             )
 
     def predict(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
-        """Return features and task logits of images, in their order, on the CPU.
+        """Return features and task logits of images, in order, on the CPU.
 
-        The processes share the images out, and every process gets them all.
+        The images are split among the processes, and every process gets all results.
 
         Returns:
             Features ``(N, F)`` and logits ``(N, 2K)`` or ``(N, K)``, float32.

@@ -1,4 +1,4 @@
-"""Weights of a backbone from whatever file people have them in: found, unwrapped, checked."""
+"""A backbone's weights from any common kind of file: found, unwrapped and checked."""
 
 import functools
 import itertools
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from office import distributed, files
 from office.errors import UserError
 
-# What torch.compile, FSDP and checkpointing put into the middle of keys.
+# What torch.compile, FSDP and checkpointing insert into keys.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 class Found(NamedTuple):
-    """Weights that a file holds, perhaps of this network.
+    """Weights found in a file, perhaps for this network.
 
     Attributes:
-        state: Tensors by key, the keys as the network has them.
-        inside: Keys of the dictionaries that they are in.
-        prefix: What was taken off their keys.
-        others: Keys beside them that lack the prefix.
+        state: Tensors by key, with the network's keys.
+        inside: Keys of the dictionaries that contain them.
+        prefix: The prefix removed from their keys.
+        others: Keys beside them without the prefix.
     """
 
     state: dict[str, Tensor]
@@ -33,19 +33,19 @@ class Found(NamedTuple):
 
 
 def read(path: Path, network: nn.Module, backbone: str, ignore: str) -> dict[str, Tensor]:
-    """Return the state_dict of a network, but for the layer that is taken off, as float32.
+    """Return the state_dict of a network, without the layer that is removed, as float32.
 
-    It may be inside of dictionaries, as in ``{"state_dict": ...}`` or ``{"model": ...}``, and its
-    keys may have a prefix, as ``module.`` or ``backbone.``; one line on the console says so.
+    It may be inside dictionaries, such as ``{"state_dict": ...}`` or ``{"model": ...}``, and its
+    keys may have a prefix, such as ``module.`` or ``backbone.``; a line on the console says so.
 
     Args:
-        path: A file that torch.save wrote.
+        path: A file written by torch.save.
         network: The network.
         backbone: Its name.
-        ignore: Name of the layer that is taken off.
+        ignore: Name of the layer that is removed.
 
     Raises:
-        UserError: If the file holds no such weights, or several; says which keys it has.
+        UserError: If the file contains no such weights, or several; says which keys it has.
     """
     content = files.load(path)
     wanted = {k: v for k, v in network.state_dict().items() if not _within(k, ignore)}
@@ -53,18 +53,18 @@ def read(path: Path, network: nn.Module, backbone: str, ignore: str) -> dict[str
     faults = [_faults(one.state, wanted, ignore) for one in found]
     fitting = [one for one, fault in zip(found, faults, strict=True) if not fault]
     if not fitting:
-        where = "none is of this network"
+        where = "none belong to this network"
         if found:
             closest = max(range(len(found)), key=lambda i: len(found[i].state.keys() & wanted))
             where = f"{faults[closest]}{_place(found[closest])}"
         raise UserError(f"the weights {path} do not fit {backbone}: {where}; {_keys(content)}")
     if len(fitting) > 1:
         places = " and ".join(f"those{_place(one)}" for one in fitting)
-        raise UserError(f"{path} holds several weights of {backbone}: {places}; save one alone")
+        raise UserError(f"{path} contains several weights for {backbone}: {places}; save only one")
     (taken,) = fitting
     if taken.inside or taken.prefix:
-        left = f"; left out: {_some(taken.others)}" if taken.others else ""
-        say_once(f"weights {path}: taken{_place(taken)}{left}")
+        left = f"; ignored: {_some(taken.others)}" if taken.others else ""
+        say_once(f"weights {path}: loaded{_place(taken)}{left}")
     return {
         key: value.float() if value.is_floating_point() else value
         for key, value in taken.state.items()
@@ -73,7 +73,7 @@ def read(path: Path, network: nn.Module, backbone: str, ignore: str) -> dict[str
 
 
 def _states(content: dict, inside: tuple[str, ...] = ()) -> Iterator[tuple[dict, tuple[str, ...]]]:
-    """Yield each dictionary of a file that holds tensors by name, and where it is."""
+    """Yield each dictionary in a file that contains tensors by name, and where it is."""
     state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if state:
         yield {WRAPPERS.sub("", key): value for key, value in state.items()}, inside
@@ -85,7 +85,7 @@ def _states(content: dict, inside: tuple[str, ...] = ()) -> Iterator[tuple[dict,
 def _prefixes(
     state: dict[str, Tensor], inside: tuple[str, ...], wanted: dict[str, Tensor]
 ) -> Iterator[Found]:
-    """Yield a dictionary's weights for each prefix that makes one of its keys a wanted one."""
+    """Yield a dictionary's weights for each prefix whose removal gives a wanted key."""
     dots = [(key, i) for key in state for i in (0, *(m.end() for m in re.finditer(r"\.", key)))]
     for prefix in dict.fromkeys(key[:i] for key, i in dots if key[i:] in wanted):
         mine = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -121,7 +121,7 @@ def _place(found: Found) -> str:
 
 
 def _keys(content: dict[Any, Any]) -> str:
-    """Say which keys a file has, and those of the dictionaries in it."""
+    """Say which keys a file has, including those of dictionaries in it."""
     if not content:
         return "it is empty"
     within = [f"in {k!r} {_some(v)}" for k, v in content.items() if isinstance(v, dict) and v]
@@ -129,13 +129,13 @@ def _keys(content: dict[Any, Any]) -> str:
 
 
 def _some(keys: Collection[Any]) -> str:
-    """Join a few keys, and tell how many there are."""
+    """Join the first few keys, and say how many there are."""
     first = ", ".join(str(key) for key in itertools.islice(keys, 3))
     return f"{first}, ... ({len(keys)} in all)" if len(keys) > 3 else first
 
 
 @functools.cache
 def say_once(line: str) -> None:
-    """Print a line in the first process, for the first of several runs."""
+    """Print a line once, in the first process only."""
     if distributed.rank() == 0:
         print(line, flush=True)

@@ -239,7 +239,7 @@ def test_medians_and_quartiles():
             ["--backbone", "shufflenet_v2_x0_5", "--size", "32", "--batch-size", "1"],
             "--size 32: Expected more than 1 value per channel",
         ),
-        (["--backbone", "squeezenet1_0"], "does not end in a linear layer but in"),
+        (["--backbone", "squeezenet1_0"], "must end in a linear layer, got"),
         (["--batch-size", "0"], "--batch-size: must be a whole number of at least 1, got '0'"),
         (
             ["--device", "gpu"],

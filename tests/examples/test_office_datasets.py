@@ -197,7 +197,7 @@ def test_the_targets_of_partial_office31_keep_ten_categories(tree: Callable[...,
         assert task.lacking == ["desk", "pen"]
 
 
-@pytest.mark.filterwarnings("ignore:webcam.*left out", "ignore:.*published")
+@pytest.mark.filterwarnings("ignore:webcam.*skipped", "ignore:.*published")
 def test_check_shows_a_domain_as_source_and_as_target(
     tree: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +206,7 @@ def test_check_shows_a_domain_as_source_and_as_target(
     tasks = [datasets.load_task("office31-partial", root, name) for name in ("A2W", "W2A")]
     assert datasets.check(tasks)
     head, *lines = capsys.readouterr().out.splitlines()
-    columns = "category, amazon, webcam (10 categories), webcam, amazon (10 categories), left out"
+    columns = "category, amazon, webcam (10 categories), webcam, amazon (10 categories), skipped"
     assert re.split(r"  +", head) == columns.split(", ")
     cells = [line.split() for line in lines]
     assert cells[:3] == [
@@ -214,7 +214,7 @@ def test_check_shows_a_domain_as_source_and_as_target(
         ["desk", "2", "-", "2", "-", "-"],
         ["mug", "2", "2", "2", "2", "1"],
     ]
-    assert lines[4] == "12 of 13 files are read, 1 left out"
+    assert lines[4] == "12 of 13 files are read, 1 skipped"
 
 
 @pytest.mark.filterwarnings("ignore:.*published")
@@ -290,8 +290,8 @@ def test_categories_on_one_side_alone_are_named(tree: Callable[..., Path]) -> No
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
         "amazon and webcam differ in categories; missing in amazon: mug; "
-        "missing in webcam: bike, cup. Both need the same: take a folder that one side lacks out "
-        "of the other, or rename it"
+        "missing in webcam: bike, cup. Both need the same categories: remove the extra folder, or "
+        "rename it"
     )
 
 
@@ -355,11 +355,11 @@ def test_check_prints_how_many_images_each_category_has(
     assert names == ["A2W", "W2A"]
     assert datasets.check([datasets.load_task("office31", root, name) for name in names])
     assert capsys.readouterr().out.splitlines() == [
-        "category  amazon  webcam  left out",
-        "bike           2       2         -",
-        "mouse          2       2         -",
-        "mug            1       2         -",
-        "all            5       6         -",
+        "category  amazon  webcam  skipped",
+        "bike           2       2        -",
+        "mouse          2       2        -",
+        "mug            1       2        -",
+        "all            5       6        -",
         "11 of 11 images can be read",
     ]
 

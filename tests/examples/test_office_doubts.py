@@ -51,21 +51,21 @@ def test_what_is_left_out_is_named_and_counted(
     shutil.copy(mug / "0.jpg", mug / "more/9.jpg")
     shutil.copy(mug / "0.jpg", root / "amazon/stray.jpg")
     os.mkfifo(mug / "pipe.jpg")
-    with pytest.warns(UserWarning, match=r"amazon: 4 left out: stray\.jpg .* 9\.jpg"):
+    with pytest.warns(UserWarning, match=r"amazon: 4 skipped: stray\.jpg .* 9\.jpg"):
         task = load(root)
     assert len(task.source.paths) == 6
     assert datasets.check([task])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["category", "amazon", "webcam", "left", "out"]
+    assert lines[0].split() == ["category", "amazon", "webcam", "skipped"]
     assert [line.split() for line in lines[3:6]] == [
         ["mug", "2", "2", "3"],
-        ["beside", "them", "-", "-", "1"],
+        ["no", "category", "-", "-", "1"],
         ["all", "6", "6", "4"],
     ]
     named = {
-        line.partition("left out: ")[2].partition(" (")[0]
+        line.partition("skipped: ")[2].partition(" (")[0]
         for line in lines
-        if line.startswith("left out")
+        if line.startswith("skipped")
     }
     assert named == {
         str(root / "amazon" / name)
@@ -84,7 +84,7 @@ def test_what_systems_leave_behind_is_loud_only_as_an_image(tree: Callable[..., 
     assert left_out(load(root).source) == []
     shutil.copy(mug / "0.jpg", mug / "@eaDir/thumb.jpg")
     shutil.copy(mug / "0.jpg", mug / ".hidden.jpg")
-    with pytest.warns(UserWarning, match=r"left out: \.hidden\.jpg .*thumb\.jpg"):
+    with pytest.warns(UserWarning, match=r"skipped: \.hidden\.jpg .*thumb\.jpg"):
         assert len(load(root).source.paths) == 6
 
 
@@ -118,7 +118,7 @@ def test_a_category_with_other_files_alone_says_so(tree: Callable[..., Path]) ->
 
 def test_a_single_category_is_refused(tree: Callable[..., Path]) -> None:
     root = tree(categories=("mug",))
-    with pytest.raises(UserError, match="single category, mug: any model is right"):
+    with pytest.raises(UserError, match="single category, mug, so every prediction would be right"):
         load(root)
     with pytest.raises(UserError, match="single category"):
         datasets.load_folders(root / "amazon", root / "webcam/mug")

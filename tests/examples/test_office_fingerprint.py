@@ -23,7 +23,7 @@ def refusal(office: Callable[..., Path], **changes) -> str:
     with pytest.raises(SystemExit) as stop:
         office(**QUICK | changes)
     assert "\n" not in stop.value.code
-    assert "is of another run" in stop.value.code
+    assert "belongs to another run" in stop.value.code
     return stop.value.code
 
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_of_other_images_is_not_resumed(office, root, monkeypatch, 
     office(**QUICK)
     (root / "webcam/mug/0.jpg").rename(root / "webcam/mug/9.jpg")
     message = refusal(office, resume=resume)
-    assert "checkpoint.pt is of another run" in message
+    assert "checkpoint.pt belongs to another run" in message
     assert "1 target image is new, the first mug/9.jpg" in message
     assert "1 target image is gone, the first mug/0.jpg" in message
 
@@ -134,7 +134,7 @@ def test_without_its_list_a_result_of_other_images_is_refused_too(office, root):
     folder = office(**QUICK)
     (folder / "inputs.csv").write_text("role,path,label,bytes,hash\n")
     swap(root / "amazon/bike", root / "amazon/mug")
-    assert "inputs.csv does not tell" in refusal(office)
+    assert "inputs.csv does not say" in refusal(office)
 
 
 def test_inputs_csv_names_the_rows_of_the_features(office):

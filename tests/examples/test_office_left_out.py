@@ -15,7 +15,7 @@ from PIL import Image
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*published"),
-    pytest.mark.filterwarnings("ignore:.*left out"),
+    pytest.mark.filterwarnings("ignore:.*skipped"),
 ]
 HEIC = b"\0\0\0\x18ftypheic" + bytes(64)
 SCRIPT = Path(datasets.__file__).parents[1] / "train_office.py"
@@ -182,12 +182,12 @@ def test_check_counts_each_file_once(tree: Callable[..., Path], capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[3:6]] == [
         ["mug", "2", "2", "2"],
-        ["beside", "them", "-", "-", "1"],
+        ["no", "category", "-", "-", "1"],
         ["all", "6", "6", "3"],
     ]
-    assert lines[6] == "12 of 15 files are read, 3 left out"
+    assert lines[6] == "12 of 15 files are read, 3 skipped"
     assert lines[7:] == [
-        f"left out: {root / name} (not an image that Pillow can open)"
+        f"skipped: {root / name} (not an image that Pillow can open)"
         for name in ("amazon/mug/notes.txt", "webcam/readme.md", "webcam/mug/notes.txt")
     ]
 
@@ -230,9 +230,9 @@ def test_without_pillow_heif_heic_is_left_out_with_what_to_do(tree: Callable[...
     assert done.returncode == 0, done.stderr
     assert "pip install pillow-heif" in done.stderr  # at the start
     lines = done.stdout.splitlines()
-    assert "6 of 11 files are read, 5 left out" in lines
+    assert "6 of 11 files are read, 5 skipped" in lines
     for name in ("mug/a.HEIC", "mug/b.heif", "mug/c"):
-        assert f"left out: {root / 'amazon' / name} ({formats.NO_HEIF})" in lines
+        assert f"skipped: {root / 'amazon' / name} ({formats.NO_HEIF})" in lines
     (root / "webcam/mug/0.jpg").write_bytes(HEIC)  # as phones call it
     done = check_without_pillow_heif(root, "--check")
     assert done.returncode == 1

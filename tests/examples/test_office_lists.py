@@ -98,7 +98,7 @@ def test_bytes_that_are_not_utf8_are_those_of_the_name(root: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("amazon/images/bike/0.jpg -1", "line 7: expected 'path label', a label from 0"),
+        ("amazon/images/bike/0.jpg -1", "line 7: expected 'path label', the label counted from 0"),
         ("amazon/images/bike/0.jpg 1.0", "line 7: expected"),
         ("amazon/images/bike/0.jpg 1_0", "line 7: expected"),
         ("amazon/images/bike/0.jpg \uff11", r"line 7: expected .*\\uff11"),
@@ -129,7 +129,7 @@ def test_images_that_no_line_names_are_left_out_and_told(root: Path) -> None:
     write_image(root / "amazon/images/mug/9.jpg", 2, 9)
     write_image(root / "amazon/images/cup/0.jpg", 3, 9)
     (root / "amazon/images/bike/notes.txt").write_text("text")
-    with pytest.warns(UserWarning, match=r"amazon: 3 left out: .*9\.jpg, 0\.jpg .*not in amazon"):
+    with pytest.warns(UserWarning, match=r"amazon: 3 skipped: .*9\.jpg, 0\.jpg .*not in amazon"):
         task = datasets.load_task("office31", root, "A2W")
     assert [(item.path.name, item.why) for item in task.source.left_out] == [
         ("notes.txt", "not an image that Pillow can open"),

@@ -67,7 +67,7 @@ def test_resnet50_v1_takes_the_weights_of_resnet50_and_computes_something_else(t
 
 
 def test_imagenet_weights_are_not_of_resnet50_v1():
-    with pytest.raises(UserError, match=r"of resnet50, not of resnet50_v1.*--weights FILE"):
+    with pytest.raises(UserError, match=r"for resnet50, not for resnet50_v1.*--weights FILE"):
         models.build_extractor("resnet50_v1", "imagenet")
 
 
@@ -94,7 +94,7 @@ def test_published_weights_in_half_precision_load_strictly_as_float32(classifier
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("squeezenet1_0", "does not end in a linear layer"),
+        ("squeezenet1_0", "must end in a linear layer"),
         ("googlenet", "auxiliary outputs"),
         ("inception_v3", "auxiliary outputs"),
         ("resnet51", "unknown backbone"),

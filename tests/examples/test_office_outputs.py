@@ -135,9 +135,9 @@ def test_features_are_read_as_they_were_written(tmp_path, logits):
         ({"features": GONE}, "it has no features"),
         ({"domain": GONE}, "it has no domain"),
         ({"label": GONE}, "it has no label"),
-        ({"label": np.zeros(29, np.int16)}, "must be equally long"),
-        ({"domain": np.zeros(31, np.uint8)}, "must be equally long"),
-        ({"logits": np.zeros((30, 6), np.float32)}, "logits must be as many as target images"),
+        ({"label": np.zeros(29, np.int16)}, "must have the same length"),
+        ({"domain": np.zeros(31, np.uint8)}, "must have the same length"),
+        ({"logits": np.zeros((30, 6), np.float32)}, "logits must have one row per target image"),
         ({"label": np.array([None] * 30)}, "cannot read"),  # pickled
     ],
 )
@@ -175,7 +175,9 @@ def test_a_file_is_replaced_at_once(tmp_path):
         assert old.read() == b"old"
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
-    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*; nothing was written"):
+    with pytest.raises(
+        UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"
+    ):
         files.write(tmp_path / "no" / "a", b"new")
 
 

@@ -63,7 +63,7 @@ def test_batch_norm_of_one_image_in_each_process(root, tmp_path):
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("train_office.py: error")]
     assert len(lines) == 1
-    assert "--batch-size 2 is one image of a domain for each of 2 processes" in lines[0]
+    assert "--batch-size 2 is one image per domain for each of 2 processes" in lines[0]
     assert "driver.py" not in done.stderr.partition("ChildFailedError")[0].partition(lines[0])[0]
     assert "[rank1]" not in done.stderr
 
@@ -137,12 +137,12 @@ def test_too_little_space_for_all_runs(refused, office, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(p)._replace(free=int(free)))
 
     leave(0.8 * one)
-    assert "free, the run will write" in refused()
+    assert "free, but the run may write up to" in refused()
     leave(1.5 * one)
-    assert "free, 3 runs will write" in refused(seeds=(0, 1, 2))
+    assert "free, but 3 runs may write up to" in refused(seeds=(0, 1, 2))
     office(max_steps=2)
     leave(0.5 * one)
-    assert "2 runs will write" in refused(seeds=(0, 1, 2))
+    assert "2 runs may write up to" in refused(seeds=(0, 1, 2))
     # What takes the place of an old file needs no more than that beside it.
     monkeypatch.setattr("office.experiment.Experiment._finish", lambda *_: None)
     leave(1.1 * one)
@@ -174,7 +174,7 @@ def test_a_failure_at_the_end_loses_nothing(office, monkeypatch, name):
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write", full)
-        with pytest.raises(SystemExit, match=f"{name}: No space left.*; go on with --resume"):
+        with pytest.raises(SystemExit, match=f"{name}: No space left.*; continue with --resume"):
             office(max_steps=3)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "epoch", lambda *_: pytest.fail("trained again"))

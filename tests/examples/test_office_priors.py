@@ -30,12 +30,12 @@ def test_a_file_that_windows_wrote_is_read(tmp_path: Path) -> None:
     [
         ("mug,0.5\nbike,0.4\n", "the shares of all categories must sum to 1, got 0.9"),
         ("", "the shares of all categories must sum to 1, got 0"),
-        ("mug,0.5\nmug,0.5\n", "line 2: mug comes twice"),
+        ("mug,0.5\nmug,0.5\n", "line 2: mug is listed twice"),
         ("mug,1\nbike,0\n", "line 2: the share of bike must be a number above 0, .* got '0'"),
         ("mug,1.5\nbike,-0.5\n", "line 1: the share of mug must be a number above 0, at most 1"),
         ("mug,nan\n", "line 1: the share of mug must be a number above 0"),
         ("category,share\nmug,1\n", "line 1: the share of category must be .* got 'share'"),
-        ("mug\n", r"line 1 must be a category and its share, as mug,0\.05, got \['mug'\]"),
+        ("mug\n", r"line 1 must be a category and its share, like mug,0\.05, got \['mug'\]"),
         ("mug,0,5\n", r"line 1 must be .* got \['mug', '0', '5'\]"),
         ("mug;1\n", r"line 1 must be .* got \['mug;1'\]"),
     ],
@@ -66,7 +66,7 @@ def test_shares_come_in_the_order_of_the_categories() -> None:
 
 
 def test_categories_that_differ_are_named() -> None:
-    with pytest.raises(UserError, match="--prior has no share of mouse, mug"):
+    with pytest.raises(UserError, match="--prior has no share for mouse, mug"):
         priors.of_task((("bike", 1.0),), made_task())
     shares = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
     with pytest.raises(UserError, match="categories that the source lacks: Pen"):

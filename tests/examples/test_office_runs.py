@@ -87,7 +87,7 @@ SHARES = (("bike", 0.5), ("mouse", 0.3), ("mug", 0.2))
 def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(machine):
     runs = [made_run(), made_run(method="symnets-v2-balanced", prior=SHARES[:2])]
     assert open_runs(runs[:1], machine) == runs[:1]
-    with pytest.raises(UserError, match="--prior has no share of mug"):
+    with pytest.raises(UserError, match="--prior has no share for mug"):
         open_runs(runs, machine)
 
 
@@ -101,13 +101,13 @@ def test_balance_in_a_target_that_lacks_categories_is_warned_of(machine):
     )
     assert (task.lacking, lacking.lacking, blind.lacking) == ([], ["mouse", "mug"], [])
     told = (
-        "webcam lacks mouse, mug, but symnets-balanced draws the predictions to all 3 categories, "
-        "with harm; tell their shares by --prior FILE, or take symnets"
+        "webcam lacks mouse, mug, but symnets-balanced pulls the predictions towards all 3 "
+        "categories, which does harm here; give the shares with --prior FILE, or use symnets"
     )
     with pytest.warns(UserWarning, match="lacks") as caught:
         open_runs([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], machine)
     assert [str(warning.message) for warning in caught] == [told]
-    with pytest.warns(UserWarning, match="webcam may lack categories, .* or take symnets-v2$"):
+    with pytest.warns(UserWarning, match="webcam may lack categories, .* or use symnets-v2$"):
         open_runs([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], machine)
     for run in (
         made_run(task, "symnets-balanced", batch_size=6),
@@ -176,7 +176,7 @@ def test_the_state_needs_no_whole_checkpoint(run, resuming, monkeypatch):
     run.save_checkpoint(resuming.out, CONTENT)
     monkeypatch.setattr(files, "load", lambda path: pytest.fail(f"{path} was read"))
     assert run.state(resuming) is State.RESUMABLE
-    assert "holds epoch 1; go on with --resume" in run.left(resuming.out)
+    assert "holds epoch 1; continue with --resume" in run.left(resuming.out)
 
 
 def test_a_checkpoint_is_read_as_it_was_written(run, machine):
@@ -212,7 +212,7 @@ def test_a_note_does_not_vouch_for_the_checkpoint_of_another_run(run, resuming):
     note = checkpoint.with_suffix(".json").read_bytes()
     made_run(lr=0.02).save_checkpoint(resuming.out, CONTENT)
     checkpoint.with_suffix(".json").write_bytes(note)
-    with pytest.raises(UserError, match=r"of another run: lr 0\.02 there, 0\.01 here"):
+    with pytest.raises(UserError, match=r"to another run \(lr 0\.02 there, 0\.01 here\)"):
         run.load_checkpoint(resuming.out)
     checkpoint.unlink()
     assert run.state(resuming) is State.NEW
@@ -237,11 +237,11 @@ def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
     for refused in (changed.state, lambda machine: changed.load_checkpoint(machine.out)):
         with pytest.raises(UserError) as error:
             refused(resuming)
-        assert f"{folder / 'checkpoint.pt'} is of another run: lr 0.01 there, 0.02 here" in (
+        assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.01 there, 0.02 here)" in (
             str(error.value)
         )
     finish(run, resuming.out)
-    with pytest.raises(UserError, match=r"result\.json is of another run: lr 0\.01 there, 0\.02"):
+    with pytest.raises(UserError, match=r"result\.json belongs to another run \(lr 0\.01"):
         changed.state(resuming)
 
 

@@ -189,7 +189,7 @@ def test_frozen_features_are_told_in_title_and_note(views: int, told: str) -> No
     assert made["table4"].title.endswith("ablation, ours on frozen features")
     for name in ("table1", "table4"):
         assert f"; features frozen, {told} (bf16); " in made[name].note
-    assert "GFK and TCA stand on frozen features of ResNet-50 too" in made["table1"].note
+    assert "GFK and TCA also use frozen features of ResNet-50" in made["table1"].note
     assert "GFK" not in made["table4"].note
     other = made_result(dataset="folders", recipe=recipe)
     assert tables.tables([other])["folders"].title == "Accuracy (%) on folders, on frozen features"
@@ -227,7 +227,7 @@ def test_the_note_is_silent_about_runs_that_the_table_does_not_show(hidden: obje
 
 def test_a_table_without_ours_says_so() -> None:
     text = note("table1", made_result(method="source-only"))
-    assert text == "Published numbers alone: no run of ours belongs in this table."
+    assert text == "Published numbers only: none of our runs belongs in this table."
 
 
 def test_seeds_are_told_by_row_where_they_differ() -> None:

@@ -77,7 +77,7 @@ def test_looking_at_the_width_changes_no_number():
 def test_networks_without_one_vector_for_an_image_are_refused(monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **k, global_pool=""))
-    assert "timm:test_resnet must give one vector for each image" in fails("timm:test_resnet")
+    assert "timm:test_resnet must return one vector per image" in fails("timm:test_resnet")
 
 
 # Preprocessing

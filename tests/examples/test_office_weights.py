@@ -52,7 +52,7 @@ def test_weights_inside_of_dictionaries(tmp_path, capsys, state, keys):
         content = {key: content, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(1)}}}}
     loads(tmp_path, content, state)
     place = "".join(f"[{key!r}]" for key in keys)
-    assert capsys.readouterr().out == f"weights {tmp_path}/weights.pt: taken from {place}\n"
+    assert capsys.readouterr().out == f"weights {tmp_path}/weights.pt: loaded from {place}\n"
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_keys_with_a_prefix(tmp_path, capsys, state, prefix):
     plain = prefix.replace("_orig_mod.", "")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == (1 if plain else 0)
-    assert all(line.endswith(f"taken without the prefix {plain}") for line in lines)
+    assert all(line.endswith(f"loaded without the prefix {plain}") for line in lines)
 
 
 def test_both_and_other_layers_beside_them(tmp_path, capsys, state):
     others = {"head.weight": torch.ones(3, 8), "head.bias": torch.ones(3)}
     loads(tmp_path, {"state_dict": prefixed(state, "backbone.") | others}, state)
-    told = "from ['state_dict'] without the prefix backbone.; left out: head.weight, head.bias"
+    told = "from ['state_dict'] without the prefix backbone.; ignored: head.weight, head.bias"
     assert told in capsys.readouterr().out
 
 

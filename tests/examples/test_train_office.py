@@ -146,7 +146,7 @@ def test_a_network_that_ends_without_finite_numbers_is_no_finished_run(office, m
     line = fails(office, max_steps=2)
     assert "features or logits are not finite; the run has diverged, try a lower --lr" in line
     monkeypatch.undo()
-    assert "holds epoch 1 of this run: go on with it by --resume" in fails(office, max_steps=2)
+    assert "holds epoch 1 of this run: continue it with --resume" in fails(office, max_steps=2)
 
 
 def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
@@ -262,7 +262,7 @@ def test_all_methods_run_and_finished_ones_are_not_run_again(office, capsys):
     assert f"already finished, see {folder}" in capsys.readouterr().out
     assert (folder / "result.json").stat().st_mtime_ns == written
     line = fails(office, methods=methods[:1], max_steps=1, lr=0.02)
-    assert f"{folder / 'result.json'} is of another run: lr 0.01 there, 0.02 here" in line
+    assert f"{folder / 'result.json'} belongs to another run (lr 0.01 there, 0.02 here)" in line
 
 
 def test_all_runs_every_task_whole_tables_first(tree, office, capsys):
@@ -429,11 +429,11 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
         office(**recipe, out="stopped")
     assert stop.value.code == 130
     other = folder.parents[4] / "stopped" / folder.relative_to(folder.parents[3])
-    assert f"{other / 'checkpoint.pt'} holds epoch 2; go on with --resume" in (
+    assert f"{other / 'checkpoint.pt'} holds epoch 2; continue with --resume" in (
         capsys.readouterr().out
     )
     monkeypatch.undo()
-    assert "go on with it by --resume" in fails(office, **recipe, out="stopped")
+    assert "continue it with --resume" in fails(office, **recipe, out="stopped")
     office(**recipe, out="stopped", resume=True)
     assert "8 steps, 4 done" in capsys.readouterr().out
     assert_same_run(folder, other)
@@ -548,7 +548,7 @@ def test_checkpoints_of_other_runs_are_refused_before_anything_is_trained(office
     capsys.readouterr()
     methods = ("source-only", "symnets")  # the first could be trained
     line = fails(office, methods=methods, resume=True, lr=0.02)
-    assert f"{folder / 'checkpoint.pt'} is of another run: lr 0.01 there, 0.02 here" in line
+    assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.01 there, 0.02 here)" in line
     assert not (folder.parents[1] / "source-only").exists()
     (folder / "checkpoint.json").unlink()
     (folder / "checkpoint.pt").write_bytes(b"something else")
@@ -565,7 +565,7 @@ def test_checkpoints_of_other_runs_are_refused_before_anything_is_trained(office
         ({"tasks": ("A2A",)}, "no task A2A"),
         ({"tasks": ("A2X",)}, "no task A2X"),
         ({"batch_size": 10}, "amazon has 9 images, fewer than one batch"),
-        ({"backbone": "squeezenet1_0"}, "squeezenet1_0 does not end in a linear layer"),
+        ({"backbone": "squeezenet1_0"}, "squeezenet1_0 must end in a linear layer"),
         ({"weights": "nowhere.pt"}, "no such file: nowhere.pt"),
         ({"lr": 1e30}, "a loss is not finite"),
     ],
