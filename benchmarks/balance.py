@@ -1,22 +1,23 @@
-"""What do balance, category weights and SymmNets-V2 do on the digits, and where does each lose?
+"""How do balance, category weights and SymmNets-V2 perform on the digits, and where does each lose?
 
     python benchmarks/balance.py
 
-Network, source and settings are those of examples/train_digits.py, whose numbers the first target's
-rows "source only", "SymNets" and "balance 5" repeat. The targets:
+Network, source and settings are those of examples/train_digits.py, whose numbers are repeated in
+the first target's rows "source only", "SymNets" and "balance 5". The targets:
 
     all digits    the 1,797 handwritten digits
-    5 to 9 rare   all of the digits 0 to 4, every tenth of each other digit
+    5 to 9 rare   every image of the digits 0 to 4, every tenth of each other digit
     0 to 4 only   the other digits are missing; the source has them
 
-"Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares, or, where the
-row says so, the target's own, which are not known in practice (a missing digit: 0.1 %). "Category
-weights" are those of scores.category_weights, estimated anew after every epoch.
+"Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares or, where the
+row says so, the target's own, which are unknown in practice (0.1 % for a missing digit). "Category
+weights" are those of scores.category_weights, re-estimated after every epoch.
 
-Scored is C^t after the last epoch on images of odd index: accuracy on the target as it is, recalls
-on all images of the target's digits, for the target has few of the rare ones. "Beside SymNets" is
-the difference in accuracy by seed. The two lowest digits are those of the mean recall over seeds.
-"Absent" is the share of the target that is called a digit it does not have.
+Scores are those of C^t, the target classifier, after the last epoch on odd-indexed images: accuracy
+on the target as it is, recalls on all images of the target's digits, because the target has few of
+the rare ones. "Beside SymNets" is the difference in accuracy by seed. The lowest digits are the two
+with the lowest mean recall over seeds. "Absent" is the share of the target that is predicted as a
+digit it does not have.
 """
 
 import argparse
@@ -56,8 +57,8 @@ class Objective:
         losses: V1 or V2.
         balance: Weight of the balance.
         prior: Shares that the balance expects, ``(10,)``.
-        partial: Whether to weigh the source's categories.
-        weight: Their weights now, ``(10,)``.
+        partial: Whether to weight the source's categories.
+        weight: Their current weights, ``(10,)``.
         lam: λ of the last step.
     """
 
@@ -80,7 +81,7 @@ class Objective:
         return loss
 
     def estimate(self, target_logits: Tensor) -> None:
-        """Estimate the category weights anew."""
+        """Re-estimate the category weights."""
         if self.partial:
             self.weight = symloss.scores.category_weights(target_logits, self.lam)
 
@@ -114,7 +115,7 @@ def score(
 
 
 def targets(labels: Tensor) -> dict[str, Tensor]:
-    """Return by the target's name which handwritten digits it has."""
+    """Return, by target name, which handwritten digits it has."""
     rank = (labels.unsqueeze(1) == labels).tril().sum(1) - 1  # among the images of its digit
     return {
         "all digits": labels >= 0,
@@ -124,7 +125,7 @@ def targets(labels: Tensor) -> dict[str, Tensor]:
 
 
 def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], Objective] | None]:
-    """Return by the method's name what makes its objective; ``labels`` are those of the target."""
+    """Return, by method name, what makes its objective; ``labels`` are the target's."""
     shares = torch.bincount(labels, minlength=10).double().div(len(labels)).clamp(min=0.001)
     v2 = symloss.symnet_v2_losses
     return {
@@ -144,7 +145,7 @@ def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], 
 def measure(
     handwritten: Digits, sources: dict[int, Digits], recipe: Recipe, balances: list[float]
 ) -> Iterator[tuple[str, str, list[Run]]]:
-    """Yield target, method and its runs, one for each seed of ``sources``, the printed digits."""
+    """Yield target, method and its runs, one per seed of ``sources``, the printed digits."""
     for target, kept in targets(handwritten.labels).items():
         for name, make in objectives(handwritten.labels[kept], balances).items():
             runs = []
@@ -188,12 +189,12 @@ def main(argv: list[str] | None = None) -> None:
     seed = arguments.whole(0, 2**32 - 1)
     help_ = "seeds of printed digits, weights, batches (default: 0 1 2 3 4)"
     parser.add_argument("--seeds", nargs="+", type=seed, default=range(5), metavar="N", help=help_)
-    help_ = "few printed digits, one epoch, one balance, to prove that the script runs"
+    help_ = "few printed digits, one epoch, one balance, to check that the script runs"
     parser.add_argument("--quick", action="store_true", help=help_)
-    help_ = "write the table here too"
+    help_ = "also write the table to FILE"
     parser.add_argument("--out", type=arguments.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
-    # The network is too small to gain from threads; one gives the same numbers on any count.
+    # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)
     recipe, balances, printed = Recipe(), [0.5, 1.0, 3.0, 5.0, 10.0], SOURCE_SIZE
     if args.quick:

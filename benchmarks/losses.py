@@ -1,23 +1,23 @@
-"""What do the losses cost, forward and backward, beside the formulas as the papers print them?
+"""What do the losses cost, forward and backward, compared with the formulas as printed?
 
-    straightforward       softmax, sum, log, one line for each equation
-    functional, composed  the functions of symloss.functional, each by itself
+    straightforward       softmax, sum, log, one line per equation
+    functional, composed  the functions of symloss.functional, called one by one
     symloss               symnet_losses on the same logits
     symloss, compiled     the same under torch.compile
 
 SymNets' six losses, then SymmNets-V2's five ("V2": symnet_v2_losses) and category_balance alone
-("balance"). All take the four tensors of two RoutedLogits, random float32, and give the gradient of
-losses.total(1) with respect to each; the balance takes one. Joint logits are (N, 2K), on a GPU also
-(4, 2K, 512, 1024).
+("balance"). All use the four tensors of two RoutedLogits, random float32, and compute the gradient
+of losses.total(1) with respect to each; the balance uses one. Joint logits are (N, 2K), on a GPU
+also (4, 2K, 512, 1024).
 
 Time and ratio are medians over rounds in which they take turns, with first and third
-quartiles; a sample lasts 5 ms or more. The ratio is to the straightforward formulas of the same
-losses in the same round. "Kept" is
-what autograd saves between forward and backward (seen by saved_tensors_hooks), in units of the
-source's and the target's joint logits together: tensors made on the way, then inputs kept alive.
-On a GPU, "of copy bandwidth" is the traffic that the tensors cause if each is read once forward
-and once backward and its gradient written once, per second, relative to the bytes per second that
-Tensor.copy_ of a large tensor reads and writes. What fits a cache can exceed 1.
+quartiles; a sample lasts at least 5 ms. The ratio is to the straightforward formulas of the same
+losses in the same round. "Kept" is what autograd saves between forward and backward (measured with
+saved_tensors_hooks), in units of the source's and the target's joint logits together: first
+intermediate tensors, then inputs kept alive. On a GPU, "of copy bandwidth" is the traffic per
+second if each tensor is read once forward and once backward and its gradient written once, relative
+to the bytes per second that Tensor.copy_ of a large tensor reads and writes. It can exceed 1 for
+tensors that fit in a cache.
 """
 
 import argparse
@@ -44,7 +44,7 @@ COPY_BYTES = 2**28
 def straightforward(
     source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
 ) -> symloss.SymNetLosses:
-    """Compute eqs. (5) to (10) as printed: probabilities by softmax, sums of them, then the log."""
+    """Compute eqs. (5) to (10) as printed: probabilities by softmax, their sums, then the log."""
     k = source.head.shape[1] // 2
     y = labels.unsqueeze(1)
     p_s, p_t = source.head[:, :k].softmax(1), source.head[:, k:].softmax(1)
@@ -67,7 +67,7 @@ def straightforward(
 def composed(
     source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
 ) -> symloss.SymNetLosses:
-    """Compute eqs. (5) to (10) by the library's functions."""
+    """Compute eqs. (5) to (10) with the library's functions."""
     return symloss.SymNetLosses(
         source_task=L.source_task(source.head, labels),
         target_task=L.target_task(source.head, labels),
@@ -102,7 +102,7 @@ def straightforward_v2(
 def composed_v2(
     source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits
 ) -> symloss.SymNetV2Losses:
-    """Compute eqs. (33) to (37) by the library's functions."""
+    """Compute eqs. (33) to (37) with the library's functions."""
     return symloss.SymNetV2Losses(
         source_task=L.source_task(source.head, labels),
         target_task=L.target_task(source.head, labels),
@@ -123,7 +123,7 @@ def straightforward_balance(
 
 
 def balance(source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits) -> Tensor:
-    """Compute log K - H(m) by the library's function."""
+    """Compute log K - H(m) with the library's function."""
     return L.category_balance(target.extractor)
 
 
@@ -150,7 +150,7 @@ def total(losses: Losses, logits: list[Tensor], labels: Tensor) -> Tensor:
 
 
 def forward_backward(loss: Callable[..., Tensor], logits: list[Tensor], labels: Tensor) -> None:
-    """Compute the loss and its gradient with respect to the tensors of logits."""
+    """Compute the loss and its gradient with respect to the logits."""
     torch.autograd.grad(loss(logits, labels), logits, allow_unused=True)
 
 
@@ -164,7 +164,7 @@ def make_inputs(shape: tuple[int, ...], device: torch.device) -> tuple[list[Tens
 def kept_bytes(
     loss: Callable[..., Tensor], logits: list[Tensor], labels: Tensor
 ) -> tuple[int, int]:
-    """Count the bytes of storages that autograd saves: (made on the way, inputs)."""
+    """Count the bytes of storages that autograd saves: (intermediate tensors, inputs)."""
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def kept_bytes(
 
     inputs = {tensor.untyped_storage().data_ptr() for tensor in (*logits, labels)}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = loss(logits, labels)  # keeps what was saved alive, so that no address is used twice
+        graph = loss(logits, labels)  # keeps saved tensors alive, so that no address is reused
     made = sum(size for address, size in saved.items() if address not in inputs)
     del graph
     return made, sum(saved.values()) - made
@@ -220,7 +220,7 @@ def measure(
 def main(argv: list[str] | None = None) -> None:
     """Measure all shapes and print the table."""
     parser = timing.parser(__doc__, repeat=30)
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile")
     args = parser.parse_args(argv)
     on_gpu = args.device.type == "cuda"
     shapes = SHAPES + [DENSE] * on_gpu

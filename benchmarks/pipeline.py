@@ -1,11 +1,11 @@
-"""Does training wait for its images? The loop of train_office.py beside its parts.
+"""Does training wait for its images? The loop of train_office.py compared with its parts.
 
     python benchmarks/pipeline.py --root data/office_caltech10 --device cuda --precision bf16
     python benchmarks/pipeline.py --quick
 
-"cached" and "uncached" are --cache ram (or, with --cache device, that) and --cache off. Each round
-measures every row once, so that a change of the machine's speed meets them all; a ratio is that of
-two times of one round.
+"cached" is --cache ram or device, as given; "uncached" is --cache off. Each round measures every
+row once, so that a change in the machine's speed affects them all; a ratio compares two times from
+the same round.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; options as in train_office.py."""
+    """Return the command line's parser; options as in train_office.py."""
     parser = timing.parser(__doc__, repeat=5)
     add, positive = parser.add_argument, arguments.positive
     add("--root", type=Path, metavar="DIR", help="folder of the benchmark")
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_run(args: argparse.Namespace) -> tuple[Run, Machine]:
-    """Return what is trained, and where."""
+    """Return what to train, and where."""
     task = datasets.load_task(args.dataset, args.root, args.task)
     smallest = min(len(domain.paths) for domain in (task.source, task.target))
     if args.batch_size > smallest:
@@ -89,7 +89,7 @@ def read_run(args: argparse.Namespace) -> tuple[Run, Machine]:
         args.dataset,
         backbone=args.backbone,
         weights=args.weights,
-        # Five rows train, for so many rounds and one to warm up.
+        # At most five rows train, in every round and one more to warm up.
         max_steps=5 * args.steps * (args.repeat + 1),
         batch_size=args.batch_size,
         precision=args.precision,
@@ -99,7 +99,7 @@ def read_run(args: argparse.Namespace) -> tuple[Run, Machine]:
 
 
 def write_images(root: Path) -> None:
-    """Write two domains of two categories, four images each."""
+    """Write two domains with two categories of four images each."""
     for seed, place in enumerate(itertools.product(("amazon", "webcam"), ("bike", "mug"))):
         folder = root.joinpath(*place)
         folder.mkdir(parents=True)
@@ -109,11 +109,11 @@ def write_images(root: Path) -> None:
 
 
 def measure(run: Run, machine: Machine, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each round by row."""
+    """Return the seconds of each round, by row."""
     paths = [*run.task.source.paths, *run.task.target.paths]
     cache = images.fill(machine.cache, paths, run.recipe.preprocessing, machine.device)
     if not cache:
-        raise UserError("the images do not fit into the memory")
+        raise UserError("the images do not fit in memory")
     trainer = training.Trainer(run, machine, cache)
     inputs = {
         "cached": trainer.inputs.epoch,
@@ -139,7 +139,7 @@ def measure(run: Run, machine: Machine, steps: int, rounds: int) -> dict[str, li
 def interleave(
     rows: dict[str, Callable[[], None]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Time every row once a round, forwards and backwards in turn, after a round to warm up."""
+    """Time every row once a round, in alternating order, after a warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     wait = timing.waiter(device)
     for i in range(rounds + 1):
@@ -154,7 +154,7 @@ def interleave(
 
 
 def table(seconds: dict[str, list[float]], images_per_round: int) -> list[list[str]]:
-    """Return header and rows: images per second, time beside the step alone, share of waiting."""
+    """Return header and rows: images per second, time relative to the step, share of waiting."""
     rows = [["", "images/s", "time / step alone", "waits for data"]]
     for name, samples in seconds.items():
         ratios = [t / alone for t, alone in zip(samples, seconds[STEP], strict=True)]

@@ -3,11 +3,11 @@
     python benchmarks/scaling.py --plot scaling.png
 
 N positions at K = 31, and K categories at N = 256, float32 joint logits (N, 2K). The sizes take
-turns in every round; a sample lasts 5 ms or more. The exponent is the slope of a least-squares line
-through the logarithms of size and median time; 1 means proportional. It is fitted twice: over all
-sizes, where the fixed cost of some hundred operations makes it smaller, and over the last decade,
-where data that outgrow the caches, and memory that each call takes from the system anew, make it
-larger. N = 1,000,000 takes about 5 GB.
+turns in every round; a sample lasts at least 5 ms. The exponent is the slope of a least-squares
+line through the logarithms of size and median time; 1 means proportional. It is fitted twice: over
+all sizes, where the fixed cost of several hundred operations makes it smaller, and over the last
+decade, where data that outgrow the caches, and memory that each call requests from the system
+again, make it larger. N = 1,000,000 needs about 5 GB.
 """
 
 from functools import partial
@@ -21,14 +21,14 @@ from timing import arguments
 
 import symloss
 
-K, N = 31, 256  # what stays fixed while the other grows
+K, N = 31, 256  # the fixed value while the other grows
 SIZES_N = [1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000]
 SIZES_K = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
-BLUE, ORANGE = "#0072B2", "#D55E00"  # told apart by the colour-blind
+BLUE, ORANGE = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
 
 
 def last_decade(sizes: list[int], seconds: list[float]) -> tuple[list[int], list[float]]:
-    """Return the sizes from a tenth of the last, which is the largest, on, and their times."""
+    """Return the sizes from a tenth of the largest (the last) upwards, and their times."""
     upper = [size for size in sizes if 10 * size >= sizes[-1]]
     return upper, seconds[-len(upper) :]
 
@@ -43,7 +43,7 @@ def fit(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
 def measure(
     sizes: dict[str, tuple[int, int]], repeat: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Time forward and backward for each (N, K), on the beginnings of four tensors they share."""
+    """Time forward and backward for each (N, K), on slices of four shared tensors."""
     torch.manual_seed(0)
     pool = torch.randn(4, max(2 * n * k for n, k in sizes.values()), device=device)
 
@@ -80,7 +80,7 @@ def plot(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure all sizes, print the table and draw the plot."""
     parser = timing.parser(__doc__, repeat=10)
-    help_ = "draw both curves here (PNG, PDF or SVG)"
+    help_ = "draw both curves to FILE (PNG, PDF or SVG)"
     parser.add_argument("--plot", type=arguments.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     sizes_n, sizes_k = ([10, 20, 50], [5, 10, 20]) if args.quick else (SIZES_N, SIZES_K)
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         upper = last_decade(*curve)
         notes.append(
             f"Exponent in {label}: {fit(*curve)[0]:.3f} over all sizes, "
-            f"{fit(*upper)[0]:.3f} from {upper[0][0]:,} on."
+            f"{fit(*upper)[0]:.3f} from {upper[0][0]:,} upwards."
         )
     title = (
         "symnet_losses, forward and backward, float32; median (quartiles) of "

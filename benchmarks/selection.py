@@ -1,22 +1,21 @@
 """Which score picks a good model without target labels, and which one picks a bad one?
 
     python benchmarks/selection.py                  trains a grid of settings on the digits
-    python benchmarks/selection.py --runs runs/     takes the finished runs of train_office.py
+    python benchmarks/selection.py --runs runs/     uses the finished runs of train_office.py
 
-Candidates are the runs of one task: on the digits, network, source and settings of
-examples/train_digits.py with one change at a time, after the last epoch. A score sees the logits of
-the classifier that answers on all target images. The accuracy that it is held against is that of
-the same run, on the digits on the handwritten images of even index, on which settings may be
-chosen.
+Candidates are the runs of one task: for the digits, network, source and settings of
+examples/train_digits.py with one change at a time, after the last epoch. A score sees the answering
+classifier's logits on all target images. It is compared with the accuracy of the same run; for the
+digits that is the accuracy on the even-indexed handwritten images, on which settings may be chosen.
 
     Spearman         rank correlation of score and accuracy over the candidates
-    picks            accuracy of the candidate with the highest score; of several, their mean
-    worst quarter    how often the pick among 8 candidates, drawn 1,000 times, is one of the quarter
-                     with the lowest accuracy; a blind pick is in about 25 %
+    picks            accuracy of the candidate with the highest score; the mean if there are several
+    worst quarter    how often the pick among 8 candidates, drawn 1,000 times, is in the quarter
+                     with the lowest accuracy; a random pick is in it about 25 % of the time
 
-A candidate without a score (source only has no agreement) is never picked by it, and not counted in
-its correlation. Ensemble agreement is that within each draw. "No lost category" is minus the number
-of categories that are predicted less than a fifth as often as if all were equally frequent. With
+A candidate without a score (source only has no agreement) is never picked by it, and does not count
+in its correlation. Ensemble agreement is computed within each draw. "No lost category" is minus the
+number of categories predicted less than a fifth as often as if all were equally frequent. With
 several tasks, every number is the mean over them.
 """
 
@@ -46,18 +45,18 @@ from symloss import scores
 
 DEVELOPMENT = slice(0, None, 2)
 DRAWS, DRAWN = 1000, 8
-LEAST = 4  # candidates, so that there is a quarter
+LEAST = 4  # candidates, so that a quarter is at least one
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model: logits ``(N, K)`` of its answers on the target, and what scores cannot see.
+    """A trained model: its logits on the target, and what scores cannot see.
 
     Attributes:
-        logits: Of the classifier that answers, ``(N, K)``.
-        agreement: Of C^s and C^t; NaN where there is one classifier.
-        source_accuracy: On the source's training images, in %.
-        accuracy: On the target, in %.
+        logits: The answering classifier's logits on the target, ``(N, K)``.
+        agreement: Of the source and target classifiers, C^s and C^t; NaN if there is only one.
+        source_accuracy: Accuracy on the source's training images, in %.
+        accuracy: Accuracy on the target, in %.
     """
 
     logits: Tensor
@@ -66,12 +65,12 @@ class Candidate:
     accuracy: float
 
 
-# Scores of several candidates, NaN where one has none.
+# Scores of several candidates, NaN for those without one.
 Score = Callable[[Sequence[Candidate]], Tensor]
 
 
 def each(score: Callable[[Tensor], Tensor]) -> Score:
-    """Return a score of candidates from one of logits ``(N, K)``."""
+    """Turn a score of logits ``(N, K)`` into a score of candidates."""
     return lambda candidates: torch.stack([score(c.logits).double() for c in candidates])
 
 
@@ -82,7 +81,7 @@ def certainty(logits: Tensor) -> Tensor:
 
 
 def no_lost_category(logits: Tensor) -> Tensor:
-    """Return minus the number of categories that are rarely predicted."""
+    """Return minus the number of rarely predicted categories."""
     return torch.tensor(-len(scores.diagnose(logits, joint=False).rarely_predicted))
 
 
@@ -113,7 +112,7 @@ def _told(values: Sequence[float]) -> Tensor:
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
-    """Return the rank correlation of two vectors; equal values share the mean of their ranks."""
+    """Return the rank correlation of two vectors; equal values get the mean of their ranks."""
     ranks = [(v > v.unsqueeze(1)).sum(0) + (v == v.unsqueeze(1)).sum(0) / 2 for v in (x, y)]
     return torch.corrcoef(torch.stack(ranks).double())[0, 1].item()
 
@@ -125,7 +124,7 @@ def picked(score: Tensor, value: Tensor) -> float:
 
 
 def worth(candidates: Sequence[Candidate]) -> dict[str, tuple[float, float, float]]:
-    """Return of each score its correlation, the accuracy (%) it picks, and worst quarters (%)."""
+    """Return for each score its correlation, the accuracy (%) it picks, and worst quarters (%)."""
     accuracy = _told(c.accuracy for c in candidates)
     worst = torch.zeros(len(candidates), dtype=torch.float64)
     worst[accuracy.argsort(stable=True)[: len(candidates) // 4]] = 100
@@ -171,7 +170,7 @@ class Objective:
 
     Attributes:
         losses: SymNets or SymmNets-V2.
-        lam: λ throughout, instead of the schedule's.
+        lam: Constant λ instead of the schedule's.
         entropy: Weight of eq. (10), 1 in SymNets.
         balance: Weight of the balance.
     """
@@ -197,7 +196,7 @@ class Objective:
 
 
 def settings(recipe: Recipe) -> dict[str, tuple[Objective | None, Recipe]]:
-    """Return objective and recipe by the setting's name."""
+    """Return objective and recipe, by setting name."""
     v2 = symloss.symnet_v2_losses
     return {
         "source only": (None, recipe),
@@ -217,7 +216,7 @@ def settings(recipe: Recipe) -> dict[str, tuple[Objective | None, Recipe]]:
 
 @torch.no_grad()
 def candidate(run: Run, method: Method, handwritten: Digits) -> Candidate:
-    """Return a run as a candidate; the target's labels are in its accuracy alone."""
+    """Return a run as a candidate; target labels enter only its accuracy."""
     run.extractor.eval()
     logits = run.head(run.extractor(handwritten.images))
     final = run.final
@@ -233,7 +232,7 @@ def candidate(run: Run, method: Method, handwritten: Digits) -> Candidate:
 def train_digits(
     grid: dict[str, tuple[Objective | None, Recipe]], sources: dict[int, Digits]
 ) -> dict[str, list[Candidate]]:
-    """Return by setting a candidate for each seed of ``sources``, the printed digits."""
+    """Return, by setting, a candidate per seed of ``sources``, the printed digits."""
     handwritten = load_handwritten()
     scored = Digits(*(part[DEVELOPMENT] for part in handwritten))
     found = defaultdict(list)
@@ -247,7 +246,7 @@ def train_digits(
 
 
 def finished_runs(folder: Path) -> dict[str, list[Candidate]]:
-    """Return by task the finished runs of train_office.py below a folder.
+    """Return, by task, the finished runs of train_office.py below a folder.
 
     Raises:
         UserError: If a file is broken, or no task has 4 runs whose target has labels.
@@ -260,7 +259,7 @@ def finished_runs(folder: Path) -> dict[str, list[Candidate]]:
         saved = path.with_name("features.npz")
         logits = outputs.read_features(saved).logits
         if logits is None:
-            raise UserError(f"{saved} has no logits: it is of an older train_office.py")
+            raise UserError(f"{saved} has no logits: an older train_office.py wrote it")
         parts = evaluation.classifiers(torch.from_numpy(logits), len(result.categories))
         symmetric = len(parts) == 2
         made = Candidate(
@@ -281,13 +280,13 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add, seed = parser.add_argument, arguments.whole(0, 2**32 - 1)
-    add("--runs", type=Path, metavar="DIR", help="finished runs instead of the digits")
+    add("--runs", type=Path, metavar="DIR", help="use finished runs instead of the digits")
     help_ = "seeds of printed digits, weights, batches (default: 100 101 102)"
     add("--seeds", nargs="+", type=seed, default=range(100, 103), metavar="N", help=help_)
-    add("--quick", action="store_true", help="one epoch of few digits, to prove that it runs")
-    add("--out", type=arguments.new_file, metavar="FILE", help="write the tables here too")
+    add("--quick", action="store_true", help="one epoch of few digits, to check that it runs")
+    add("--out", type=arguments.new_file, metavar="FILE", help="also write the tables to FILE")
     args = parser.parse_args(argv)
-    # The network is too small to gain from threads; one gives the same numbers on any count.
+    # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)
     notes = []
     if args.runs:
@@ -306,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
         notes.append(timing.markdown(rows))
         title = (
             f"Digits, {recipe.epochs} epochs, seeds {' '.join(map(str, sources))}; accuracy on the "
-            "handwritten images of even index, below as mean ± standard error of the seeds"
+            "even-indexed handwritten images, below as mean ± standard error of the seeds"
         )
     counts = [len(candidates) for candidates in tasks.values()]
     title += f"; {' + '.join(map(str, counts))} candidates"

@@ -1,25 +1,25 @@
-"""What does a training step of SymNets cost beside plain supervised training on the same images?
+"""What does a training step of SymNets cost, compared with supervised training on the same images?
 
     supervised         cross-entropy on all images, source and target, with a linear head of 2K
                        outputs (random labels stand in for the target's); one backward
     two backwards      the recipe of the authors' released script: both players' losses from one
                        set of joint logits, by softmax, sums and logarithm (losses.py); backward of
-                       the head's loss with retain_graph, its gradients kept; zero; backward of the
-                       extractor's loss; the head's gradients put back
-    authors' settings  two backwards in float32 and contiguous memory, whatever the options say
+                       the head's loss with retain_graph; save its gradients; zero; backward of the
+                       extractor's loss; restore the head's gradients
+    authors' settings  two backwards in float32 and contiguous memory, regardless of the options
     symloss            head.route, symnet_losses, TwoOptimizerStep
     symloss, compiled  the same with extractor, head and losses under torch.compile
-    pytorch-adapt      its adapters.SymNets, where it is installed; two linear heads of K outputs
+    pytorch-adapt      its adapters.SymNets, if installed; two linear heads with K outputs
 
 Every variant forwards source and target separately and steps two SGD optimizers (momentum 0.9,
-Nesterov, weight decay 1e-4). Images and weights are random, and equal in all variants.
+Nesterov, weight decay 1e-4). Images and weights are random, and the same in all variants.
 
 Time and ratio are medians over rounds in which the variants take turns, with first and third
-quartiles; the ratio to supervised is that of one round. Peak memory is that of two steps in a
-fresh process for each variant: on a GPU torch.cuda.max_memory_allocated in the second step, on a
-CPU (Linux only) the peak resident size less what it was before the model was built, so that
-"compiled" includes the compiler. Backbone backwards are counted: how often the backbone's first
-parameter gets a gradient in a step.
+quartiles; the ratio to supervised is taken within a round. Peak memory is that of two steps in a
+fresh process per variant: on a GPU torch.cuda.max_memory_allocated in the second step, on a CPU
+(Linux only) the peak resident size minus that before the model was built, so that "compiled"
+includes the compiler. "Backbone backwards" counts how often the backbone's first parameter gets a
+gradient in a step.
 """
 
 import argparse
@@ -46,7 +46,7 @@ AUTHORS = "authors' settings"
 
 
 class Trainer:
-    """Network, optimizers and batch, equal for all variants, and one method for each variant."""
+    """Network, optimizers and batch, the same for all variants, and one method per variant."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ class Trainer:
         self.update()
 
     def two_backwards(self) -> None:
-        """Give each player its gradient by a backward of its own, both over one graph."""
+        """Give each player its gradient with its own backward, both over one graph."""
         with self.autocast():
             source, target = (symloss.RoutedLogits(v, v.view_as(v)) for v in self.logits())
             losses = straightforward(source, self.labels[0], target)
@@ -179,7 +179,7 @@ def build_extractor(backbone: str) -> tuple[nn.Module, int]:
 
 
 def check_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Leave with one line where the backbone is unknown or cannot take the images."""
+    """Exit with one line if the backbone is unknown or cannot process the images."""
     if args.backbone not in torchvision.models.list_models(module=torchvision.models):
         parser.error(f"--backbone must be a classification network, got {args.backbone!r}")
     try:
@@ -193,13 +193,13 @@ def check_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def build_trainer(args: argparse.Namespace, name: str) -> Trainer:
-    """Return the trainer of a variant, by the options or by the authors' settings."""
+    """Return a variant's trainer, with the options' or the authors' settings."""
     authors = {"precision": "fp32", "channels_last": False}
     return Trainer(argparse.Namespace(**vars(args) | (authors if name == AUTHORS else {})))
 
 
 def peak_memory(args: argparse.Namespace, name: str) -> int:
-    """Measure the peak bytes of two steps, in a process that did nothing else."""
+    """Measure the peak bytes of two steps, in a process that does nothing else."""
     before = _resident_peak()
     trainer = build_trainer(args, name)
     VARIANTS[name](trainer)
@@ -212,14 +212,14 @@ def peak_memory(args: argparse.Namespace, name: str) -> int:
 
 
 def _resident_peak() -> int:
-    # Not ru_maxrss: a process inherits that from the one that started it.
+    # Not ru_maxrss: a process inherits it from its parent.
     status = Path("/proc/self/status")
     found = status.exists() and re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
     return 1024 * int(found[1]) if found else 0
 
 
 def in_a_fresh_process(call: Callable[..., int], *args: object) -> int:
-    """Run a function of this file in a process forked from one that did only the imports."""
+    """Run a function of this file in a process forked from one that only did the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torchvision", "symloss"])
     with ProcessPoolExecutor(1, context) as pool:
@@ -230,15 +230,20 @@ def main(argv: list[str] | None = None) -> None:
     """Measure all variants and print the table."""
     parser = timing.parser(__doc__, repeat=10)
     add, number = parser.add_argument, partial(parser.add_argument, type=arguments.positive)
-    add("--backbone", default="resnet50", metavar="NAME", help="of torchvision (default: resnet50)")
-    number("--batch-size", default=32, metavar="N", help="images of each domain (default: 32)")
+    add(
+        "--backbone",
+        default="resnet50",
+        metavar="NAME",
+        help="torchvision network (default: resnet50)",
+    )
+    number("--batch-size", default=32, metavar="N", help="images per domain (default: 32)")
     number("--num-classes", default=31, metavar="K", help="categories (default: 31)")
     number("--size", default=224, metavar="PIXELS", help="side of an image (default: 224)")
-    forward = "of the forward pass, by autocast (default: fp32)"
+    forward = "of the forward pass, with autocast (default: fp32)"
     add("--precision", choices=["fp32", "bf16"], default="fp32", help=forward)
     layout = "memory layout of images and convolutions (default: on)"
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help=layout)
-    add("--no-compile", action="store_true", help="leave out torch.compile")
+    add("--no-compile", action="store_true", help="skip torch.compile")
     args = parser.parse_args(argv)
     if args.quick:
         args.backbone, args.batch_size, args.num_classes, args.size = "shufflenet_v2_x0_5", 2, 3, 32
@@ -257,7 +262,7 @@ def main(argv: list[str] | None = None) -> None:
         steps = {name: partial(VARIANTS[name], trainers[name]) for name in names}
         times = timing.interleave(steps, args.repeat, args.device)
     except (torch.cuda.OutOfMemoryError, BrokenProcessPool):
-        parser.error(f"out of memory; take a --batch-size below {args.batch_size}")
+        parser.error(f"out of memory; use a --batch-size below {args.batch_size}")
     base = memory["supervised"]
     rows = [["Step", "Time, ms", "Ratio", "Peak memory", "Backbone backwards"]]
     for name in names:
@@ -273,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         f"(quartiles) of {args.repeat} interleaved rounds"
     )
     _, ratio = timing.time_and_ratio(times["symloss"], times[AUTHORS])
-    notes = [f"symloss takes {ratio} of the time of the authors' settings."]
+    notes = [f"symloss takes {ratio} times as long as the authors' settings."]
     if base:
         notes.append(f"Peak memory is relative to {timing.three_digits(base / 2**20)} MiB.")
     timing.report(title, rows, notes, args.device, args.out)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, interleaved timing, a Markdown table, the machine."""
+"""What the benchmarks share: arguments, interleaved timing, Markdown tables, the machine."""
 
 import argparse
 import math
@@ -18,31 +18,31 @@ import arguments
 
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
-    """Return a parser whose help is the script's docstring, with the arguments all scripts take."""
+    """Return a parser with the script's docstring as help and the arguments all scripts share."""
     form = argparse.RawDescriptionHelpFormatter
     result = argparse.ArgumentParser(description=doc, formatter_class=form)
     add = result.add_argument
     add("--device", type=arguments.device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    help_ = f"measured rounds, after unmeasured ones (default: {repeat})"
+    help_ = f"measured rounds, after a warm-up (default: {repeat})"
     add("--repeat", type=arguments.positive, default=repeat, metavar="N", help=help_)
-    add("--quick", action="store_true", help="tiny sizes, to prove that the script runs")
-    add("--out", type=arguments.new_file, metavar="FILE", help="write the table here too")
+    add("--quick", action="store_true", help="tiny sizes, to check that the script runs")
+    add("--out", type=arguments.new_file, metavar="FILE", help="also write the table to FILE")
     return result
 
 
 def interleave(
     calls: dict[str, Callable[[], object]], repeat: int, device: torch.device, at_least: float = 0.0
 ) -> dict[str, list[float]]:
-    """Measure each call ``repeat`` times in turn, A B A B ..., after unmeasured calls of each.
+    """Measure each call ``repeat`` times in turn, A B A B ..., after warm-up calls of each.
 
     Args:
         calls: What to measure, by name.
         repeat: Measured rounds.
-        device: Device that is waited for before the clock is read.
-        at_least: Seconds that one sample takes at least: a faster call is repeated inside it.
+        device: Device to wait for before reading the clock.
+        at_least: Minimum seconds per sample; a faster call is repeated within it.
 
     Returns:
-        Seconds per call, one number for each round.
+        Seconds per call, one number per round.
     """
     inner = {}
     for name, call in calls.items():
@@ -56,7 +56,7 @@ def interleave(
 
 
 def waiter(device: torch.device) -> Callable[[], None]:
-    """Return a function that waits until a device has done what it was given."""
+    """Return a function that waits until a device has finished its work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return getattr(torch, device.type).synchronize  # mps, xpu and the CPU, which has no queue
@@ -65,7 +65,7 @@ def waiter(device: torch.device) -> Callable[[], None]:
 def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> float:
     wait = waiter(device)
     if inner > 1:
-        call()  # a short call would feel what the others left in the caches
+        call()  # a short call is affected by what others left in the caches
     wait()
     start = time.perf_counter()
     for _ in range(inner):
@@ -75,12 +75,12 @@ def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> fl
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median, between the middle two of an even number of values."""
+    """Return the median, or the mean of the middle two of an even number of values."""
     return torch.tensor(values, dtype=torch.float64).quantile(0.5).item()
 
 
 def spread(values: Iterable[float]) -> str:
-    """Format the median, and the first and third quartile in brackets."""
+    """Format the median, with the first and third quartiles in brackets."""
     samples = torch.tensor([*values], dtype=torch.float64)
     low, middle, high = samples.quantile(samples.new_tensor([0.25, 0.5, 0.75])).tolist()
     return f"{three_digits(middle)} ({three_digits(low)} to {three_digits(high)})"

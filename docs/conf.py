@@ -33,7 +33,7 @@ html_static_path = ["_static"]
 html_css_files = ["symloss.css"]
 html_favicon = "_static/favicon.svg"
 html_logo = "_static/logo.svg"
-pygments_dark_style = "gruvbox-dark"  # nothing in it is blue, as links are
+pygments_dark_style = "gruvbox-dark"  # nothing in it is blue like links
 html_copy_source = False
 html_math_renderer = "mathml"
 
@@ -50,7 +50,7 @@ autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# The names of torch and Python are links where the build may use the network.
+# Names from torch and Python become links if the build may use the network.
 nitpick_ignore_regex = [("py:.*", r"(torch|optional|collections)\b.*")]
 if "READTHEDOCS" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
@@ -61,7 +61,7 @@ if "READTHEDOCS" in os.environ:
 
 
 def show_imports(app, what, name, obj, options, lines):
-    """Begin the example of a docstring with the imports that the docstring's module has."""
+    """Begin a docstring's example with the imports that its module has."""
     first = next((i for i, line in enumerate(lines) if line.startswith(">>>")), None)
     if first is None:
         return
@@ -79,7 +79,7 @@ def show_imports(app, what, name, obj, options, lines):
 
 
 def visit_math(self, node):
-    """Write an equation as MathML, which browsers draw without a script or a network."""
+    """Write an equation as MathML, which browsers render without a script or a network."""
     mathml = tex2mathml(node.astext())
     mathml = mathml.replace("&ApplyFunction;</mo>", '&ApplyFunction;</mo><mspace width="0.17em"/>')
     if isinstance(node, nodes.math_block):
@@ -90,6 +90,6 @@ def visit_math(self, node):
 
 
 def setup(app):
-    """Register what is above."""
+    """Register the functions above."""
     app.connect("autodoc-process-docstring", show_imports, priority=600)  # after napoleon
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
