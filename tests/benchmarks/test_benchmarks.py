@@ -196,7 +196,7 @@ def test_scaling(scaling, capsys, tmp_path):
     slope = r"-?\d\.\d{3}"
     text = (tmp_path / "table.md").read_text()
     for label in ("N, at K = 31", "K, at N = 256"):
-        assert re.search(f"in {label}: {slope} over all sizes, {slope} from [\\d,]+ on", text)
+        assert re.search(f"in {label}: {slope} over all sizes, {slope} from [\\d,]+ upwards", text)
 
 
 def test_the_fit_finds_the_exponent_of_the_last_decade(scaling):
