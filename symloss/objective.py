@@ -148,7 +148,7 @@ def symnet_losses(
 
     The head's terms (5), (6), (7) are computed on ``.head``, the extractor's terms (8), (9),
     (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. The
-    gradients have a closed form and can be taken only once: for second derivatives, and under
+    closed-form gradients cannot be differentiated again: for second derivatives, and under
     :mod:`torch.func`, use the functions of :mod:`symloss.functional`. A category with both logits
     at minus infinity is ignored.
 

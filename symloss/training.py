@@ -29,8 +29,8 @@ class TwoOptimizerStep:
     Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
     number of batches divided by :math:`m`.
 
-    After its first backward pass it checks the gradients once. It warns (UserWarning) about a
-    player that got none and about parameters that got one but belong to neither optimizer.
+    After the backward pass of its first cycle it checks the gradients once. It warns (UserWarning)
+    about a player that got none and about parameters that got one but belong to neither optimizer.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
