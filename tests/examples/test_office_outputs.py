@@ -175,9 +175,7 @@ def test_a_file_is_replaced_at_once(tmp_path):
         assert old.read() == b"old"
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
-    with pytest.raises(
-        UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"
-    ):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"):
         files.write(tmp_path / "no" / "a", b"new")
 
 
