@@ -21,8 +21,10 @@ is missing is named below the table.
 """
 
 import argparse
+import contextlib
 import csv
 import dataclasses
+import importlib.metadata
 import itertools
 import json
 import math
@@ -288,14 +290,17 @@ def table(runs: list[Run]) -> tuple[list[list[str]], list[str]]:
 
 
 def write(path: Path, runs: list[Run]) -> None:
-    """Write one line per run."""
+    """Write one line per run, with the versions of the packages."""
+    versions = {}
+    for package in ("symloss", "torch", "scikit-learn", "skada", "pytorch-adapt"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     with open(path, "w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow([field.name for field in dataclasses.fields(Run)])
+        lines.writerow([*(field.name for field in dataclasses.fields(Run)), "versions"])
         for run in runs:
-            lines.writerow(
-                [*dataclasses.astuple(run)[:4], f"{run.accuracy:.6g}", f"{run.seconds:.3g}"]
-            )
+            numbers = (f"{run.accuracy:.6g}", f"{run.seconds:.3g}")
+            lines.writerow([*dataclasses.astuple(run)[:4], *numbers, json.dumps(versions)])
 
 
 def mean_and_error(values: list[float]) -> str:

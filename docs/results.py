@@ -219,6 +219,20 @@ def length(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def features(runs: list[Run]) -> list[Line]:
+    """Return SymNetClassifier beside other packages, with the seconds of a run."""
+    lines = [[*header(OFFICE31), "seconds"]]
+    for method in dict.fromkeys(run["method"] for run in runs):
+        shown = [
+            run | {"task": f"{run['source'][0]}2{run['target'][0]}".upper()}
+            for run in of(runs, method=method)
+        ]
+        name = method.replace("lines of this script", "our lines")
+        seconds = statistics.fmean(numbers(shown, "seconds"))
+        lines.append([*on_tasks(shown, name, OFFICE31), f"{seconds:.0f}"])
+    return lines
+
+
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -227,6 +241,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "development": ("finetuned", development),
     "partial": ("partial", partial),
     "length": ("length", length),
+    "features": ("features", features),
 }
 
 if __name__ == "__main__":
