@@ -202,7 +202,7 @@ def ours(**params: Any) -> Method:
 SEEDLESS: dict[str, Method] = {
     "logistic regression on the source": logistic_regression,
     "CORAL, skada": shallow("CORALAdapter"),
-    "TCA, skada": shallow("TransferComponentAnalysisAdapter", n_components=100),
+    "TCA, skada": shallow("TransferComponentAnalysisAdapter", n_components=100, kernel="linear"),
     "optimal transport, skada": shallow("OTMappingAdapter"),
 }
 SEEDED: dict[str, Method] = {
