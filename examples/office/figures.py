@@ -214,11 +214,11 @@ def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], numbers: bool)
 
 
 def _name_lost(axes: Axes, share: np.ndarray, names: Sequence[str]) -> None:
-    """Name what more than half of a category is taken for, beside the cell, off the diagonal."""
+    """Name what more than half of a category is taken for, beside the cell, where there is room."""
     outline = [withStroke(linewidth=2, foreground=rcParams["axes.facecolor"])]
     for i, j in zip(*np.nonzero(share > 50), strict=True):
         if i != j:
-            side, align = (0.8, "left") if j > i else (-0.8, "right")
+            side, align = (0.8, "left") if j < len(names) / 2 else (-0.8, "right")
             text = axes.text(j + side, i, names[j], ha=align, va="center", fontsize=7)
             text.set(path_effects=outline, in_layout=False)
 

@@ -118,13 +118,19 @@ def _name_categories(axes: Axes, result: Result, points: np.ndarray, label: np.n
     recall = [result.per_category.get(name) for name in result.categories]
     order = np.argsort([np.inf if r is None else r for r in recall], kind="stable")
     for k in (k for k in order if (label == k).any()):
-        x, y = points[label == k].T
-        for height, side in ((np.quantile(y, 0.9), "bottom"), (np.quantile(y, 0.1), "top")):
+        x, y = _middle_half(points[label == k]).T
+        for height, side in ((y.max(), "bottom"), (y.min(), "top")):
             text = axes.text(np.median(x), height, figures.plain(result.categories[k]), size=6)
             text.set(ha="center", va=side, path_effects=outline, in_layout=False)
-            box = text.get_window_extent()
+            box = text.get_window_extent().padded(3, 0)
             inside = frame.x0 < box.x0 and box.x1 < frame.x1
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break
             text.remove()
+
+
+def _middle_half(points: np.ndarray) -> np.ndarray:
+    """Return the half of the points nearest to their median: a category may lie in two places."""
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return points[np.argsort(distance)[: len(points) // 2 + 1]]

@@ -82,6 +82,20 @@ def test_categories_are_named_at_their_source_images_where_they_fit() -> None:
         assert np.linalg.norm(name.get_position() - own) < to_others
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_category_in_two_places_is_named_where_most_of_it_lies(
+    monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 1, (30, 2))
+    points[10:18, 1] += 50 * side  # eight of eighteen lie far above or below
+    monkeypatch.setattr(maps, "_embed", lambda features: points)
+    (axes,) = maps.maps([(made_result(), made_features())]).axes
+    ((x, y),) = (text.get_position() for text in axes.texts)
+    assert 0 <= x <= 1
+    assert 0 <= y <= 1
+
+
 def test_of_categories_at_one_place_the_lowest_recall_is_named() -> None:
     k = 12
     names = [f"a_rather_long_name_{i}" for i in range(k)]
