@@ -2,24 +2,30 @@
 
     python benchmarks/features.py amazon.npz webcam.npz
 
-trains on the first domain's features and labels and on the second's features, then the other way
-round, and prints the accuracy on the domain that had no labels. A file is an .npz with `features`
-(N, F) and `labels` (N,), or what extract_features.py writes, NAME.npy beside NAME.json, of which
-the views of an image are averaged. Every method gets the same rows, scaled to length 1.
+trains on one domain's features and labels and on another's features, for every two domains in both
+directions, and prints the accuracy on the domain that had no labels. A file is an .npz with
+`features` (N, F) and `labels` (N,), or what extract_features.py writes, NAME.npy beside NAME.json,
+of which the views of an image are averaged. Every method gets the same rows, scaled to length 1.
 
     logistic regression   scikit-learn's, on the source alone
     CORAL, TCA, OT        of skada 0.6, with the same logistic regression behind
     MCC, skada            its deep MCC, on the bottleneck and with the training of SymNetClassifier
-    MCC, 20 lines         the same in the lines below: minimum class confusion beside cross-entropy
+    MCC, this script      minimum class confusion beside cross-entropy, in the lines below
     SymNets, pytorch-adapt    its adapter on the same bottleneck, steps and batches
-    SymNets, SymmNets-V2  SymNetClassifier with its defaults and `objective` as named
+    SymNetClassifier      with its defaults; and as plain SymNets, without balance
 
 Accuracy is the mean over seeds, with its standard error, at the end of training; settings are the
 packages' defaults except where the code says otherwise. MCC has the temperature of its paper, 2.5.
-Seconds are of one run, fit and predict. A package that is missing is named below the table.
+Seconds are of one run, fit and predict, the fastest pair of domains to the slowest. A package that
+is missing is named below the table.
 """
 
 import argparse
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import itertools
 import json
 import math
 import statistics
@@ -196,7 +202,7 @@ def ours(**params: Any) -> Method:
 SEEDLESS: dict[str, Method] = {
     "logistic regression on the source": logistic_regression,
     "CORAL, skada": shallow("CORALAdapter"),
-    "TCA, skada": shallow("TransferComponentAnalysisAdapter", n_components=100),
+    "TCA, skada": shallow("TransferComponentAnalysisAdapter", n_components=100, kernel="linear"),
     "optimal transport, skada": shallow("OTMappingAdapter"),
 }
 SEEDED: dict[str, Method] = {
@@ -229,40 +235,72 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return features / np.linalg.norm(features, axis=1, keepdims=True), labels
 
 
-def measure(
-    method: Method, source: tuple[np.ndarray, ...], target: tuple[np.ndarray, ...], seeds: list[int]
-) -> tuple[list[float], float]:
-    """Return the accuracy (%) on the target with each seed, and the mean seconds."""
-    accuracies, start = [], time.perf_counter()
-    for seed in seeds:
-        predicted = method(*source, target[0], seed)
-        accuracies.append(100 * float(np.mean(predicted == target[1])))
-    return accuracies, (time.perf_counter() - start) / len(seeds)
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A method's run with one seed: accuracy on the target in %, and seconds of fit and predict."""
+
+    source: str
+    target: str
+    method: str
+    seed: int
+    accuracy: float
+    seconds: float
 
 
-def table(names: list[str], domains: list[tuple[np.ndarray, ...]], seeds: list[int]) -> Any:
-    """Return the rows of the table, and notes on what is missing and what wins."""
-    ways = [(0, 1), (1, 0)]
-    rows = [["Method", *(f"{names[a]} to {names[b]}: %" for a, b in ways), "seconds"]]
-    notes, means = [], {}
+def measure(domains: dict[str, tuple[np.ndarray, ...]], seeds: list[int]) -> tuple[list[Run], Any]:
+    """Run every method between every two domains; return the runs, and notes on what is missing."""
+    runs, notes = [], []
     for name, method in (SEEDLESS | SEEDED).items():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of other packages' own affairs
-                results = [
-                    measure(method, domains[a], domains[b], [0] if name in SEEDLESS else seeds)
-                    for a, b in ways
-                ]
+            for (source, labelled), (target, (x_t, y_t)) in itertools.permutations(
+                domains.items(), 2
+            ):
+                for seed in seeds[:1] if name in SEEDLESS else seeds:
+                    start = time.perf_counter()
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # of other packages' own affairs
+                        predicted = method(*labelled, x_t, seed)
+                    seconds = time.perf_counter() - start
+                    accuracy = 100 * float(np.mean(predicted == y_t))
+                    runs.append(Run(source, target, name, seed, accuracy, seconds))
         except ImportError as error:
             notes.append(f"Not run: {name} ({error}).")
-            continue
-        means[name] = [statistics.mean(accuracies) for accuracies, _ in results]
-        cells = [mean_and_error(accuracies) for accuracies, _ in results]
-        rows.append([name, *cells, " / ".join(f"{seconds:.1f}" for _, seconds in results)])
+    return runs, notes
+
+
+def table(runs: list[Run]) -> tuple[list[list[str]], list[str]]:
+    """Return the rows of the table, and a note on which method is best where."""
+    ways = list(dict.fromkeys((run.source, run.target) for run in runs))
+    average = len(ways) > 2
+    rows = [["Method", *(f"{a} to {b}: %" for a, b in ways), *["mean"] * average, "seconds"]]
+    means = {}
+    for name in dict.fromkeys(run.method for run in runs):
+        of = [[r for r in runs if (r.method, r.source, r.target) == (name, *way)] for way in ways]
+        means[name] = [statistics.mean(run.accuracy for run in each) for each in of]
+        cells = [mean_and_error([run.accuracy for run in each]) for each in of]
+        if average:
+            cells.append(f"{statistics.mean(means[name]):.1f}")
+        seconds = [statistics.mean(run.seconds for run in each) for each in of]
+        rows.append([name, *cells, f"{min(seconds):.1f} to {max(seconds):.1f}"])
+    notes = []
     for way, (a, b) in enumerate(ways):
         best = max(means, key=lambda name: means[name][way])
-        notes.append(f"Best from {names[a]} to {names[b]}: {best}.")
+        notes.append(f"Best from {a} to {b}: {best}.")
     return rows, notes
+
+
+def write(path: Path, runs: list[Run]) -> None:
+    """Write one line per run, with the versions of the packages."""
+    versions = {}
+    for package in ("symloss", "torch", "scikit-learn", "skada", "pytorch-adapt"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow([*(field.name for field in dataclasses.fields(Run)), "versions"])
+        for run in runs:
+            numbers = (f"{run.accuracy:.6g}", f"{run.seconds:.3g}")
+            lines.writerow([*dataclasses.astuple(run)[:4], *numbers, json.dumps(versions)])
 
 
 def mean_and_error(values: list[float]) -> str:
@@ -272,14 +310,14 @@ def mean_and_error(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}"
 
 
-def made() -> list[tuple[np.ndarray, ...]]:
+def made() -> dict[str, tuple[np.ndarray, ...]]:
     """Make two small domains."""
     rng = np.random.default_rng(0)
-    labels, domains = np.arange(160) % 4, []
-    for shift in (0.0, 0.3):
+    labels, domains = np.arange(160) % 4, {}
+    for name, shift in (("made source", 0.0), ("made target", 0.3)):
         features = np.eye(4, 8)[labels] + 0.1 * rng.normal(size=(160, 8)) + shift
         features /= np.linalg.norm(features, axis=1, keepdims=True)
-        domains.append((features.astype("float32"), labels))
+        domains[name] = (features.astype("float32"), labels)
     return domains
 
 
@@ -288,22 +326,27 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add = parser.add_argument
-    add("files", type=Path, nargs="*", metavar="FILE", help="features of two domains")
+    add("files", type=Path, nargs="*", metavar="FILE", help="features of a domain, two or more")
     seed, help_ = timing.arguments.whole(0), "seeds of what depends on one (default: 0 1 2)"
     add("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N", help=help_)
     add("--quick", action="store_true", help="made features, to prove that the script runs")
     add("--out", type=timing.arguments.new_file, metavar="FILE", help="write the table here too")
+    add("--csv", type=timing.arguments.new_file, metavar="FILE", help="write a line per run here")
     args = parser.parse_args(argv)
-    if len(args.files) != 2 and not args.quick:
-        parser.error(f"two files of features must be given, got {len(args.files)}")
-    names = ["made source", "made target"] if args.quick else [path.stem for path in args.files]
-    domains = made() if args.quick else [read(path) for path in args.files]
-    rows, notes = table(names, domains, args.seeds)
-    counts = ", ".join(f"{n}: {len(x[1])} rows" for n, x in zip(names, domains, strict=True))
+    if len(args.files) < 2 and not args.quick:
+        parser.error(f"files of two or more domains must be given, got {len(args.files)}")
+    domains = made() if args.quick else {path.stem: read(path) for path in args.files}
+    if not args.quick and len(domains) < len(args.files):
+        parser.error(f"files must have names of their own, got {', '.join(map(str, args.files))}")
+    runs, missing = measure(domains, args.seeds)
+    if args.csv:
+        write(args.csv, runs)
+    rows, notes = table(runs)
+    counts = ", ".join(f"{name}: {len(labels)} rows" for name, (_, labels) in domains.items())
     title = (
         f"Accuracy on the domain without labels; {counts}; seeds {' '.join(map(str, args.seeds))}"
     )
-    timing.report(title, rows, notes, torch.device("cpu"), args.out)
+    timing.report(title, rows, missing + notes, torch.device("cpu"), args.out)
 
 
 if __name__ == "__main__":

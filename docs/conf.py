@@ -47,6 +47,7 @@ napoleon_use_rtype = False
 # "eq. (5)" does not end a summary.
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 
+copybutton_line_continuation_character = "\\"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -31,6 +31,7 @@ ROWS = {
     "symnets-balanced": "SymNets, balanced",
     "symnets-v2-balanced": "SymmNets-V2, balanced",
 }
+NETWORKS = {"resnet50_v1": "ResNet-50", "mobilenet_v2": "MobileNetV2"}
 # The paper's claims about Table 4, as pairs of methods: the first is below the second.
 ORDER = [
     ("source-only", "domain-confusion"),
@@ -219,6 +220,63 @@ def length(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def features(runs: list[Run]) -> list[Line]:
+    """Return SymNetClassifier beside other packages, with the seconds of a run."""
+    lines = [[*header(OFFICE31), "seconds"]]
+    for method in dict.fromkeys(run["method"] for run in runs):
+        shown = [
+            run | {"task": f"{run['source'][0]}2{run['target'][0]}".upper()}
+            for run in of(runs, method=method)
+        ]
+        name = method.replace("lines of this script", "our lines")
+        seconds = statistics.fmean(numbers(shown, "seconds"))
+        lines.append([*on_tasks(shown, name, OFFICE31), f"{seconds:.0f}"])
+    return lines
+
+
+def on_network(runs: list[Run], network: str, method: str, uniform: bool = True) -> list[Run]:
+    """Return the runs of a method on a network's features, with a uniform prior or a known one."""
+    return [
+        run
+        for run in of(runs, method=method)
+        if setting(run, "backbone") == network
+        and (setting(run, "prior") in (None, "uniform")) is uniform
+    ]
+
+
+def caltech(runs: list[Run]) -> list[Line]:
+    """Return Office-Caltech10, a row for each task and a column for each network and method."""
+    methods = ["source-only", "symnets", "symnets-balanced"]
+    shown = [on_network(runs, network, m) for network in NETWORKS for m in methods]
+    names = [ROWS[m].removeprefix("SymNets, ") for m in methods]
+    first = [f"{name}: {names[0]}" for name in NETWORKS.values()]
+    lines = [["Task", first[0], *names[1:], first[1], *names[1:]]]
+    tasks = sorted({run["task"] for run in runs})
+    others = [task for task in tasks if task != DEVELOPMENT]
+    for task in tasks:
+        cells = [cell(numbers(of(some, task=task), "accuracy")) for some in shown]
+        lines.append([arrow(task), *cells])
+    for name, over, column in (
+        ("Avg", tasks, "accuracy"),
+        ("without dev.", others, "accuracy"),
+        ("worst category, avg", tasks, "worst_recall"),
+    ):
+        means = [average(some, over, column) for some in shown]
+        lines.append([name, *("-" if mean is None else f"{mean:.1f}" for mean in means)])
+    return lines
+
+
+def prior(runs: list[Run]) -> list[Line]:
+    """Return the balance with equal shares and with DSLR's own, where DSLR is the target."""
+    lines = [["", "A→D", "C→D"]]
+    for network, name in NETWORKS.items():
+        for shares, uniform in (("equal shares", True), ("DSLR's shares", False)):
+            some = on_network(runs, network, "symnets-balanced", uniform)
+            cells = [cell(numbers(of(some, task=task), "accuracy")) for task in ("A2D", "C2D")]
+            lines.append([f"{name}, {shares}", *cells])
+    return lines
+
+
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -227,6 +285,9 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "development": ("finetuned", development),
     "partial": ("partial", partial),
     "length": ("length", length),
+    "features": ("features", features),
+    "caltech": ("office_caltech10", caltech),
+    "prior": ("office_caltech10", prior),
 }
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from office.features import Extraction, Store
 from office.names import visible
 from office.options import Machine, Recipe, Wanted
 from office.plan import load_tasks
+from office.progress import EVERY, in_time
 from office.tasks import Domain
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -146,7 +147,7 @@ def extract(
     machine: Machine,
     cache: dict[Path, Tensor],
 ) -> None:
-    """Extract a domain's missing features, with a progress bar."""
+    """Extract a domain's missing features, with a progress bar or, without a terminal, lines."""
     domain, paths, done = store.extraction.domain, store.extraction.images(), store.done
     if store.finished:
         print(f"{domain}: already extracted, see {store.path}", flush=True)
@@ -154,7 +155,7 @@ def extract(
     rows = extraction.extract(
         network, paths[done:], store.extraction.views, recipe, machine, cache, first=done
     )
-    started = time.perf_counter()
+    started = told = time.perf_counter()
     with tqdm(
         desc=domain, total=len(paths), initial=done, unit=" images", disable=None, leave=False
     ) as bar:
@@ -162,6 +163,15 @@ def extract(
             for features in rows:
                 store.add(features)
                 bar.update(len(features))
+                now = time.perf_counter()
+                if bar.disable and now - told >= EVERY:
+                    left = (len(paths) - store.done) * (now - started) / (store.done - done)
+                    print(
+                        f"{domain}: {store.done:,} of {len(paths):,} images, about {in_time(left)} "
+                        "left",
+                        flush=True,
+                    )
+                    told = now
         except KeyboardInterrupt:
             tqdm.write(
                 f"{domain}: stopped after {store.done:,} of {len(paths):,} images; run the same "

@@ -3,8 +3,8 @@
     python examples/report.py runs/
 
 prints Tables 1 to 4 with the published numbers beside yours, and which runs rarely predict a
-category of the target, and writes both, as Markdown and CSV, with the figures (confusion matrix,
-convergence, t-SNE).
+category of the target, and writes both, as Markdown and CSV, with the figures (convergence,
+t-SNE, recall of each category, confusion matrix).
 """
 
 import argparse
@@ -14,7 +14,7 @@ import console
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from office import figures, health, outputs, tables
+from office import figures, health, maps, outputs, tables
 from office.errors import UserError
 
 
@@ -99,31 +99,30 @@ def draw(
     shown = {p: r for p, r in results.items() if (r.dataset, r.task) == (dataset, task)}
     made = {
         "convergence": figures.convergence([*shown.values()]),
-        "tsne": figures.maps(read_features(shown)),
+        "tsne": maps.maps(read_features(shown)),
+        "recall": figures.recalls([*shown.values()]),
+        "confusion": figures.confusion([*shown.values()]),
     }
-    # SymNets where it was run, else the first method with counts.
-    counted = [result for result in shown.values() if result.confusion]
-    if counted:
-        method = min((r.method for r in counted), key=lambda name: name != "symnets")
-        seeds = [result for result in counted if result.method == method]
-        made[f"confusion-{method}"] = figures.confusion(seeds)
     return {f"{name}-{dataset}-{task}": f for name, f in made.items() if f is not None}
 
 
-def read_features(results: dict[Path, outputs.Result]) -> dict[str, outputs.Features]:
-    """Return the saved features of each method's lowest seed that has some.
+def read_features(
+    results: dict[Path, outputs.Result],
+) -> list[tuple[outputs.Result, outputs.Features]]:
+    """Return each mapped method's lowest seed that saved features, with them.
 
     Raises:
         UserError: If they cannot be read, or are not all finite.
     """
-    features: dict[str, outputs.Features] = {}
+    runs: dict[str, tuple[outputs.Result, outputs.Features]] = {}
     for path, result in sorted(results.items(), key=lambda item: item[1].seed):
         saved = path.with_name("features.npz")
-        if result.method in figures.PANELS and result.method not in features and saved.exists():
-            features[result.method] = outputs.read_features(saved)
-            if not np.isfinite(features[result.method].features).all():
+        if result.method in maps.PANELS and result.method not in runs and saved.exists():
+            features = outputs.read_features(saved)
+            if not np.isfinite(features.features).all():
                 raise UserError(f"the features in {saved} are not all finite")
-    return features
+            runs[result.method] = result, features
+    return [*runs.values()]
 
 
 if __name__ == "__main__":

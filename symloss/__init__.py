@@ -7,7 +7,7 @@ from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symne
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep, parameter_groups
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AnnealedLR",

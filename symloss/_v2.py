@@ -198,7 +198,7 @@ def category_balance(
     v = halves(target_logits)
     num_classes = v.shape[2]
     log_prior = -math.log(num_classes) if prior is None else checked_prior(v, prior).log()
-    log_p = log_joint(v).flatten(0, 1)  # (2N, K, ...)
-    positions = (0, *range(2, log_p.dim()))
-    log_m = log_p.logsumexp(positions) - math.log(log_p.numel() // (2 * num_classes))
+    log_p = log_joint(v)
+    all_but_category = (0, 1, *range(3, log_p.dim()))
+    log_m = log_p.logsumexp(all_but_category) - math.log(log_p.numel() // (2 * num_classes))
     return (log_m.exp() * (log_m - log_prior)).sum()

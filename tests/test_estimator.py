@@ -451,9 +451,7 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
     assert_same(quick().fit(x_s, y_s, x_t), first)
-    initial = [
-        weights(quick(random_state=seed, lr=1e-12).fit(x_s, y_s, x_t))[2] for seed in (0, 1)
-    ]
+    initial = [weights(quick(random_state=seed, lr=1e-12).fit(x_s, y_s, x_t))[2] for seed in (0, 1)]
     assert (initial[0] - initial[1]).abs().mean() > 0.1
     drawn = []
     for seed in (5, 5, 6):

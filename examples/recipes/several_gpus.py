@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import symloss
 
+if "LOCAL_RANK" not in os.environ:
+    raise SystemExit("Start this script with: torchrun --nproc_per_node 2 several_gpus.py")
 gpu = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
 device = f"cuda:{os.environ['LOCAL_RANK']}" if gpu else "cpu"
 dist.init_process_group("nccl" if gpu else "gloo")

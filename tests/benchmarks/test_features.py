@@ -1,5 +1,7 @@
 """benchmarks/features.py: every method sees the same, and is told from one that is missing."""
 
+import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -27,7 +29,8 @@ def test_quick_prints_the_table_and_what_is_missing(monkeypatch, capsys, tmp_pat
     for package in ("skada", "skada.deep", "pytorch_adapt", "pytorch_adapt.adapters"):
         monkeypatch.setitem(sys.modules, package, None)
     out = tmp_path / "table.md"
-    features.main(["--quick", "--seeds", "0", "1", "--out", str(out)])
+    lines = tmp_path / "runs.csv"
+    features.main(["--quick", "--seeds", "0", "1", "--out", str(out), "--csv", str(lines)])
     text = capsys.readouterr().out
     assert out.read_text(encoding="utf-8") == text
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
@@ -41,6 +44,34 @@ def test_quick_prints_the_table_and_what_is_missing(monkeypatch, capsys, tmp_pat
         assert all(0 <= float(cell.split()[0]) <= 100 for cell in row[1:3])
     assert text.count("Not run: ") == 5
     assert text.count("Best from ") == 2
+    with open(lines, encoding="utf-8") as file:
+        found = [*csv.DictReader(file)]
+    assert len(found) == 2 * (1 + 3 * 2)  # logistic regression has no seed
+    mcc = [line for line in found if line["method"] == "MCC, lines of this script"]
+    assert [(line["source"], line["seed"]) for line in mcc] == [
+        ("made source", "0"),
+        ("made source", "1"),
+        ("made target", "0"),
+        ("made target", "1"),
+    ]
+    mean = sum(float(line["accuracy"]) for line in mcc[:2]) / 2
+    (row,) = (row for row in rows if row[0] == "MCC, lines of this script")
+    assert row[1].startswith(f"{mean:.1f}")
+
+
+def test_three_domains_have_six_ways_and_a_mean():
+    runs = [
+        features.Run(source, target, "method", seed, accuracy, 1.0)
+        for accuracy, (source, target) in enumerate(itertools.permutations("abc", 2))
+        for seed in (0, 1)
+    ]
+    (header, row), notes = features.table(runs)
+    assert header[1:] == [f"{a} to {b}: %" for a, b in ("ab", "ac", "ba", "bc", "ca", "cb")] + [
+        "mean",
+        "seconds",
+    ]
+    assert row[-2:] == ["2.5", "1.0 to 1.0"]
+    assert len(notes) == 6
 
 
 @pytest.mark.parametrize(
@@ -56,7 +87,7 @@ def test_quick_prints_the_table_and_what_is_missing(monkeypatch, capsys, tmp_pat
 @pytest.mark.filterwarnings("ignore")
 def test_the_methods_of_other_packages_learn(package, name):
     pytest.importorskip(package, exc_type=ImportError)
-    (source, labels), (target, wanted) = features.made()
+    (source, labels), (target, wanted) = features.made().values()
     method = (features.SEEDLESS | features.SEEDED)[name]
     assert np.mean(method(source, labels, target, 0) == wanted) > 0.9
 
@@ -92,6 +123,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     np.savez(tmp_path / "a.npz", embeddings=np.zeros((2, 2)))
     with pytest.raises(SystemExit, match=r"features.py: error: .*a.npz: .*features"):
         features.main([str(tmp_path / "a.npz"), str(tmp_path / "a.npz")])
+    np.savez(tmp_path / "a.npz", features=np.ones((2, 2)), labels=[0, 1])
+    with pytest.raises(SystemExit):
+        features.main([str(tmp_path / "a.npz"), str(tmp_path / "a.npz")])
+    assert "files must have names of their own, got" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         features.main([str(tmp_path / "a.npz")])
-    assert "two files of features must be given, got 1" in capsys.readouterr().err
+    assert "files of two or more domains must be given, got 1" in capsys.readouterr().err

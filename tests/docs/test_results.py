@@ -11,6 +11,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import results  # noqa: E402
 
+METHODS = ("source-only", "symnets", "symnets-balanced")
+
 
 def test_the_page_holds_what_the_files_say(tmp_path):
     results.main(["--out", str(tmp_path)])
@@ -36,6 +38,39 @@ def test_a_cell_is_the_mean_over_seeds_with_its_standard_error():
     table = (ROOT / "docs" / "results" / "_frozen.md").read_text(encoding="utf-8")
     (line,) = (line for line in table.splitlines() if line.startswith("| SymNets |"))
     assert line.split(" | ")[6] == results.cell(values)
+
+
+def test_office_caltech_has_a_column_for_each_network_and_method():
+    """A cell of each network, and the two averages, against the file itself."""
+    with open(ROOT / "results" / "office_caltech10.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if '"prior": [' not in row["settings"]]
+    lines = (ROOT / "docs" / "results" / "_caltech.md").read_text(encoding="utf-8").splitlines()
+    table = {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in lines)}
+    assert len(table) == 2 + 12 + 3
+    columns = [(n, m) for n in ("resnet50_v1", "mobilenet_v2") for m in METHODS]
+    for i, (network, method) in enumerate(columns):
+        own = [r for r in rows if r["method"] == method and f'"{network}"' in r["settings"]]
+        assert len(own) == 36
+        values = [float(row["accuracy"]) for row in own if row["task"] == "D2C"]
+        assert table["D→C"][i].split()[0] == f"{statistics.fmean(values):.1f}"
+        assert table["Avg"][i] == f"{statistics.fmean(float(r['accuracy']) for r in own):.1f}"
+        others = [float(row["accuracy"]) for row in own if row["task"] != "A2W"]
+        assert table["without dev."][i] == f"{statistics.fmean(others):.1f}"
+        worst = [float(row["worst_recall"]) for row in own]
+        assert table["worst category, avg"][i] == f"{statistics.fmean(worst):.1f}"
+
+
+def test_runs_with_known_shares_stand_in_a_table_of_their_own():
+    with open(ROOT / "results" / "office_caltech10.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if '"prior": [' in row["settings"]]
+    lines = (ROOT / "docs" / "results" / "_prior.md").read_text(encoding="utf-8").splitlines()
+    for network, name in (("resnet50_v1", "ResNet-50"), ("mobilenet_v2", "MobileNetV2")):
+        (line,) = (line for line in lines if line.startswith(f"| {name}, DSLR's shares"))
+        for task, shown in zip(("A2D", "C2D"), line.strip("| ").split(" | ")[1:], strict=True):
+            own = [r for r in rows if r["task"] == task and f'"{network}"' in r["settings"]]
+            mean = statistics.fmean(float(row["accuracy"]) for row in own)
+            assert len(own) == 3
+            assert shown.split()[0] == f"{mean:.1f}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.csv")), ids=lambda p: p.stem)

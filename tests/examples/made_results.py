@@ -59,8 +59,9 @@ def made_result(
     return Result(**{**fields, **changes})
 
 
-def made_features(gap: float = 0.0) -> Features:
+def made_features(gap: float = 0.0, **changes: Any) -> Features:
     """Noise: 18 images of the source and 12 of the target, ``gap`` apart in each dimension."""
     domain = np.repeat([0, 1], [18, 12]).astype(np.uint8)
     features = np.random.default_rng(0).normal(size=(30, 8)) + gap * domain[:, None]
-    return Features(features.astype(np.float16), domain, np.zeros(30, np.int16))
+    fields = {"domain": domain, "label": np.zeros(30, np.int16)} | changes
+    return Features(features.astype(np.float16), **fields)

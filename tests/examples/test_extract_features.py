@@ -1,6 +1,7 @@
 """extract_features.py on small images: what the features are of, stops, and mistakes."""
 
 import json
+import re
 
 import extract_features
 import numpy as np
@@ -158,6 +159,16 @@ def test_stopped_anywhere_the_same_command_goes_on(call, monkeypatch, capsys):
     for name in ("amazon.npy", "webcam.npy", "amazon.json", "webcam.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert len(np.unique(np.load(folder / "webcam.npy")[:, 2], axis=0)) == 9
+
+
+def test_without_a_terminal_lines_show_the_time_left(call, monkeypatch, capsys):
+    monkeypatch.setattr(extract_features, "EVERY", 0.0)
+    call("--batch-size", "6")
+    out = capsys.readouterr().out
+    assert re.search(r"^webcam: 6 of 9 images, about \d+ s left$", out, re.M)
+    monkeypatch.setattr(extract_features, "EVERY", 60.0)
+    call("--batch-size", "6", out="other")
+    assert "left" not in capsys.readouterr().out
 
 
 def test_nothing_is_decoded_again_that_is_extracted(call, monkeypatch):
