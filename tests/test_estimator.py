@@ -364,13 +364,13 @@ def spoil(x, value, row=70):
         ({"x_t": lambda x: spoil(x, np.inf)}, "target_features must be finite .* in row 70"),
         ({"x_t": lambda x: spoil(x.astype(float), 1e300)}, "target_features .* in row 70"),
         ({"x_t": lambda x: x[:, :5]}, "same width, got 8 and 5"),
-        ({"x_t": lambda x: x[:1]}, "target_features must have 2 rows or more, got 1"),
+        ({"x_t": lambda x: x[:1]}, "target_features must have at least 2 rows, got 1"),
         ({"x_t": lambda x: x[:0]}, "target_features must not be empty"),
         ({"x_s": lambda x: x[0]}, r"features must have shape \(N, F\), got \(8,\)"),
         ({"x_s": lambda x: x + 1j}, "features must be real"),
-        ({"y": lambda y: y[:-1]}, "as many as the 240 rows of features, got 239"),
+        ({"y": lambda y: y[:-1]}, "one entry for each of the 240 rows of features, got 239"),
         ({"y": lambda y: y[:, None]}, r"labels must have shape \(N,\), got \(240, 1\)"),
-        ({"y": lambda y: 0 * y}, "2 categories or more, got 1 class"),
+        ({"y": lambda y: 0 * y}, "at least 2 categories, got 1 class"),
         ({"y": lambda y: y + 0.5}, "continuous"),
         ({"y": lambda y: torch.from_numpy(y + 0.5)}, "continuous"),
         ({"y": lambda y: None}, "the target y is None"),
@@ -380,10 +380,10 @@ def spoil(x, value, row=70):
         ({"balance": math.nan}, "balance must be finite"),
         ({"lr": 0.0}, "lr must be"),
         ({"weight_decay": -1.0}, "weight_decay must be"),
-        ({"bottleneck": 0}, "bottleneck must be a whole number from 1, got 0"),
-        ({"batch_size": 1}, "batch_size must be a whole number from 2, got 1"),
-        ({"epochs": 0}, "epochs must be a whole number from 1, got 0"),
-        ({"epochs": 1.5}, "epochs must be a whole number from 1, got 1.5"),
+        ({"bottleneck": 0}, "bottleneck must be a whole number of at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be a whole number of at least 2, got 1"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number of at least 1, got 1.5"),
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
     ],
@@ -432,7 +432,7 @@ def test_training_that_diverges_is_an_error():
 
 def test_a_small_domain_shrinks_the_batch_and_says_so():
     x_s, y_s, x_t, _ = domains()
-    with pytest.warns(UserWarning, match="batch_size is 50, .* in place of 60") as caught:
+    with pytest.warns(UserWarning, match="=60 exceeds the smaller domain; using 50") as caught:
         model = quick().fit(x_s, y_s, x_t[:50])
     assert len(caught) == 1
     assert caught[0].filename == __file__
