@@ -220,6 +220,14 @@ def length(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def long(runs: list[Run]) -> list[Line]:
+    """Return SymNets by the number of epochs, on all tasks."""
+    lines = [header(OFFICE31, "SymNets")]
+    for epochs, some in (("20 epochs", read("frozen")), ("200 epochs", runs)):
+        lines.append(on_tasks(of(some, method="symnets"), epochs, OFFICE31))
+    return lines
+
+
 def features(runs: list[Run]) -> list[Line]:
     """Return SymNetClassifier beside other packages, with the seconds of a run."""
     lines = [[*header(OFFICE31), "seconds"]]
@@ -285,6 +293,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "development": ("finetuned", development),
     "partial": ("partial", partial),
     "length": ("length", length),
+    "long": ("long", long),
     "features": ("features", features),
     "caltech": ("office_caltech10", caltech),
     "prior": ("office_caltech10", prior),
