@@ -132,7 +132,7 @@ def describe(
             preprocessing=recipe.preprocessing,
             precision=recipe.precision,
             views=views,
-            categories=categories,
+            categories=categories if domain.labels else [],
             labels=domain.labels,
             folder=str(folder.absolute()),
             paths=[path.relative_to(folder).as_posix() for path in domain.paths],

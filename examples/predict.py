@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.images and not args.export:
         parser.error("give images, or --export FILE")
+    if models := [str(path) for path in args.images if path.suffix == ".pt"]:
+        parser.error(f"name one model, got {args.model} and {', '.join(models)}")
     try:
         model = outputs.read_model(args.model)
         if model.frozen:

@@ -7,6 +7,7 @@ Each run (task, method, seed) writes OUT/DATASET/TASK/METHOD/seedN/ with result.
 checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py makes the tables.
 """
 
+import math
 import re
 import signal
 import sys
@@ -25,6 +26,7 @@ from office.options import PROG, Machine, Recipe, Wanted
 from office.plan import load_tasks, make_plan
 from office.runs import Run
 
+EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
 VIEWS = 2  # of each image, for --preset quick: the centre crop and its mirror image
 NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
 
@@ -92,16 +94,30 @@ def quick(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
     (task,) = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
     if wanted.check:
         sys.exit(0 if datasets.check([task]) else 1)
+    domains = task.source, task.target
+    recipe = fitted(recipe, [len(domain.paths) for domain in domains])
     out = machine.out / "features"
     extract_features.carry_out(recipe, replace(machine, out=out), wanted, VIEWS)
-    stored = features.read(out / recipe.dataset)
-    stored = {domain.name: stored[visible(domain.name)] for domain in (task.source, task.target)}
+    stored = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
+    stored = {domain.name: stored[visible(domain.name)] for domain in domains}
     frozen = features.frozen(stored)
     wanted = replace(wanted, tasks=(task.name,))
     runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), machine, wanted)
     for run in runs:
         features.put_backbone(run.folder(machine.out), recipe)
     return runs
+
+
+def fitted(recipe: Recipe, images: list[int]) -> Recipe:
+    """Return a quick recipe for domains of so many images: smaller batches, enough epochs."""
+    size = min(recipe.batch_size, *images)
+    if size < recipe.batch_size:
+        warnings.warn(
+            f"--batch-size {recipe.batch_size} exceeds the smaller domain; using {size}",
+            stacklevel=2,
+        )
+    epochs = recipe.epochs or max(EPOCHS, math.ceil(STEPS / (max(images) // size)))
+    return replace(recipe, batch_size=size, epochs=epochs)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def checked_prior(v: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
 
 def _check_distribution(prior: list[float]) -> None:
     if not (min(prior) > 0 and abs(sum(prior) - 1) <= 1e-4):
-        raise ValueError(f"prior must be positive and sum to 1, got {prior}")
+        raise ValueError(
+            f"prior must be positive and sum to 1, got {prior}; divide counts by their sum"
+        )
 
 
 def _check_one_per_category(name: str, shape: tuple[int, ...], v: Tensor) -> None:
@@ -154,7 +156,8 @@ def check_features(features: Tensor, weight: Tensor) -> None:
     dims, width = weight.dim(), weight.shape[1]
     if features.dim() != dims or features.shape[1] != width:
         expected = f"(N, {width})" if dims == 2 else f"(N, {width}, H, W)"
-        hint = "" if features.dim() != dims else _LAST_LAYER
+        hint = "; call features.flatten(1)" if features.dim() > dims == 2 else ""
+        hint = _LAST_LAYER if features.dim() == dims else hint
         raise ValueError(f"features must have shape {expected}, got {tuple(features.shape)}{hint}")
     if features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
         raise TypeError(

@@ -59,7 +59,8 @@ def as_rows(name: str, features: Any) -> Tensor:
     if rows.dim() != 2:
         raise ValueError(
             f"{name} must have shape (N, F), got {tuple(rows.shape)}. Reshape your data: "
-            "x.reshape(len(x), -1) for rows of any shape, x.reshape(1, -1) for a single row"
+            "x.reshape(len(x), -1) for rows of any shape, x.reshape(1, -1) for a single row, "
+            "x[:, 0] for one view of several"
         )
     if 0 in rows.shape:
         n, width = rows.shape
@@ -68,6 +69,18 @@ def as_rows(name: str, features: Any) -> Tensor:
             f"(shape={tuple(rows.shape)}) while a minimum of 1 is required."
         )
     return rows
+
+
+def columns(features: Any) -> list[Any] | None:
+    """Return the names of a table's columns, None for arrays and tensors."""
+    found = getattr(features, "columns", None)
+    return None if found is None else list(found)
+
+
+def check_columns(name: str, features: Any, expected: list[Any] | None) -> None:
+    """Raise ValueError if a table's columns are not those expected, where both have names."""
+    if None not in (found := columns(features), expected) and found != expected:
+        raise ValueError(f"{name} must have the columns of the source's features, in their order")
 
 
 def _from_numpy(name: str, features: Any) -> Tensor:

@@ -52,16 +52,13 @@ class SymNetClassifier:
             shares in ``prior``; if unsure, use less.
         prior: Expected share of each category in the target, ``(K,)``, in the order of
             ``classes_``; equal shares if None.
-        partial: Whether the target may lack categories of the source. Category weights are then
-            re-estimated every epoch (:func:`symloss.scores.category_weights`), and ``balance`` is
-            not used.
+        partial: Whether the target may lack categories of the source. Category weights, estimated
+            every epoch (:func:`symloss.scores.category_weights`), then replace ``balance``.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains; None leaves features as they are.
         bottleneck: Width of the bottleneck.
-        epochs: Passes over the larger domain; by default 20, or more in small domains to reach
-            1,000 steps.
-        batch_size: Rows of each domain per step, at least 2. If a domain has fewer rows, that many
-            are used, with a UserWarning.
+        epochs: Passes over the larger domain; if None, 20, or enough to reach 1,000 steps.
+        batch_size: Rows of each domain per step, at least 2; a smaller domain shrinks it and warns.
         lr: Initial learning rate, lowered by :class:`AnnealedLR`.
         weight_decay: Weight decay.
         device: Where to train and predict.
@@ -133,6 +130,8 @@ class SymNetClassifier:
             FloatingPointError: If training diverged.
         """
         self._check_parameters()
+        self._columns = _features.columns(features)
+        _features.check_columns("target_features", target_features, self._columns)
         source, target = as_rows("features", features), as_rows("target_features", target_features)
         classes, y = _features.encode(labels)
         _features.check_pair(source, y, target)
@@ -161,7 +160,6 @@ class SymNetClassifier:
         batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
         balance = 0.0 if self.partial else self.balance
         weight, sums = None, []
-
         for i in self._steps(total):
             lam = progressive_lambda(i / total)
             if i % per_epoch == 0:
@@ -214,7 +212,8 @@ class SymNetClassifier:
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         found = diagnose(logits, plain(self.classes_), self.prior)
         if found.rarely_predicted:
-            warnings.warn(found.sentence("a larger balance, or partial=True"), stacklevel=2)
+            remedy = "" if self.partial else "a larger balance, or partial=True"
+            warnings.warn(found.sentence(remedy), stacklevel=2)
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -252,7 +251,7 @@ class SymNetClassifier:
         self._build(Preprocessing(state["preprocessing"], width), bottleneck, classes, seed=0)
         self.extractor_.load_state_dict(state["extractor"])
         self.head_.load_state_dict(state["head"])
-        self.history_ = state["history"]
+        self.history_, self._columns = state["history"], None
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -331,6 +330,7 @@ class SymNetClassifier:
     def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU."""
         _sklearn.check_fitted(self)
+        _features.check_columns(name, features, self._columns)
         rows = as_rows(name, features)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(

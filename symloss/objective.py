@@ -246,6 +246,10 @@ def _labelled(
     """Check all arguments; return labels, the mask of ignored ones, and what divides a term."""
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)
+    if source is target:
+        raise ValueError(
+            "source and target must be the logits of two domains, got one object twice"
+        )
     check_same_categories("source", source.head, "target", target.head)
     labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)
     ignored = labels == ignore_index

@@ -102,7 +102,8 @@ class TwoOptimizerStep:
             RuntimeError: If ``loss`` has no gradient.
         """
         if not isinstance(loss, Tensor):
-            raise TypeError(f"loss must be a tensor, got {type(loss).__name__}")
+            hint = "; call its .total(lam)" if hasattr(loss, "total") else ""
+            raise TypeError(f"loss must be a tensor, got {type(loss).__name__}{hint}")
         if loss.dim() != 0:
             raise ValueError(f"loss must be a scalar, got shape {tuple(loss.shape)}")
         if self._calls == 0:

@@ -37,8 +37,18 @@ def test_one_tensor_in_both_fields_is_refused():
     good = symloss.RoutedLogits(logits, logits.clone())
     twice = symloss.RoutedLogits(logits, logits)
     for arguments, name in (((twice, LABELS, good), "source"), ((good, LABELS, twice), "target")):
-        with pytest.raises(ValueError, match=rf"{name}\.head and {name}\.extractor .* got one, .*"):
+        with pytest.raises(
+            ValueError, match=rf"{name}\.head and {name}\.extractor .* got the same one twice, .*"
+        ):
             symloss.symnet_losses(*arguments)
+
+
+@pytest.mark.parametrize("objective", [symloss.symnet_losses, symloss.symnet_v2_losses])
+def test_one_domain_in_place_of_two_is_refused(objective):
+    logits = torch.zeros(4, 6, requires_grad=True)
+    source = symloss.RoutedLogits(logits, logits.clone())
+    with pytest.raises(ValueError, match="source and target must be the logits of two domains"):
+        objective(source, LABELS, source)
 
 
 # λ
@@ -130,7 +140,7 @@ def test_logits_in_place_of_features_get_a_hint(method):
     head = symloss.SymmetricHead(2048, 31)
     with pytest.raises(ValueError, match=r"\(N, 2048\), got \(4, 1000\).*backbone\.fc = "):
         getattr(head, method)(torch.zeros(4, 1000))
-    with pytest.raises(ValueError, match=r"\(N, 2048\), got \(4, 2048, 1, 1\)$"):
+    with pytest.raises(ValueError, match=r"\(4, 2048, 1, 1\); call features.flatten\(1\)$"):
         getattr(head, method)(torch.zeros(4, 2048, 1, 1))
 
 
@@ -238,7 +248,7 @@ def test_a_forgotten_bottleneck_is_named_by_its_shapes(parts):
     backbone, head, x_s, x_t = parts
     bottleneck = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     step = symloss.TwoOptimizerStep(extractor=sgd(backbone), head=sgd(head))
-    with pytest.warns(UserWarning, match=r"2 parameters .* \(4, 4\), \(4,\)\. Perhaps a bot"):
+    with pytest.warns(UserWarning, match=r"2 parameters .* \(4, 4\), \(4,\)\. If this is a bot"):
         step(loss_of(head, bottleneck(backbone(x_s)), bottleneck(backbone(x_t))))
 
 

@@ -519,6 +519,28 @@ def test_diagnose_names_what_is_rarely_predicted(fitted):
         assert model.diagnose(x_s[y_s != 2]).rarely_predicted == ["mug"]
     assert len(caught) == 1
     assert caught[0].filename == __file__
+    assert "partial=True" in str(caught[0].message)
+    with pytest.warns(UserWarning, match=r"never predicted \(mug\)\.$"):  # it is on
+        model.set_params(partial=True).diagnose(x_s[y_s != 2])
+
+
+def test_the_columns_of_tables_must_agree():
+    class Table:
+        def __init__(self, x, columns):
+            self.x, self.columns = x, columns
+
+        def __array__(self, dtype=None, copy=None):
+            return self.x
+
+    x_s, y_s, x_t, _ = domains()
+    names = [f"column {i}" for i in range(x_s.shape[1])]
+    told = "must have the columns of the source's features, in their order"
+    with pytest.raises(ValueError, match=f"target_features {told}"):
+        quick().fit(Table(x_s, names), y_s, Table(x_t, names[::-1]))
+    model = quick().fit(Table(x_s, names), y_s, Table(x_t, names))
+    with pytest.raises(ValueError, match=f"features {told}"):
+        model.predict(Table(x_t, names[::-1]))
+    np.testing.assert_array_equal(model.predict(Table(x_t, names)), model.predict(x_t))
 
 
 def test_a_bar_if_tqdm_is_there(monkeypatch, capsys):

@@ -397,7 +397,8 @@ def test_a_heads_two_passes_may_differ():
     features = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
     source = symloss.route(head, features)
     assert not torch.equal(source.head, source.extractor)
-    losses = symloss.symnet_losses(source, SOURCE_LABELS, source)
+    target = symloss.RoutedLogits(*source)
+    losses = symloss.symnet_losses(source, SOURCE_LABELS, target)
     want = torch.autograd.grad(
         sf.source_task(source.head, SOURCE_LABELS)
         + sf.target_task(source.head, SOURCE_LABELS)

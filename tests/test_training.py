@@ -356,7 +356,10 @@ def test_max_grad_norm_must_be_positive(norm):
 
 def test_the_loss_must_be_a_scalar_tensor():
     step = symloss.TwoOptimizerStep(**optimizers(*modules()))
-    with pytest.raises(TypeError, match="loss must be a tensor, got float"):
+    losses = symloss.SymNetLosses(*torch.zeros(6))
+    with pytest.raises(TypeError, match=r"got SymNetLosses; call its \.total\(lam\)"):
+        step(losses)
+    with pytest.raises(TypeError, match=r"loss must be a tensor, got float$"):
         step(1.0)
     with pytest.raises(ValueError, match=r"loss must be a scalar, got shape \(2,\)"):
         step(torch.ones(2, requires_grad=True))

@@ -229,12 +229,13 @@ def _method(add: Add) -> None:
 
 
 def _network(add: Add) -> None:
-    quick = ", ".join(f"{name} {value}" for name, value in QUICK.items() if name != "seeds")
+    quick = ", ".join(f"{name} {QUICK[name]}" for name in ("backbone", "bottleneck"))
     add(
         "--preset",
         choices=["quick", "paper"],
         help="other defaults, for folders: quick gives a first answer on a CPU in minutes, by "
-        f"training on features of a small frozen network ({quick}, one seed) (default: paper)",
+        f"training on features of a small frozen network ({quick}, one seed; 20 epochs, more in "
+        "small folders to reach 1,000 steps) (default: paper)",
     )
     add(
         "--backbone",

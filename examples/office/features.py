@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,9 +95,10 @@ class Store:
         self.shape = (len(extraction.paths), extraction.views, width)
         told = self.path.with_suffix(".json")
         files.try_writing(out)
-        if told.exists():
+        begun = self.path.exists() or self.part.exists()
+        if begun and told.exists():
             _agree(told, extraction)
-        elif self.path.exists() or self.part.exists():
+        elif begun:
             raise UserError(f"{told} is missing; without it, {self.path} cannot be identified")
         else:
             files.write(told, json.dumps(extraction.settings(), indent=1).encode())
@@ -149,14 +150,20 @@ class Store:
         os.replace(self.part, self.path)
 
 
-def read(folder: Path) -> dict[str, Stored]:
+def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
     """Read a folder of features by domain; the features themselves stay on the disk until used.
+
+    Args:
+        folder: Where extract_features.py wrote them.
+        names: The domains to read; all if None.
 
     Raises:
         UserError: If there are none, some are unfinished or broken, or they do not go together.
     """
     found = {}
     for told in sorted(folder.glob("*.json")):
+        if names is not None and told.stem not in names:
+            continue
         extraction = _read_extraction(told)
         found[extraction.domain] = Stored(extraction, _read_features(told, extraction))
     if not found:
@@ -165,7 +172,8 @@ def read(folder: Path) -> dict[str, Stored]:
     for stored in others:
         for name in ("dataset", "categories", *MADE):
             one, other = (getattr(s.extraction, name) for s in (first, stored))
-            if one != other:
+            unlabelled = name == "categories" and not (one and other)
+            if one != other and not unlabelled:
                 raise UserError(
                     f"the features in {folder} differ in {name}: {one} for "
                     f"{first.extraction.domain}, {other} for {stored.extraction.domain}"
@@ -197,8 +205,8 @@ def _read_features(told: Path, extraction: Extraction) -> np.ndarray:
     path = told.with_suffix(".npy")
     if not path.exists():
         raise UserError(
-            f"the features of {extraction.domain} are not finished: run the same "
-            "extract_features.py command to continue"
+            f"the features of {extraction.domain} are not finished: run the command that began "
+            "them again to continue"
         )
     try:
         features = np.load(path, mmap_mode="c")  # torch wants arrays that could be written
@@ -220,7 +228,7 @@ def _agree(path: Path, wanted: Extraction) -> None:
         if one != other:
             raise UserError(
                 f"{path} belongs to another extraction ({name} {one} there, {other} here); choose "
-                "another --out or delete it"
+                "another --out or delete it and the .npy beside it"
             )
     if (there.paths, there.labels, there.contents) != (
         wanted.paths,
@@ -232,7 +240,7 @@ def _agree(path: Path, wanted: Extraction) -> None:
         how = f"first {visible(min(differ)[0])}" if differ else "in order or labels"
         raise UserError(
             f"{path} belongs to other images ({len(there.paths):,} there, {len(wanted.paths):,} "
-            f"here, differing {how}); choose another --out or delete it"
+            f"here, differing {how}); choose another --out or delete it and the .npy beside it"
         )
 
 

@@ -18,7 +18,7 @@ from office.images import Preprocessing
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
 # A first answer on a CPU: a small frozen network, and a bottleneck trained on its features.
-QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": 20, "seeds": (0,)}
+QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": None, "seeds": (0,)}
 OWN_METHODS = ("source-only", "symnets")  # for own images, if none are named
 BALANCE = ("balance", "prior")  # settings of the balanced methods only
 
@@ -46,7 +46,7 @@ class Recipe:
     backbone: str = "resnet50"
     weights: str = "imagenet"
     bottleneck: int | None = None
-    epochs: int = 200
+    epochs: int | None = 200  # None: in --preset quick, which then counts steps too
     max_steps: int | None = None  # instead of epochs
     balance: float = 3.0
     prior: str | priors.Shares = "uniform"

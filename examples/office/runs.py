@@ -175,12 +175,14 @@ def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
     """
     found = []
     for run in runs:
-        for domain in (run.task.source, run.task.target)[: 1 + METHODS[run.method].target]:
-            if len(domain.paths) < run.recipe.batch_size:
-                raise UserError(
-                    f"{domain.name} has {len(domain.paths)} images, fewer than one batch of "
-                    f"--batch-size {run.recipe.batch_size}"
-                )
+        domains = (run.task.source, run.task.target)[: 1 + METHODS[run.method].target]
+        smallest = min(domains, key=lambda domain: len(domain.paths))
+        if len(smallest.paths) < run.recipe.batch_size:
+            raise UserError(
+                f"{smallest.name} has {len(smallest.paths)} images, fewer than one batch of "
+                f"--batch-size {run.recipe.batch_size}; use --batch-size {len(smallest.paths)} or "
+                "less"
+            )
         if METHODS[run.method].balanced:
             _check_prior(run)
             _check_batch(run)

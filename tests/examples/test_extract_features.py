@@ -129,7 +129,7 @@ def test_folders_may_lack_labels_and_categories(call, root, tmp_path, tree):
     data = ("--dataset", "folders", "--source", str(root / "amazon"), "--target", str(loose))
     stored = features.read(call(data=data))
     assert stored["loose"].extraction.labels is None
-    assert stored["loose"].extraction.categories == ["bike", "mouse", "mug"]
+    assert stored["loose"].extraction.categories == []  # they are the source's
     assert len(stored["loose"].features) == 9
     domains = ("amazon", "webcam", "phone")
     small = tree(domains=domains, categories=("mug",), name="small") / "phone"

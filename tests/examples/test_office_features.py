@@ -47,6 +47,24 @@ def write(out, domain="amazon", **changes):
     return values
 
 
+def test_a_description_without_features_gives_way(tmp_path):
+    Store(tmp_path, made_extraction(images=4), 4)  # stopped before the first image
+    store = Store(tmp_path, made_extraction(images=5), 4)
+    store.add(made_features())
+    store.finish()
+    (found,) = features.read(tmp_path).values()
+    assert found.extraction == made_extraction(images=5)
+
+
+def test_only_the_domains_that_are_named_are_read(tmp_path):
+    values = write(tmp_path)
+    Store(tmp_path, made_extraction("webcam"), 4)
+    with pytest.raises(UserError, match="webcam are not finished"):
+        features.read(tmp_path)
+    (found,) = features.read(tmp_path, ["amazon"]).values()
+    np.testing.assert_array_equal(found.features, values)
+
+
 def test_features_are_read_as_they_were_written_in_goes(tmp_path):
     extraction, values = made_extraction(), made_features()
     for start, end in ((0, 2), (2, 3), (3, 5)):

@@ -311,5 +311,5 @@ def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(machine
         open_runs([made_run(task)], machine)
     runs = [made_run(task, method="source-only")]
     assert open_runs(runs, machine) == runs
-    with pytest.raises(UserError, match=r"amazon has 9 images, fewer than one batch of .* 10"):
+    with pytest.raises(UserError, match=r"webcam has 3 images, .* 10; use --batch-size 3 or less"):
         open_runs([made_run(task, batch_size=10)], machine)

@@ -13,6 +13,7 @@ import train_office
 from conftest import write_image, write_tree
 from office import command_line, models, outputs, progress
 from office.images import Preprocessing
+from office.options import Recipe
 from torch import nn
 
 
@@ -106,6 +107,32 @@ def test_quick_goes_on_where_it_stopped(folders, weights, tmp_path, capsys):
     assert (out / "symnets/seed0/model.pt").exists()
 
 
+def test_quick_looks_at_its_own_two_folders_alone(folders, weights, tmp_path, capsys):
+    quick = ("--preset", "quick", "--unlabelled", "--epochs", "1")
+    run(folders, weights, tmp_path, *quick)
+    features = tmp_path / "runs/features/folders"
+    shutil.copy(
+        features / "labelled.json", features / "another.json"
+    )  # whose features are not there
+    write_tree(tmp_path, domains=("pets",), size=(48, 40))
+    (tmp_path / "pets" / "mug").rename(tmp_path / "pets" / "cat")
+    (folders / "labelled").rename(tmp_path / "kept")
+    (tmp_path / "pets").rename(folders / "pets")
+    run(folders, weights, tmp_path, *quick, "--source", str(folders / "pets"))
+    assert (tmp_path / "runs/folders/pets2new").is_dir()
+
+
+def test_quick_fits_batch_and_length_to_the_folders():
+    recipe = Recipe("folders", epochs=None)
+    with pytest.warns(UserWarning, match="--batch-size 128 exceeds the smaller domain; using 60"):
+        fitted = train_office.fitted(recipe, [80, 60])
+    assert (fitted.batch_size, fitted.epochs) == (60, 1000)  # one step per epoch
+    fitted = train_office.fitted(recipe, [12800, 9000])
+    assert (fitted.batch_size, fitted.epochs) == (128, 20)  # 100 steps per epoch
+    fitted = train_office.fitted(Recipe("folders", epochs=3), [128, 256])
+    assert (fitted.batch_size, fitted.epochs) == (128, 3)
+
+
 def test_labels_make_it_a_table_of_accuracies(tmp_path, weights, capsys):
     root = write_tree(tmp_path / "photos", domains=("labelled", "new"), size=(48, 40))
     run(root, weights, tmp_path, "--preset", "quick", "--epochs", "2")
@@ -196,6 +223,12 @@ def test_top_and_csv(model, tmp_path, capsys):
         assert confidences == sorted(confidences, reverse=True)
         assert sum(confidences) == pytest.approx(1, abs=3e-4)
         assert {row[f"category_{n}"] for n in (1, 2, 3)} == {"bike", "'=mouse", "mug"}
+
+
+def test_two_models_are_one_too_many(model, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([str(model), str(model), "photo.jpg"])
+    assert "name one model, got" in capsys.readouterr().err
 
 
 def test_nothing_to_do_is_told(model, capsys):
