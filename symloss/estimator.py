@@ -130,8 +130,7 @@ class SymNetClassifier:
             FloatingPointError: If training diverged.
         """
         self._check_parameters()
-        self._columns = _features.columns(features)
-        _features.check_columns("target_features", target_features, self._columns)
+        _features.check_columns("target_features", target_features, _features.columns(features))
         source, target = as_rows("features", features), as_rows("target_features", target_features)
         classes, y = _features.encode(labels)
         _features.check_pair(source, y, target)
@@ -140,6 +139,7 @@ class SymNetClassifier:
         preprocessing.fit(source, target)
         seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
         self._build(preprocessing, self.bottleneck, classes, seed)
+        self._columns = _features.columns(features)
         names, means = self._train(source, y, target, torch.Generator().manual_seed(seed))
         self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
         if not means.isfinite().all():
@@ -212,7 +212,7 @@ class SymNetClassifier:
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         found = diagnose(logits, plain(self.classes_), self.prior)
         if found.rarely_predicted:
-            remedy = "" if self.partial else "a larger balance, or partial=True"
+            remedy = None if self.partial else "a larger balance, or partial=True"
             warnings.warn(found.sentence(remedy), stacklevel=2)
         return found
 

@@ -403,11 +403,16 @@ def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
     x_s, y, x_t, _ = domains()
     model = quick().fit(x_s, y, x_t)
     before, expected = vars(model).copy(), model.predict_proba(x_t)
-    for given in ((x_s, y, spoil(x_t, np.nan)), (x_s[:, :5], y, x_t), (x_s, 0 * y, x_t)):
-        with pytest.raises(ValueError):  # noqa: PT011
+    refused = {
+        "target_features must be finite": (x_s, y, spoil(x_t, np.nan)),
+        "same width": (x_s[:, :5], y, x_t),
+        "at least 2 categories": (x_s, 0 * y, x_t),
+    }
+    for message, given in refused.items():
+        with pytest.raises(ValueError, match=message):
             model.fit(*given)
     with pytest.raises(ValueError, match="prior"):
-        model.set_params(prior=[1.0]).fit(x_s, y + 1, x_t)
+        model.set_params(prior=[1.0]).fit(Table(x_s, [*range(x_s.shape[1])]), y + 1, x_t)
     assert vars(model.set_params(prior=None)) == before
     np.testing.assert_array_equal(model.predict_proba(x_t), expected)
 
@@ -524,14 +529,17 @@ def test_diagnose_names_what_is_rarely_predicted(fitted):
         model.set_params(partial=True).diagnose(x_s[y_s != 2])
 
 
+class Table:
+    """What has names for its columns, as pandas has."""
+
+    def __init__(self, x, columns):
+        self.x, self.columns = x, columns
+
+    def __array__(self, dtype=None, copy=None):
+        return self.x
+
+
 def test_the_columns_of_tables_must_agree():
-    class Table:
-        def __init__(self, x, columns):
-            self.x, self.columns = x, columns
-
-        def __array__(self, dtype=None, copy=None):
-            return self.x
-
     x_s, y_s, x_t, _ = domains()
     names = [f"column {i}" for i in range(x_s.shape[1])]
     told = "must have the columns of the source's features, in their order"
