@@ -31,7 +31,7 @@ import torch
 # timing has put examples/ on the path.
 from digits.data import Digits, load_handwritten, render_digits
 from digits.results import Run, mean_and_error
-from timing import arguments
+from timing import console
 from torch import Tensor, nn
 from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train
 
@@ -186,13 +186,13 @@ def main(argv: list[str] | None = None) -> None:
     """Train all methods on all targets and print the table."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    seed = arguments.whole(0, 2**32 - 1)
+    seed = console.whole(0, 2**32 - 1)
     help_ = "seeds of printed digits, weights, batches (default: 0 1 2 3 4)"
     parser.add_argument("--seeds", nargs="+", type=seed, default=range(5), metavar="N", help=help_)
     help_ = "few printed digits, one epoch, one balance, to check that the script runs"
     parser.add_argument("--quick", action="store_true", help=help_)
     help_ = "also write the table to FILE"
-    parser.add_argument("--out", type=arguments.new_file, metavar="FILE", help=help_)
+    parser.add_argument("--out", type=console.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)

@@ -20,14 +20,16 @@ from pathlib import Path
 import numpy as np
 import timing
 import torch
+from office.console import UserError
 
 # timing has put examples/ on the path.
-from office import datasets, images, methods, training
-from office.errors import UserError
+from office.data import datasets, images
 from office.options import WORKERS, Machine, Recipe
-from office.runs import Run
+from office.training import methods
+from office.training import trainer as training
+from office.training.runs import Run
 from PIL import Image
-from timing import arguments
+from timing import console
 
 STEP = "training step, one fixed batch"
 Batches = Iterator[tuple[list[torch.Tensor], torch.Tensor]]
@@ -62,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; options as in train_office.py."""
     parser = timing.parser(__doc__, repeat=5)
-    add, positive = parser.add_argument, arguments.positive
+    add, positive = parser.add_argument, console.positive
     add("--root", type=Path, metavar="DIR", help="folder of the benchmark")
     add("--dataset", default="office-caltech10", choices=[*datasets.DATASETS])
     add("--task", default="A2W", metavar="S2T")
@@ -72,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive, default=32, metavar="N", help="per domain (default: 32)")
     add("--steps", type=positive, default=20, metavar="N", help="per round (default: 20)")
     add("--cache", choices=["ram", "device"], default="ram")
-    add("--workers", type=arguments.whole(0), default=WORKERS, metavar="N")
+    add("--workers", type=console.whole(0), default=WORKERS, metavar="N")
     add("--precision", choices=[*training.DTYPES], default="fp32")
     return parser
 
@@ -117,7 +119,7 @@ def measure(run: Run, machine: Machine, steps: int, rounds: int) -> dict[str, li
     trainer = training.Trainer(run, machine, cache)
     inputs = {
         "cached": trainer.inputs.epoch,
-        "uncached": training.Inputs(run, machine, {}).epoch,
+        "uncached": trainer.Inputs(run, machine, {}).epoch,
     }
     fixed = next(trainer.inputs.epoch(0, 1))
     epochs, done = itertools.count(), itertools.count(step=steps)

@@ -34,9 +34,9 @@ import torch
 # timing has put examples/ on the path.
 from digits.data import Digits, load_handwritten, render_digits
 from digits.results import Run, mean_and_error
-from office import evaluation, outputs
-from office.errors import UserError
-from timing import arguments
+from office.console import UserError
+from office.results import evaluation, outputs
+from timing import console
 from torch import Tensor
 from train_digits import SOURCE_SIZE, Method, Recipe, accuracies, train
 
@@ -279,12 +279,12 @@ def main(argv: list[str] | None = None) -> None:
     """Train or read the candidates, and print what each score is worth."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    add, seed = parser.add_argument, arguments.whole(0, 2**32 - 1)
+    add, seed = parser.add_argument, console.whole(0, 2**32 - 1)
     add("--runs", type=Path, metavar="DIR", help="use finished runs instead of the digits")
     help_ = "seeds of printed digits, weights, batches (default: 100 101 102)"
     add("--seeds", nargs="+", type=seed, default=range(100, 103), metavar="N", help=help_)
     add("--quick", action="store_true", help="one epoch of few digits, to check that it runs")
-    add("--out", type=arguments.new_file, metavar="FILE", help="also write the tables to FILE")
+    add("--out", type=console.new_file, metavar="FILE", help="also write the tables to FILE")
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from losses import straightforward
-from timing import arguments
+from timing import console
 from torch import Tensor, nn
 
 import symloss
@@ -229,7 +229,7 @@ def in_a_fresh_process(call: Callable[..., int], *args: object) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Measure all variants and print the table."""
     parser = timing.parser(__doc__, repeat=10)
-    add, number = parser.add_argument, partial(parser.add_argument, type=arguments.positive)
+    add, number = parser.add_argument, partial(parser.add_argument, type=console.positive)
     add(
         "--backbone",
         default="resnet50",

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-import arguments
+from office import console
 
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
@@ -22,11 +22,11 @@ def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     result = argparse.ArgumentParser(description=doc, formatter_class=form)
     add = result.add_argument
-    add("--device", type=arguments.device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    add("--device", type=console.device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     help_ = f"measured rounds, after a warm-up (default: {repeat})"
-    add("--repeat", type=arguments.positive, default=repeat, metavar="N", help=help_)
+    add("--repeat", type=console.positive, default=repeat, metavar="N", help=help_)
     add("--quick", action="store_true", help="tiny sizes, to check that the script runs")
-    add("--out", type=arguments.new_file, metavar="FILE", help="also write the table to FILE")
+    add("--out", type=console.new_file, metavar="FILE", help="also write the table to FILE")
     return result
 
 

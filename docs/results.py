@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
-PUBLISHED = HERE.parent / "examples" / "office" / "published.json"
+PUBLISHED = HERE.parent / "examples" / "office" / "results" / "published.json"
 DEVELOPMENT = "A2W"  # the task on which settings were chosen
 OFFICE31 = ["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"]
 ROWS = {

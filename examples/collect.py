@@ -9,9 +9,9 @@ result.json and features.npz.
 import argparse
 from pathlib import Path
 
-import console
-from office import outputs, records
-from office.errors import UserError
+from office import console
+from office.console import UserError
+from office.results import outputs, records
 from tqdm import tqdm
 
 

@@ -16,18 +16,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import arguments
-import console
 import torch
-from office import command_line, datasets, extraction, fingerprint, images, models
-from office.benchmarks import DATASETS
-from office.errors import UserError
-from office.features import Extraction, Store
-from office.names import visible
+from office import command_line, console
+from office.console import UserError, visible
+from office.data import datasets, hashes, images
+from office.data.benchmarks import DATASETS
+from office.data.tasks import Domain
+from office.models import backbones
 from office.options import Machine, Recipe, Wanted
-from office.plan import load_tasks
-from office.progress import EVERY, in_time
-from office.tasks import Domain
+from office.training import extraction
+from office.training.features import Extraction, Store
+from office.training.plan import load_tasks
+from office.training.progress import EVERY, in_time
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -58,7 +58,7 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
     parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     parser.add_argument(
         "--views",
-        type=arguments.positive,
+        type=console.positive,
         default=1,
         metavar="N",
         help="per image: 1, the centre crop; 2, its mirror image too; more adds random crops "
@@ -66,7 +66,7 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
     )
     parser.add_argument(
         "--batch-size",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="approximate number of views per forward pass (default: 64)",
     )
@@ -90,7 +90,7 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> N
     """
     domains = load_domains(recipe.dataset, wanted)
     torch.manual_seed(0)  # so that random weights are the same when the command continues
-    extractor = models.build_extractor(recipe.backbone, recipe.weights)
+    extractor = backbones.build_extractor(recipe.backbone, recipe.weights)
     stores = [
         Store(machine.out / recipe.dataset, described, extractor.num_features)
         for described in describe(domains, recipe, machine.out, views)
@@ -120,7 +120,7 @@ def describe(
     """Yield what to extract, with a hash of each file."""
     weights = recipe.weights_file
     paths = [path for domain, _ in domains for path in domain.paths]
-    contents = fingerprint.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
     for domain, categories in domains:
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(

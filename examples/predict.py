@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import arguments
-import console
 import torch
-from office import exported, formats, images, listing, outputs
-from office.errors import UserError
+from office import console
+from office.console import UserError
+from office.data import formats, images, listing
+from office.models import exported
+from office.results import outputs
 from torch import Tensor
 
 
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add, positive = parser.add_argument, arguments.positive
+    add, positive = parser.add_argument, console.positive
     add("model", type=Path, help="a run's model.pt")
     add(
         "images",
@@ -89,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at a time (default: 32)",
     )
-    add("--device", type=arguments.device, default="cpu", metavar="D", help="default: cpu")
+    add("--device", type=console.device, default="cpu", metavar="D", help="default: cpu")
     add(
         "--export",
         type=Path,

@@ -10,12 +10,12 @@ t-SNE, recall of each category, confusion matrix).
 import argparse
 from pathlib import Path
 
-import console
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from office import figures, health, maps, outputs, tables
-from office.errors import UserError
+from office import console
+from office.console import UserError
+from office.results import figures, health, outputs, tables, tsne
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,7 +99,7 @@ def draw(
     shown = {p: r for p, r in results.items() if (r.dataset, r.task) == (dataset, task)}
     made = {
         "convergence": figures.convergence([*shown.values()]),
-        "tsne": maps.maps(read_features(shown)),
+        "tsne": tsne.maps(read_features(shown)),
         "recall": figures.recalls([*shown.values()]),
         "confusion": figures.confusion([*shown.values()]),
     }
@@ -117,7 +117,7 @@ def read_features(
     runs: dict[str, tuple[outputs.Result, outputs.Features]] = {}
     for path, result in sorted(results.items(), key=lambda item: item[1].seed):
         saved = path.with_name("features.npz")
-        if result.method in maps.PANELS and result.method not in runs and saved.exists():
+        if result.method in tsne.PANELS and result.method not in runs and saved.exists():
             features = outputs.read_features(saved)
             if not np.isfinite(features.features).all():
                 raise UserError(f"the features in {saved} are not all finite")

@@ -24,12 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import console
 import torch
-from arguments import device, positive, real, whole
 from digits.data import Digits, load_handwritten, render_digits
 from digits.pictures import plot_convergence, plot_samples, plot_tsne
 from digits.results import Run, print_diagnosis, print_table, write_results
+from office import console
+from office.console import device, positive, real, whole
 from torch import Tensor, nn
 from tqdm import tqdm
 

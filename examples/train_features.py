@@ -14,17 +14,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import arguments
-import console
 import torch
-from office import command_line, distributed, features, fingerprint
-from office.benchmarks import DATASETS
-from office.errors import UserError
-from office.experiment import perform
-from office.features import Stored
+from office import command_line, console, distributed
+from office.console import UserError
+from office.data import hashes
+from office.data.benchmarks import DATASETS
 from office.options import Machine, Recipe, Wanted
-from office.plan import make_plan
-from office.runs import Run
+from office.training import features
+from office.training.experiment import perform
+from office.training.features import Stored
+from office.training.plan import make_plan
+from office.training.runs import Run
 
 PROG = "train_features.py"
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
@@ -55,13 +55,13 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
     add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
     add(
         "--epochs",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="passes over the larger domain (default: 20)",
     )
     add(
         "--bottleneck",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
     )
@@ -101,7 +101,7 @@ def carry_out(
         }
         content = next(iter(stored.values())).extraction.weights_content
         weights = (recipe.weights, content) if content else None
-        listings = {task.name: fingerprint.listing(task, contents, weights) for task in tasks}
+        listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
         runs, _ = distributed.in_first(lambda: make_plan(tasks, listings, recipe, machine, wanted))
         cache = {
             path: torch.from_numpy(row)

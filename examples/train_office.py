@@ -15,16 +15,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import console
 import extract_features
 import train_features
-from office import command_line, datasets, distributed, features, fingerprint, images, summary
-from office.errors import UserError
-from office.experiment import perform
-from office.names import visible
+from office import command_line, console, distributed
+from office.console import UserError, visible
+from office.data import datasets, hashes, images
 from office.options import PROG, Machine, Recipe, Wanted
-from office.plan import load_tasks, make_plan
-from office.runs import Run
+from office.results import summary
+from office.training import features
+from office.training.experiment import perform
+from office.training.plan import load_tasks, make_plan
+from office.training.runs import Run
 
 EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
 VIEWS = 2  # of each image, for --preset quick: the centre crop and its mirror image
@@ -72,7 +73,7 @@ def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
         runs, todo = distributed.in_first(
             lambda: make_plan(
                 tasks,
-                fingerprint.listings(tasks, recipe.weights_file, machine.out),
+                hashes.listings(tasks, recipe.weights_file, machine.out),
                 recipe,
                 machine,
                 wanted,

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "examples"))
 
 import report  # noqa: E402
-from office import figures  # noqa: E402
+from office.results import figures  # noqa: E402
 
 TASK, WIDTH, COLOURS = "A2W", 1200, 128
 

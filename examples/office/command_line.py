@@ -7,13 +7,14 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import arguments
 import torch
 
-from office import datasets, distributed, models, priors
-from office.errors import UserError
-from office.methods import METHODS
+from office import console, distributed
+from office.console import UserError
+from office.data import datasets, shares
+from office.models import backbones
 from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Machine, Recipe, Wanted
+from office.training.methods import METHODS
 
 T = TypeVar("T")
 Add: TypeAlias = Callable[..., None]  # argparse's add_argument
@@ -69,7 +70,7 @@ def filled(
     elif wanted.root is not None or wanted.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
     try:
-        preprocessing = models.preprocessing(recipe.backbone)
+        preprocessing = backbones.preprocessing(recipe.backbone)
     except UserError as error:
         parser.error(str(error))
     return replace(recipe, preprocessing=preprocessing), machine, wanted
@@ -81,14 +82,14 @@ def _filled(kind: type[T], args: argparse.Namespace) -> T:
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
 
 
-def _prior(text: str) -> str | priors.Shares:
+def _prior(text: str) -> str | shares.Shares:
     """Read ``uniform``, ``source`` or a file of shares."""
     if text in ("uniform", "source"):
         return text
     if not Path(text).exists():
         raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
     try:
-        return priors.read_shares(Path(text))
+        return shares.read_shares(Path(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -98,7 +99,7 @@ def _device(text: str) -> torch.device:
     rank = os.environ.get("LOCAL_RANK")
     if text == "cuda" or (rank and text.startswith("cuda:")):
         text = f"cuda:{rank or 0}"
-    return arguments.device(text)
+    return console.device(text)
 
 
 class _Once(argparse.Action):
@@ -195,7 +196,7 @@ def _method(add: Add) -> None:
     )
     add(
         "--balance",
-        type=arguments.real(0),
+        type=console.real(0),
         default=argparse.SUPPRESS,  # to tell whether it was given
         metavar="X",
         help="for balanced methods: weight (times λ) that pulls each target batch's mean "
@@ -222,7 +223,7 @@ def _method(add: Add) -> None:
         "--seeds",
         nargs="+",
         action=_Once,
-        type=arguments.whole(0),
+        type=console.whole(0),
         metavar="N",
         help="one run per seed (default: 0 1 2; three runs [paper])",
     )
@@ -252,7 +253,7 @@ def _network(add: Add) -> None:
     )
     add(
         "--bottleneck",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="add a linear layer of N units with batch norm and ReLU after the backbone, trained "
         "at --lr (default: no such layer [paper])",
@@ -262,13 +263,13 @@ def _network(add: Add) -> None:
 def _length(add: Add) -> None:
     add(
         "--epochs",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="passes over the larger domain (default: 200 [script])",
     )
     add(
         "--max-steps",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="steps instead of epochs, with one evaluation at the end; checkpoints are still "
         "written after every epoch's worth of steps",
@@ -278,20 +279,20 @@ def _length(add: Add) -> None:
 def _training(add: Add) -> None:
     add(
         "--batch-size",
-        type=arguments.positive,
+        type=console.positive,
         metavar="N",
         help="images per step and domain, over all processes; batch norm sees the images of one "
         "process and one domain (default: 128 [paper])",
     )
     add(
         "--lr",
-        type=arguments.real(0, above=True),
+        type=console.real(0, above=True),
         metavar="X",
         help="initial learning rate of the head; the backbone's is a tenth (default: 0.01 [paper])",
     )
     add(
         "--weight-decay",
-        type=arguments.real(0),
+        type=console.real(0),
         metavar="X",
         help="L2 penalty on all weights (default: 0.0001 [script])",
     )
@@ -308,7 +309,7 @@ def _machine(add: Add) -> None:
     )
     add(
         "--workers",
-        type=arguments.whole(0),
+        type=console.whole(0),
         metavar="N",
         help="processes that read images if they are not cached, per domain and training process; "
         "does not change results (default: 4, at most the number of cores [ours])",

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from office.errors import UserError
+from office.console import UserError
 
 T = TypeVar("T")
 

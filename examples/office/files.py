@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from office.errors import UserError
+from office.console import UserError
 
 # How files begin that are often mistaken for torch's, in lower case.
 STARTS = {

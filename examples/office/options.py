@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from office import priors
-from office.images import Preprocessing
+from office.data import shares
+from office.data.images import Preprocessing
 
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
@@ -49,7 +49,7 @@ class Recipe:
     epochs: int | None = 200  # None: in --preset quick, which then counts steps too
     max_steps: int | None = None  # instead of epochs
     balance: float = 3.0
-    prior: str | priors.Shares = "uniform"
+    prior: str | shares.Shares = "uniform"
     partial: bool = False
     batch_size: int = 128
     lr: float = 0.01

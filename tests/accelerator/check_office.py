@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from office import images
-from office.images import Preprocessing
-from office.inputs import Inputs
-from office.methods import METHODS, Network, losses
+from office.data import images
+from office.data.images import Preprocessing
 from office.options import Recipe
+from office.training.batches import Inputs
+from office.training.methods import METHODS, Network, losses
 from private import put
 from torch import nn
 

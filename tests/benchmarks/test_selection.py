@@ -16,7 +16,7 @@ pytest.importorskip("torchvision", reason="benchmarks/selection.py needs torchvi
 import selection
 from digits.data import render_digits
 from made_results import CATEGORIES, made_result
-from office import outputs
+from office.results import outputs
 from selection import Candidate, Objective
 from train_digits import Recipe
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 sys.path.insert(0, str(ROOT / "tests" / "examples"))
 
 from made_results import made_features, made_result  # noqa: E402
-from office import outputs  # noqa: E402
+from office.results import outputs  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 PICTURES = ("tsne", "convergence", "recall", "confusion")

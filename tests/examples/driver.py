@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from office import command_line, models
-from office.images import Preprocessing
+from office import command_line
+from office.data.images import Preprocessing
+from office.models import backbones
 from torch import nn
 
 SCRIPT = Path(command_line.__file__).parents[1] / "train_office.py"
-read, build_extractor = command_line.read, models.build_extractor
+read, build_extractor = command_line.read, backbones.build_extractor
 
 
 def read_small(argv=None):
@@ -37,5 +38,5 @@ def build(backbone, *args):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command_line.read, models.build_extractor = read_small, build
+    command_line.read, backbones.build_extractor = read_small, build
     runpy.run_path(str(SCRIPT), run_name="__main__")

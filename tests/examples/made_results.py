@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from office.outputs import Features, Result
+from office.results.outputs import Features, Result
 
 CATEGORIES = ["bike", "mouse", "mug"]
 RECIPE = {

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import train_office
-from office import files, outputs
-from office.datasets import Domain, Task
-from office.images import Preprocessing
+from office import files
+from office.data.datasets import Domain, Task
+from office.data.images import Preprocessing
 from office.options import Machine, Recipe, Wanted
-from office.runs import Run
+from office.results import outputs
+from office.training.runs import Run
 
 PREPROCESSING = Preprocessing(resize=36, crop=32)
 RECIPE = Recipe(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from made_results import CATEGORIES, made_result
-from office import outputs, records
-from office.outputs import Features
+from office.results import outputs, records
+from office.results.outputs import Features
 
 
 def features(logits, label):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import write_image
-from office import outputs
-from office.outputs import Prediction
+from office.results import outputs
+from office.results.outputs import Prediction
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BYTES = os.fsdecode(b"caf\xe9")  # not UTF-8

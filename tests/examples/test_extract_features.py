@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from office import command_line, extraction, features, images, models
-from office.features import Store
-from office.images import Preprocessing
+from office import command_line
+from office.data import images
+from office.data.images import Preprocessing
+from office.models import backbones
 from office.options import Recipe
+from office.training import extraction, features
+from office.training.features import Store
 from PIL import Image
 from small_runs import MACHINE, PREPROCESSING
 from torch import nn
@@ -25,7 +28,7 @@ pytestmark = [
 @pytest.fixture
 def call(root, tmp_path, monkeypatch):
     """extract_features.py on ``root`` with a small network and small images."""
-    monkeypatch.setattr(models, "preprocessing", lambda backbone: PREPROCESSING)
+    monkeypatch.setattr(backbones, "preprocessing", lambda backbone: PREPROCESSING)
 
     def run(*more, out="features", data=("--dataset", "office31", "--root", str(root))):
         small = ["--backbone", "shufflenet_v2_x0_5", "--weights", "none", "--device", "cpu"]
@@ -117,7 +120,7 @@ def test_vision_transformers_of_timm_are_extracted(call, monkeypatch):
     folder = call("--backbone", "timm:test_vit")
     (found, _) = features.read(folder).values()
     assert found.features.shape == (9, 1, 64)
-    assert found.extraction.preprocessing == models.preprocessing("timm:test_vit")
+    assert found.extraction.preprocessing == backbones.preprocessing("timm:test_vit")
     assert found.extraction.preprocessing.crop == 160
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_tree
-from office import datasets, images
-from office.errors import UserError
+from office.console import UserError
+from office.data import datasets, images
 from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

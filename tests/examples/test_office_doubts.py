@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from office import datasets, formats, images, listing
-from office.errors import UserError
+from office.console import UserError
+from office.data import datasets, formats, images, listing
 from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from office import evaluation
+from office.results import evaluation
 
 NAMES = ["bike", "mouse", "mug"]
 LABELS = [0, 0, 1, 2]

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from office import features
-from office.errors import UserError
-from office.features import Extraction, Store
-from office.fingerprint import Content
-from office.images import Preprocessing
+from office.console import UserError
+from office.data.hashes import Content
+from office.data.images import Preprocessing
+from office.training import features
+from office.training.features import Extraction, Store
 
 CATEGORIES = ["bike", "mouse", "mug"]
 

@@ -7,8 +7,8 @@ import pytest
 from made_results import CATEGORIES, made_result
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from office import figures
-from office.outputs import Result
+from office.results import figures
+from office.results.outputs import Result
 
 METHODS = (
     "source-only",

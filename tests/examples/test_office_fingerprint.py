@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from office import fingerprint
-from office.training import Trainer
+from office.data import hashes
+from office.training.trainer import Trainer
 from small_runs import features, result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
@@ -94,9 +94,9 @@ def test_a_copy_on_a_system_with_other_unicode_names_is_the_same_run(tree, tmp_p
 
 
 def listing(root: Path, out: Path) -> str:
-    from office.datasets import load_task
+    from office.data.datasets import load_task
 
-    return fingerprint.listings([load_task("office31", root, "A2W")], None, out)["A2W"]
+    return hashes.listings([load_task("office31", root, "A2W")], None, out)["A2W"]
 
 
 def test_labels_and_order_of_a_list_are_seen(tree, tmp_path):
@@ -104,18 +104,18 @@ def test_labels_and_order_of_a_list_are_seen(tree, tmp_path):
     path = root / "list/amazonList.txt"
     before, lines = listing(root, tmp_path), path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0].replace(" 0", " 2"), *lines[1:]]))
-    relabelled = fingerprint.differences(before, listing(root, tmp_path))
+    relabelled = hashes.differences(before, listing(root, tmp_path))
     assert relabelled == "1 of 12 source images has another label, the first 0_0.jpg"
     path.write_text("".join([lines[1], lines[0], *lines[2:]]))
     assert listing(root, tmp_path) != before
-    assert "order" in fingerprint.differences(before, listing(root, tmp_path))
+    assert "order" in hashes.differences(before, listing(root, tmp_path))
 
 
 def test_thousands_are_counted_in_words():
     rows = [f"source,mug/{i:04}.jpg,mug,9,{i:x}" for i in range(2817)]
     head = "role,path,label,bytes,hash"
     other = [row + "x" if i < 12 else row for i, row in enumerate(rows, start=1)]
-    found = fingerprint.differences("\n".join([head, *rows]), "\n".join([head, *other]))
+    found = hashes.differences("\n".join([head, *rows]), "\n".join([head, *other]))
     assert found == "11 of 2,817 source images differ, the first mug/0000.jpg"
 
 
@@ -157,7 +157,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    monkeypatch.setattr(fingerprint, "SETTLED", -60)
+    monkeypatch.setattr(hashes, "SETTLED", -60)
     return seen
 
 
@@ -165,12 +165,12 @@ def test_a_file_is_hashed_once(tmp_path, hashed):
     paths = [tmp_path / name for name in "ab"]
     for path in paths:
         path.write_bytes(path.name.encode())
-    first = fingerprint.hash_files(paths, tmp_path / "hashes.json")
-    assert fingerprint.hash_files(paths, tmp_path / "hashes.json") == first
+    first = hashes.hash_files(paths, tmp_path / "hashes.json")
+    assert hashes.hash_files(paths, tmp_path / "hashes.json") == first
     assert sorted(hashed) == paths
     assert first[paths[0]] != first[paths[1]]
     paths[0].write_bytes(b"longer")
-    fingerprint.hash_files(paths, tmp_path / "hashes.json")
+    hashes.hash_files(paths, tmp_path / "hashes.json")
     assert sorted(hashed) == [paths[0], *paths]
 
 
@@ -179,21 +179,21 @@ def test_equal_sizes_and_times_do_not_hide_a_change(tmp_path, hashed):
     for path in paths:
         path.write_bytes(path.name.encode())
         os.utime(path, (1e9, 1e9))
-    before = fingerprint.hash_files(paths, cache)
+    before = hashes.hash_files(paths, cache)
     swap(paths[0], paths[1])
     paths[2].write_bytes(b"d")
     os.utime(paths[2], (1e9, 1e9))
-    after = fingerprint.hash_files(paths, cache)
+    after = hashes.hash_files(paths, cache)
     assert (after[paths[0]], after[paths[1]]) == (before[paths[1]], before[paths[0]])
     assert after[paths[2]] != before[paths[2]]
 
 
 def test_a_young_file_is_hashed_again_for_clocks_are_coarse(tmp_path, hashed, monkeypatch):
-    monkeypatch.setattr(fingerprint, "SETTLED", 60)
+    monkeypatch.setattr(hashes, "SETTLED", 60)
     path, cache = tmp_path / "a", tmp_path / "hashes.json"
     path.write_bytes(b"a")
     for _ in range(2):
-        fingerprint.hash_files([path], cache)
+        hashes.hash_files([path], cache)
     assert hashed == [path, path]
 
 
@@ -203,12 +203,12 @@ def test_a_young_file_is_hashed_again_for_clocks_are_coarse(tmp_path, hashed, mo
 def test_a_broken_cache_is_harmless(tmp_path, content):
     path, cache = tmp_path / "a", tmp_path / "hashes.json"
     path.write_bytes(b"a")
-    whole = fingerprint.hash_files([path], tmp_path / "none" / "hashes.json")
+    whole = hashes.hash_files([path], tmp_path / "none" / "hashes.json")
     cache.write_text(content.replace("PATH", str(path)))
-    assert fingerprint.hash_files([path], cache) == whole
+    assert hashes.hash_files([path], cache) == whole
     cache.unlink()
     cache.mkdir()
-    assert fingerprint.hash_files([path], cache) == whole
+    assert hashes.hash_files([path], cache) == whole
 
 
 def test_unreadable_images_are_named_together(office, root):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from made_results import CATEGORIES, made_result
-from office import evaluation, health
-from office.errors import UserError
+from office.console import UserError
+from office.results import evaluation, health
 
 EVEN = [1 / 3] * 3
 

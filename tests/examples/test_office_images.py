@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from office import datasets, images, memory
-from office.errors import UserError
-from office.images import Images, Preprocessing
-from office.inputs import Inputs
+from office.console import UserError
+from office.data import datasets, images, memory
+from office.data.images import Images, Preprocessing
 from office.options import Machine, Recipe
-from office.runs import Run
+from office.training.batches import Inputs
+from office.training.runs import Run
 from PIL import Image
 from scipy.stats import chisquare
 from torchvision.transforms import v2

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from office import datasets
-from office.errors import UserError
+from office.console import UserError
+from office.data import datasets
 from test_office_datasets import colours
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

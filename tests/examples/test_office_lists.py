@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import write_image
-from office import datasets, lists
-from office.errors import UserError
+from office.console import UserError
+from office.data import datasets, lists
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 

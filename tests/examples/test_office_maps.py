@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_results import CATEGORIES, made_features, made_result
 from matplotlib.axes import Axes
-from office import maps
+from office.results import tsne
 from threadpoolctl import threadpool_limits
 
 
@@ -24,7 +24,7 @@ def test_maps_show_both_domains_of_each_method() -> None:
         (made_result(method="symnets-balanced", accuracy=None), made_features()),
         (made_result(method="source-only", accuracy=72.25), made_features()),
     ]
-    figure = maps.maps(runs, limit=15)
+    figure = tsne.maps(runs, limit=15)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["Source only: 72.2 %", "SymNets (balanced)"]
     for axes in figure.axes:
@@ -38,7 +38,7 @@ def test_maps_show_both_domains_of_each_method() -> None:
 
 def test_maps_keep_neighbours_together() -> None:
     """The domains of these features lie far apart: nobody's nearest neighbour is of the other."""
-    (axes,) = maps.maps([(made_result(), made_features(gap=50))]).axes
+    (axes,) = tsne.maps([(made_result(), made_features(gap=50))]).axes
     found = marks(axes)
     points = np.concatenate([found["source"], found["target"]])
     domain = np.repeat([0, 1], [18, 12])
@@ -57,7 +57,7 @@ def test_target_images_that_the_answering_classifier_mistakes_stand_out(
     for label, expected in ((0, wrong), (-1, 0)):  # -1: no labels, so nothing is known
         labels = np.repeat([0, label], [18, 12]).astype(np.int16)
         saved = made_features(label=labels, logits=logits)
-        figure = maps.maps([(made_result(classifier=classifier), saved)])
+        figure = tsne.maps([(made_result(classifier=classifier), saved)])
         found = marks(figure.axes[0])
         assert len(found.get("target, misclassified", ())) == expected
         assert len(found.get("target", ())) == 12 - expected
@@ -71,7 +71,7 @@ def test_categories_are_named_at_their_source_images_where_they_fit() -> None:
     )
     apart = made_features(label=labels)
     apart.features[:18] += 100 * labels[:18, None].astype(np.float16)
-    (axes,) = maps.maps([(result, apart)]).axes
+    (axes,) = tsne.maps([(result, apart)]).axes
     texts = {text.get_text(): text for text in axes.texts}
     assert set(texts) == {"bike", "desk chair", "mug"}
     source = marks(axes)["source"]
@@ -89,8 +89,8 @@ def test_a_category_in_two_places_is_named_where_most_of_it_lies(
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 1, (30, 2))
     points[10:18, 1] += 50 * side  # eight of eighteen lie far above or below
-    monkeypatch.setattr(maps, "_embed", lambda features: points)
-    (axes,) = maps.maps([(made_result(), made_features())]).axes
+    monkeypatch.setattr(tsne, "_embed", lambda features: points)
+    (axes,) = tsne.maps([(made_result(), made_features())]).axes
     ((x, y),) = (text.get_position() for text in axes.texts)
     assert 0 <= x <= 1
     assert 0 <= y <= 1
@@ -102,7 +102,7 @@ def test_of_categories_at_one_place_the_lowest_recall_is_named() -> None:
     labels = np.concatenate([np.arange(18) % k, np.zeros(12)]).astype(np.int16)
     recalls = dict(zip(names, np.arange(k, 0, -1.0), strict=True))
     result = made_result(categories=names, per_category=recalls)
-    (axes,) = maps.maps([(result, made_features(label=labels))]).axes
+    (axes,) = tsne.maps([(result, made_features(label=labels))]).axes
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "a rather long name 11"
     assert len(texts) < k
@@ -111,14 +111,14 @@ def test_of_categories_at_one_place_the_lowest_recall_is_named() -> None:
 
 
 def test_methods_without_a_panel_have_no_map() -> None:
-    assert maps.maps([(made_result(method="symnets-wo-entropy"), made_features())]) is None
-    assert maps.maps([]) is None
+    assert tsne.maps([(made_result(method="symnets-wo-entropy"), made_features())]) is None
+    assert tsne.maps([]) is None
 
 
 @pytest.mark.parametrize("count", range(1, 6))
 def test_the_marks_are_explained_once(count: int) -> None:
-    runs = [(made_result(method=method), made_features()) for method in maps.PANELS[:count]]
-    figure = maps.maps(runs)
+    runs = [(made_result(method=method), made_features()) for method in tsne.PANELS[:count]]
+    figure = tsne.maps(runs)
     legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     (legend,) = legends
     assert [text.get_text() for text in legend.get_texts()] == ["source", "target"]

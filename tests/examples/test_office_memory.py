@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from office import memory
+from office.data import memory
 
 GB = 10**9
 UNLIMITED_V1 = 9223372036854771712
@@ -83,7 +83,7 @@ def test_more_used_than_allowed_is_nothing_free(tmp_path):
 def test_a_scheduler_may_limit_the_address_space():
     code = (
         "import sys; sys.path.insert(0, 'examples')\n"
-        "import resource, torch\nfrom office import memory\n"
+        "import resource, torch\nfrom office.data import memory\n"
         "resource.setrlimit(resource.RLIMIT_AS, (10**11, 10**11))\n"
         "print(memory._address_space(memory.Path('/')))"
     )

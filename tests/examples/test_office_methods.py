@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from office.methods import METHODS, Network, losses
 from office.options import Recipe
+from office.training.methods import METHODS, Network, losses
 from torch import nn
 
 import symloss

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from office import files, models
-from office.errors import UserError
+from office import files
+from office.console import UserError
+from office.models import backbones
 
 NETWORKS = [
     "resnet18",
@@ -21,7 +22,7 @@ def test_features_under_the_old_last_layer_give_the_networks_output(name, tmp_pa
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).eval()
     torch.save(network.state_dict(), tmp_path / "weights.pt")
-    extractor = models.build_extractor(name, str(tmp_path / "weights.pt")).eval()
+    extractor = backbones.build_extractor(name, str(tmp_path / "weights.pt")).eval()
     last = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -31,7 +32,7 @@ def test_features_under_the_old_last_layer_give_the_networks_output(name, tmp_pa
 
 
 def test_a_bottleneck_follows_the_backbone():
-    extractor = models.build_extractor("shufflenet_v2_x0_5", "none", bottleneck=16)
+    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none", bottleneck=16)
     assert extractor.num_features == 16
     assert extractor(torch.randn(2, 3, 32, 32)).shape == (2, 16)
 
@@ -44,7 +45,7 @@ def strides(network):
 
 def test_resnet50_v1_halves_in_the_first_convolution_of_a_stage():
     one, two = (1, 1), (2, 2)
-    v1 = models.build_extractor("resnet50_v1", "none").backbone
+    v1 = backbones.build_extractor("resnet50_v1", "none").backbone
     assert strides(v1) == [[one] * 3] + [[two, one, one]] * 3
     assert strides(torchvision.models.resnet50()) == [[one] * 3] + [[one, two, one]] * 3
 
@@ -55,7 +56,7 @@ def test_resnet50_v1_takes_the_weights_of_resnet50_and_computes_something_else(t
     x, shapes = torch.randn(1, 3, 64, 64), []
     features = []
     for name in ("resnet50", "resnet50_v1"):
-        extractor = models.build_extractor(name, str(tmp_path / "weights.pt")).eval()
+        extractor = backbones.build_extractor(name, str(tmp_path / "weights.pt")).eval()
         extractor.backbone.layer4.register_forward_hook(lambda *a: shapes.append(a[2].shape))
         with torch.inference_mode():
             features.append(extractor(x))
@@ -68,7 +69,7 @@ def test_resnet50_v1_takes_the_weights_of_resnet50_and_computes_something_else(t
 
 def test_imagenet_weights_are_not_of_resnet50_v1():
     with pytest.raises(UserError, match=r"for resnet50, not for resnet50_v1.*--weights FILE"):
-        models.build_extractor("resnet50_v1", "imagenet")
+        backbones.build_extractor("resnet50_v1", "imagenet")
 
 
 REAL = Path(__file__).parents[2].parent / "shared/data/resnet50_imagenet.pt"
@@ -83,7 +84,7 @@ def test_published_weights_in_half_precision_load_strictly_as_float32(classifier
     if classifier == "without":
         path = tmp_path / "weights.pt"
         torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, path)
-    found = models.build_extractor("resnet50_v1", str(path)).backbone.state_dict()
+    found = backbones.build_extractor("resnet50_v1", str(path)).backbone.state_dict()
     left_out = {k for k in state if k not in found and not k.startswith("fc.")}
     assert not left_out
     for key, value in found.items():
@@ -103,14 +104,14 @@ def test_published_weights_in_half_precision_load_strictly_as_float32(classifier
 )
 def test_other_networks_are_refused_by_name(name, why):
     with pytest.raises(UserError, match=f"{name}.*{why}|{why}.*{name}") as error:
-        models.build_extractor(name, "none")
+        backbones.build_extractor(name, "none")
     assert "\n" not in str(error.value)
 
 
 def test_half_precision_weights_are_cast_and_another_number_of_classes_is_fine(tmp_path):
     state = torchvision.models.resnet18(num_classes=7).half().state_dict()
     torch.save(state, tmp_path / "weights.pt")
-    extractor = models.build_extractor("resnet18", str(tmp_path / "weights.pt"))
+    extractor = backbones.build_extractor("resnet18", str(tmp_path / "weights.pt"))
     assert {p.dtype for p in extractor.parameters()} == {torch.float32}
     torch.testing.assert_close(extractor.backbone.conv1.weight, state["conv1.weight"].float())
 
@@ -120,13 +121,13 @@ def test_weights_of_another_network_are_explained(tmp_path):
     state = torchvision.models.resnet34().state_dict()
     torch.save(state, path)
     with pytest.raises(UserError, match=r"96 keys unknown, the first layer1\.2\.conv1"):
-        models.build_extractor("resnet18", str(path))
+        backbones.build_extractor("resnet18", str(path))
     torch.save({k: v for k, v in state.items() if k != "conv1.weight"}, path)
     with pytest.raises(UserError, match=r"1 keys missing, the first conv1\.weight"):
-        models.build_extractor("resnet34", str(path))
+        backbones.build_extractor("resnet34", str(path))
     torch.save(state | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
     with pytest.raises(UserError, match=r"\(64, 1, 7, 7\) in the file, \(64, 3, 7, 7\)"):
-        models.build_extractor("resnet34", str(path))
+        backbones.build_extractor("resnet34", str(path))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04 truncated"])
@@ -134,9 +135,9 @@ def test_files_that_are_no_tensors_are_named(content, tmp_path):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"cannot read .*weights\.pt \(\d+ bytes\)"):
-        models.build_extractor("resnet18", str(path))
+        backbones.build_extractor("resnet18", str(path))
     with pytest.raises(UserError, match="no such file"):
-        models.build_extractor("resnet18", str(tmp_path / "none.pt"))
+        backbones.build_extractor("resnet18", str(tmp_path / "none.pt"))
 
 
 def test_files_that_would_run_code_are_refused(tmp_path):
@@ -158,7 +159,7 @@ def test_imagenet_weights_are_torchvisions_v1(hub):
     hub.mkdir()
     network = torchvision.models.resnet18()
     torch.save(network.state_dict(), hub / "resnet18-f37072fd.pth")
-    extractor = models.build_extractor("resnet18", "imagenet")
+    extractor = backbones.build_extractor("resnet18", "imagenet")
     for name, p in extractor.backbone.named_parameters():
         assert torch.equal(p, network.get_parameter(name)), name
 
@@ -169,4 +170,4 @@ def test_a_failed_download_says_what_to_do(hub, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "urlopen", offline)
     with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth.*no network.*--weights"):
-        models.build_extractor("resnet18", "imagenet")
+        backbones.build_extractor("resnet18", "imagenet")

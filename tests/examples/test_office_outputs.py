@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from made_results import made_features, made_result
-from office import files, models, outputs
-from office.errors import UserError
-from office.images import Preprocessing
+from office import files
+from office.console import UserError
+from office.data.images import Preprocessing
+from office.models import backbones
+from office.results import outputs
 from torch import nn
 
 GONE = object()
@@ -182,7 +184,7 @@ def test_a_file_is_replaced_at_once(tmp_path):
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    extractor = models.build_extractor("shufflenet_v2_x0_5", "none", 8)
+    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none", 8)
     sizes = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bicubic", True)
     names = ["bike", "mouse", "mug"]
     return outputs.Model("shufflenet_v2_x0_5", 8, extractor, nn.Linear(8, 3), names, sizes)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from office import datasets, files, images, outputs
-from office.errors import UserError
+from office import files
+from office.console import UserError
+from office.data import datasets, images
+from office.results import outputs
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

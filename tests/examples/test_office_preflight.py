@@ -11,12 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from office import datasets, files, images, preflight, training
-from office.errors import UserError
-from office.images import Preprocessing
+from office import files
+from office.console import UserError
+from office.data import datasets, images
+from office.data.images import Preprocessing
 from office.options import Machine, Recipe
-from office.runs import Run
-from office.training import Trainer
+from office.training import preflight
+from office.training import trainer as training
+from office.training.runs import Run
+from office.training.trainer import Trainer
 from small_runs import assert_same_run, result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from office import priors
-from office.errors import UserError
+from office.console import UserError
+from office.data import shares
 from small_runs import made_task
 
 
@@ -17,12 +17,12 @@ def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def test_a_line_is_a_category_and_its_share(tmp_path: Path) -> None:
     path = written(tmp_path, 'mug, 0.5\n\n"cups, small",0.25\ncafe\u0301,2.5e-1\n')
-    assert priors.read_shares(path) == (("mug", 0.5), ("cups, small", 0.25), ("caf\u00e9", 0.25))
+    assert shares.read_shares(path) == (("mug", 0.5), ("cups, small", 0.25), ("caf\u00e9", 0.25))
 
 
 def test_a_file_that_windows_wrote_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, "mug,0.5\r\nbike,0.5\r\n", encoding="utf-8-sig")
-    assert priors.read_shares(path) == (("mug", 0.5), ("bike", 0.5))
+    assert shares.read_shares(path) == (("mug", 0.5), ("bike", 0.5))
 
 
 @pytest.mark.parametrize(
@@ -43,31 +43,31 @@ def test_a_file_that_windows_wrote_is_read(tmp_path: Path) -> None:
 def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, why: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(UserError, match=f"{path}.*{why}"):
-        priors.read_shares(path)
+        shares.read_shares(path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
-        priors.read_shares(tmp_path)
+        shares.read_shares(tmp_path)
     path = tmp_path / "latin"
     path.write_bytes(b"caf\xe9,1\n")
     with pytest.raises(UserError, match=f"cannot read {path}"):
-        priors.read_shares(path)
+        shares.read_shares(path)
 
 
 def test_shares_come_in_the_order_of_the_categories() -> None:
     task = made_task()  # bike, mouse, mug
     few = dataclasses.replace(task.source, labels=[0, 2, 2, 1, 2, 2, 2, 2])
     uneven = dataclasses.replace(task, source=few)
-    assert priors.of_task("uniform", uneven) == [1 / 3] * 3
-    assert priors.of_task("source", uneven) == [1 / 8, 1 / 8, 6 / 8]
-    shares = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.2))
-    assert priors.of_task(shares, uneven) == [0.3, 0.2, 0.5]
+    assert shares.of_task("uniform", uneven) == [1 / 3] * 3
+    assert shares.of_task("source", uneven) == [1 / 8, 1 / 8, 6 / 8]
+    given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.2))
+    assert shares.of_task(given, uneven) == [0.3, 0.2, 0.5]
 
 
 def test_categories_that_differ_are_named() -> None:
     with pytest.raises(UserError, match="--prior has no share for mouse, mug"):
-        priors.of_task((("bike", 1.0),), made_task())
-    shares = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
+        shares.of_task((("bike", 1.0),), made_task())
+    given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
     with pytest.raises(UserError, match="categories that the source lacks: Pen"):
-        priors.of_task(shares, made_task())
+        shares.of_task(given, made_task())

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 from made_results import made_result
-from office import files, outputs
-from office.errors import UserError
-from office.images import Preprocessing
+from office import files
+from office.console import UserError
+from office.data.images import Preprocessing
 from office.options import Machine, Recipe
-from office.runs import State, open_runs
+from office.results import outputs
+from office.training.runs import State, open_runs
 from small_runs import MACHINE, made_run, made_task
 
 CONTENT = {"trainer": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}

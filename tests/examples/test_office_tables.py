@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_results import RECIPE, made_result
-from office import methods, tables
+from office.results import tables
+from office.training import methods
 
 # Published numbers
 

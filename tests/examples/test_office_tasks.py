@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import write_image, write_tree
-from office import benchmarks, datasets, overlap
-from office.errors import UserError
+from office.console import UserError
+from office.data import benchmarks, datasets, overlap
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 MANY = [f"c{i:02}" for i in range(65)]

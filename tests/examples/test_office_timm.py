@@ -9,10 +9,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from office import command_line, images, models, outputs, weights_files
-from office.errors import UserError
-from office.images import Preprocessing
-from office.training import Trainer
+from office import command_line
+from office.console import UserError
+from office.data import images
+from office.data.images import Preprocessing
+from office.models import backbones, weights_files
+from office.results import outputs
+from office.training.trainer import Trainer
 from PIL import Image
 from small_runs import MACHINE, assert_same_run, features, made_run, result
 
@@ -22,7 +25,7 @@ TINY = "timm:vit_tiny_patch16_224"
 def fails(backbone, weights="none"):
     """The one line on why a network cannot be built."""
     with pytest.raises(UserError) as error:
-        models.build_extractor(backbone, str(weights))
+        backbones.build_extractor(backbone, str(weights))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -38,8 +41,8 @@ def test_features_under_the_classifier_give_the_networks_output(name, tmp_path):
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=5).eval()
     torch.save(network.state_dict(), tmp_path / "weights.pt")
-    extractor = models.build_extractor(f"timm:{name}", str(tmp_path / "weights.pt")).eval()
-    side = models.preprocessing(f"timm:{name}").crop
+    extractor = backbones.build_extractor(f"timm:{name}", str(tmp_path / "weights.pt")).eval()
+    side = backbones.preprocessing(f"timm:{name}").crop
     x, last = torch.randn(2, 3, side, side), network.get_classifier()
     with torch.inference_mode():
         torch.testing.assert_close(last(extractor(x)), network(x))
@@ -50,7 +53,7 @@ def test_networks_with_two_classifiers_lose_both(tmp_path):
     network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5).eval()
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     backbone = "timm:deit_tiny_distilled_patch16_224"
-    extractor = models.build_extractor(backbone, str(tmp_path / "weights.pt")).eval()
+    extractor = backbones.build_extractor(backbone, str(tmp_path / "weights.pt")).eval()
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(extractor(x), network.forward_features(x)[:, :2].mean(1))
@@ -58,7 +61,7 @@ def test_networks_with_two_classifiers_lose_both(tmp_path):
 
 
 def test_a_network_comes_in_training_mode_and_with_its_bottleneck():
-    extractor = models.build_extractor("timm:test_vit", "none", bottleneck=16)
+    extractor = backbones.build_extractor("timm:test_vit", "none", bottleneck=16)
     assert all(module.training for module in extractor.modules())
     assert extractor.num_features == 16
     assert extractor(torch.randn(2, 3, 160, 160)).shape == (2, 16)
@@ -69,7 +72,7 @@ def test_looking_at_the_width_changes_no_number():
     network = timm.create_model("test_resnet", num_classes=0)
     after = torch.rand(())
     torch.manual_seed(0)
-    state = models.build_extractor("timm:test_resnet", "none").backbone.state_dict()
+    state = backbones.build_extractor("timm:test_resnet", "none").backbone.state_dict()
     assert torch.rand(()) == after
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
 
@@ -99,7 +102,7 @@ def test_images_are_prepared_as_timm_does(name, tmp_path):
     pixels.save(tmp_path / "image.png")
     config = timm.data.resolve_model_data_config(timm.create_model(name))
     expected = timm.data.create_transform(**config, is_training=False)(pixels)
-    preprocessing = models.preprocessing(f"timm:{name}")
+    preprocessing = backbones.preprocessing(f"timm:{name}")
     found = images.eval_transform(preprocessing)(pixels)
     torch.testing.assert_close(found, expected)
     crop, _, _ = images.Images([tmp_path / "image.png"], preprocessing, {})[0, None]
@@ -107,8 +110,8 @@ def test_images_are_prepared_as_timm_does(name, tmp_path):
 
 
 def test_the_papers_network_wants_its_images_as_torchvisions_do():
-    assert models.preprocessing("timm:resnet50.tv_in1k") == Preprocessing()
-    assert models.preprocessing("resnet50") == Preprocessing()
+    assert backbones.preprocessing("timm:resnet50.tv_in1k") == Preprocessing()
+    assert backbones.preprocessing("resnet50") == Preprocessing()
 
 
 def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
@@ -123,7 +126,7 @@ def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
 
 def test_other_shapes_of_images_are_refused():
     with pytest.raises(UserError, match=r"\(3, 546, 546\) with crop mode border"):
-        models.preprocessing("timm:deepseek_vit_412m")
+        backbones.preprocessing("timm:deepseek_vit_412m")
 
 
 # Weights
@@ -144,8 +147,8 @@ def test_a_tag_is_loaded_by_timm(monkeypatch):
         return create(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", without_download)
-    models.build_extractor("timm:test_resnet.r160_in1k", "imagenet")
-    models.build_extractor("timm:test_resnet.r160_in1k", "none")
+    backbones.build_extractor("timm:test_resnet.r160_in1k", "imagenet")
+    backbones.build_extractor("timm:test_resnet.r160_in1k", "none")
     assert asked == [("test_resnet.r160_in1k", True), ("test_resnet.r160_in1k", False)]
 
 
@@ -174,7 +177,7 @@ def test_unknown_names_are_told_from_known_ones(backbone, told):
 def test_timm_need_not_be_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     assert "needs timm: pip install timm" in fails(TINY)
-    models.build_extractor("resnet18", "none")
+    backbones.build_extractor("resnet18", "none")
 
 
 @pytest.fixture
@@ -197,7 +200,7 @@ def test_files_load_as_timm_reads_them(state, tmp_path, kind):
         safetensors.torch.save_file(content, path)
     else:
         torch.save(content, path)
-    found = models.build_extractor("timm:test_vit", str(path)).backbone.state_dict()
+    found = backbones.build_extractor("timm:test_vit", str(path)).backbone.state_dict()
     for key, value in found.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, state[key].half().float() if kind == "half" else state[key]), key
@@ -207,7 +210,7 @@ def test_position_embeddings_of_other_sizes_are_resampled_as_timm_does(tmp_path)
     torch.manual_seed(0)
     larger = timm.create_model("test_vit", img_size=224)
     torch.save(larger.state_dict(), tmp_path / "weights.pth")
-    found = models.build_extractor("timm:test_vit", str(tmp_path / "weights.pth"))
+    found = backbones.build_extractor("timm:test_vit", str(tmp_path / "weights.pth"))
     larger.set_input_size(img_size=160)
     torch.testing.assert_close(found.backbone.pos_embed, larger.pos_embed)
 
@@ -230,7 +233,7 @@ def test_without_a_tag_a_file_says_how_images_are_prepared(state, tmp_path, caps
     weights_files.say_once.cache_clear()
     torch.save(state, tmp_path / "weights.pth")
     for name in ("test_vit.r160_in1k", "test_vit", "test_vit"):
-        models.build_extractor(f"timm:{name}", str(tmp_path / "weights.pth"))
+        backbones.build_extractor(f"timm:{name}", str(tmp_path / "weights.pth"))
     (line,) = capsys.readouterr().out.splitlines()
     assert "images are preprocessed as for timm:test_vit.r160_in1k" in line
 
@@ -240,7 +243,7 @@ def test_without_a_tag_a_file_says_how_images_are_prepared(state, tmp_path, caps
 
 @pytest.mark.filterwarnings("ignore:.*published")
 def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypatch, capsys):
-    root, preprocessing = tree(name="small", images=2), models.preprocessing(TINY)
+    root, preprocessing = tree(name="small", images=2), backbones.preprocessing(TINY)
     settings = {"root": root, "backbone": TINY, "preprocessing": preprocessing, "batch_size": 6}
     whole = office("whole", **settings)
 

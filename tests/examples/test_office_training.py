@@ -6,12 +6,13 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from office import images, training
-from office.datasets import load_task
-from office.errors import UserError
-from office.inputs import EpochBatches
-from office.methods import METHODS
-from office.training import Trainer
+from office.console import UserError
+from office.data import images
+from office.data.datasets import load_task
+from office.training import trainer as training
+from office.training.batches import EpochBatches
+from office.training.methods import METHODS
+from office.training.trainer import Trainer
 from small_runs import MACHINE, PREPROCESSING, made_run
 
 import symloss

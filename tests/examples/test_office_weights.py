@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from office import models
-from office.errors import UserError
+from office.console import UserError
+from office.models import backbones
 from torch import nn
 
 NAME = "shufflenet_v2_x0_5"
@@ -33,14 +33,14 @@ def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def loads(tmp_path: Path, content: object, state: dict[str, torch.Tensor]) -> None:
     """Save a file and see that the backbone has the weights of ``state``."""
     torch.save(content, tmp_path / "weights.pt")
-    backbone = models.build_extractor(NAME, str(tmp_path / "weights.pt")).backbone
+    backbone = backbones.build_extractor(NAME, str(tmp_path / "weights.pt")).backbone
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as error:
-        models.build_extractor(NAME, str(path))
+        backbones.build_extractor(NAME, str(path))
     assert "\n" not in str(error.value)
     return str(error.value)
 

@@ -11,9 +11,12 @@ import pytest
 import torch
 import train_office
 from conftest import write_image, write_tree
-from office import command_line, models, outputs, progress
-from office.images import Preprocessing
+from office import command_line
+from office.data.images import Preprocessing
+from office.models import backbones
 from office.options import Recipe
+from office.results import outputs
+from office.training import progress
 from torch import nn
 
 
@@ -21,7 +24,7 @@ from torch import nn
 def weights(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "weights.pt"
-    torch.save(models._random("shufflenet_v2_x0_5").state_dict(), path)
+    torch.save(backbones._random("shufflenet_v2_x0_5").state_dict(), path)
     return path
 
 
@@ -186,7 +189,7 @@ def test_times_are_short(seconds, text):
 @pytest.fixture
 def model(tmp_path):
     torch.manual_seed(0)
-    extractor = models.build_extractor("shufflenet_v2_x0_5", "none")
+    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none")
     classifier = nn.Linear(extractor.num_features, 3)
     parts = (extractor, classifier, ["bike", "=mouse", "mug"], Preprocessing(72, 64))
     outputs.write_model(tmp_path, outputs.Model("shufflenet_v2_x0_5", None, *parts))

@@ -6,15 +6,16 @@ import predict
 import pytest
 import torch
 from conftest import write_image
-from office import models, outputs
-from office.images import Preprocessing
+from office.data.images import Preprocessing
+from office.models import backbones
+from office.results import outputs
 from torch import nn
 
 
 @pytest.fixture
 def model(tmp_path) -> Path:
     torch.manual_seed(0)
-    extractor = models.build_extractor("shufflenet_v2_x0_5", "none")
+    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none")
     classifier = nn.Linear(extractor.num_features, 2)
     parts = (extractor, classifier, ["bike", "café"], Preprocessing(36, 32))
     outputs.write_model(tmp_path, outputs.Model("shufflenet_v2_x0_5", None, *parts))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import report
 from made_results import made_features, made_result
-from office import outputs
+from office.results import outputs
 from threadpoolctl import threadpool_limits
 
 

@@ -10,16 +10,17 @@ import pytest
 import report
 import torch
 import train_features
-from office import features as stored_features
-from office import outputs, training
-from office.features import Extraction, Store
-from office.fingerprint import Content
-from office.images import Preprocessing
-from office.inputs import FeatureInputs
-from office.methods import METHODS
+from office.data.hashes import Content
+from office.data.images import Preprocessing
+from office.data.tasks import Domain, Task
 from office.options import Frozen, Recipe
-from office.runs import Run
-from office.tasks import Domain, Task
+from office.results import outputs
+from office.training import features as stored_features
+from office.training import trainer as training
+from office.training.batches import FeatureInputs
+from office.training.features import Extraction, Store
+from office.training.methods import METHODS
+from office.training.runs import Run
 from small_runs import MACHINE, features, result
 
 pytestmark = pytest.mark.usefixtures("one_thread")

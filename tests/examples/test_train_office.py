@@ -11,12 +11,14 @@ import report
 import torch
 import train_office
 from conftest import write_tree
-from office import files, health, images, outputs
-from office.datasets import load_task
-from office.images import Images
-from office.methods import METHODS
-from office.runs import Run
-from office.training import Trainer
+from office import files
+from office.data import images
+from office.data.datasets import load_task
+from office.data.images import Images
+from office.results import health, outputs
+from office.training.methods import METHODS
+from office.training.runs import Run
+from office.training.trainer import Trainer
 from small_runs import (
     assert_same_run,
     assert_same_weights,

@@ -12,7 +12,9 @@ import driver
 import numpy as np
 import pytest
 import torch
-from office import files, images, outputs
+from office import files
+from office.data import images
+from office.results import outputs
 from small_runs import assert_same_run, features, network, result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")

@@ -1,0 +1,1 @@
+"""Backbones without their last layer, and trained models as files."""

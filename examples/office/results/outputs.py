@@ -1,0 +1,301 @@
+"""The files of a finished run: their content, writers and readers.
+
+result.json (:class:`Result`), features.npz (:class:`Features`), model.pt (:class:`Model`) and, for
+a target without labels, predictions.csv (:class:`Prediction`).
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import reprlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+from torch import nn
+
+from office import files
+from office.console import UserError
+from office.data.images import Preprocessing
+from office.models import backbones
+
+# Fields that older results lack.
+YOUNGER: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run, and how it was made.
+
+    Accuracies are in %, ``None`` if the target has no labels. Their names give domain and
+    classifier: ``target_accuracy/C_t`` (the target classifier), ``target_accuracy/C_s`` (the source
+    classifier) and ``source_accuracy/C_s``, the last on the training images. The classifier of a
+    method with only one is C_t.
+
+    Attributes:
+        classifier: The one whose answers count, ``"C_t"`` or ``"C_s"``.
+        accuracy: Its accuracy on the target at the end of training.
+        final: Accuracies by name at the end of training.
+        epochs: For each epoch its number, the accuracies measured, and its mean losses.
+        per_category: Recall of each category in %.
+        confusion: Images by category (row) and prediction (column), ``None`` without labels.
+        predicted: Predicted share of each category in the target.
+        expected: Expected share of each category in the target.
+        agreement: Share of target images for which C_t and C_s predict the same category, ``None``
+            if there is only one classifier.
+        images: Number of source and target images and the checksum of inputs.csv, which lists them.
+        recipe: Every setting that changes the numbers.
+        machine: Where it was trained, which does not change them.
+    """
+
+    dataset: str
+    task: str
+    method: str
+    seed: int
+    classifier: str
+    accuracy: float | None
+    final: dict[str, float | None]
+    epochs: list[dict[str, float | None]]
+    per_category: dict[str, float | None]
+    confusion: list[list[int]] | None
+    categories: list[str]
+    recipe: dict[str, Any]
+    predicted: dict[str, float] = field(default_factory=dict)
+    expected: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    images: list[int] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    processes: int = 1
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write result.json; :class:`UserError` if it cannot be written."""
+    text = json.dumps(dataclasses.asdict(result), indent=1)
+    files.write(folder / "result.json", text.encode())
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.json.
+
+    Raises:
+        UserError: If the file cannot be read or contains something else; names path and error.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} was not written by train_office.py")
+    kinds = get_type_hints(Result)
+    found = YOUNGER | found
+    for name, kind in kinds.items():
+        if name not in found:
+            raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
+        if not _fits(found[name], kind):
+            told = kind.__name__ if type(kind) is type else kind
+            raise UserError(f"{path}: {name} must be {told}, got {reprlib.repr(found[name])}")
+    result = Result(**{name: found[name] for name in kinds})
+    if any("epoch" not in epoch for epoch in result.epochs):
+        raise UserError(f"{path}: each entry of epochs must have its number, epoch")
+    if result.predicted.keys() != result.expected.keys():
+        raise UserError(f"{path}: predicted and expected must have the same categories")
+    k, rows = len(result.categories), result.confusion
+    if rows is not None and [*map(len, rows)] != [k] * k:
+        raise UserError(f"{path}: confusion must be {k} x {k}, for {k} categories")
+    return result
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON has a type such as ``dict[str, float | None]``."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is float:  # JSON has only one kind of number
+        return isinstance(value, (int, float))
+    if not isinstance(value, get_origin(kind) or kind):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return all(_fits(part, get_args(kind)[-1]) for part in parts) if get_args(kind) else True
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of both domains at the end of training, source images first, in the task's order.
+
+    Attributes:
+        features: float16 ``(N, F)``, or float32 if a value is too large for that.
+        domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
+        label: int16 ``(N,)``, -1 in a target without labels.
+        logits: float32, of the target images only: joint logits ``(M, 2K)``, or ``(M, K)`` for a
+            method with one classifier; ``None`` if the file has none.
+    """
+
+    features: np.ndarray
+    domain: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray | None = None
+
+
+def write_features(folder: Path, features: Features) -> None:
+    """Write features.npz; :class:`UserError` if it cannot be written."""
+    arrays = {name: value for name, value in vars(features).items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    files.write(folder / "features.npz", buffer.getvalue())
+
+
+def read_features(path: Path) -> Features:
+    """Read a features.npz; :class:`UserError` names path and error."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    names = [f.name for f in dataclasses.fields(Features)]
+    missing = [name for name in names[:3] if name not in arrays]
+    if missing:
+        raise UserError(f"{path} was not written by train_office.py: it has no {missing[0]}")
+    features = Features(**{name: arrays.get(name) for name in names})
+    if not len(features.features) == len(features.domain) == len(features.label):
+        raise UserError(f"{path}: features, domain and label must have the same length")
+    if features.logits is not None and len(features.logits) != (features.domain == 1).sum():
+        raise UserError(f"{path}: logits must have one row per target image")
+    return features
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything a prediction needs; both modules are in evaluation mode when read.
+
+    Attributes:
+        backbone: Name of the network, for :func:`backbones.build_extractor`.
+        bottleneck: Size of the layer after it, if any.
+        extractor: From images to features, as :func:`backbones.build_extractor` makes it.
+        classifier: From features to K logits.
+        categories: Names of the K categories.
+        preprocessing: From an image to the extractor's input, or to the backbone's.
+        frozen: Width of the backbone's features, if the extractor's input is those features.
+    """
+
+    backbone: str
+    bottleneck: int | None
+    extractor: nn.Module
+    classifier: nn.Linear
+    categories: list[str]
+    preprocessing: Preprocessing
+    frozen: int | None = None
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Write model.pt; :class:`UserError` if it cannot be written."""
+    content = {
+        "backbone": model.backbone,
+        "bottleneck": model.bottleneck,
+        "extractor": model.extractor.state_dict(),
+        "classifier": model.classifier.state_dict(),
+        "categories": model.categories,
+        "preprocessing": dataclasses.asdict(model.preprocessing),
+        "frozen": model.frozen,
+    }
+    files.save(folder / "model.pt", content)
+
+
+def read_model(path: Path) -> Model:
+    """Read a model.pt.
+
+    Raises:
+        UserError: If the file cannot be read or contains something else.
+    """
+    content = files.load(path)
+    try:
+        categories, weight = content["categories"], content["classifier"]["weight"]
+        frozen = content.get("frozen")
+        extractor = backbones.build_extractor(
+            content["backbone"], "none", content["bottleneck"], frozen
+        )
+        classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
+        extractor.load_state_dict(content["extractor"])
+        classifier.load_state_dict(content["classifier"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+    except (LookupError, RuntimeError, TypeError, AttributeError):
+        raise UserError(f"{path} is not a model.pt of this train_office.py") from None
+    return Model(
+        content["backbone"],
+        content["bottleneck"],
+        extractor.eval(),
+        classifier.eval(),
+        categories,
+        preprocessing,
+        frozen,
+    )
+
+
+class Prediction(NamedTuple):
+    """Category of a target image and its probability."""
+
+    path: Path
+    category: str
+    confidence: float
+
+
+def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
+    """Write predictions.csv; :class:`UserError` if it cannot be written.
+
+    Bytes of a path that are not UTF-8 are escaped as in Python: backslash, "udce9".
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(Prediction._fields)
+    rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
+    files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def write_answers(
+    path: Path, rows: Sequence[tuple[Path, list[tuple[str, float]]]], top: int
+) -> None:
+    """Write images with their ``top`` most likely categories as CSV, safe for spreadsheets.
+
+    A cell that could be read as a formula begins with an apostrophe.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
+    table.writerow(["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))])
+    for image, answers in rows:
+        cells = [cell for name, p in answers for cell in (_safe(name), f"{p:.4f}")]
+        table.writerow([_safe(str(image)), *cells])
+    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a predictions.csv; :class:`UserError` names path and error."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [
+                Prediction(_unescaped(row["path"]), row["category"], float(row["confidence"]))
+                for row in csv.DictReader(file, strict=True)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _unescaped(path: str) -> Path:
+    return Path(re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path))

@@ -1,0 +1,1 @@
+"""Which runs there are, what each method minimises, and what a run trains on."""
