@@ -24,7 +24,7 @@ from office.console import UserError
 
 # timing has put examples/ on the path.
 from office.data import datasets, images
-from office.options import WORKERS, Machine, Recipe
+from office.options import WORKERS, Recipe, Runtime
 from office.training import methods
 from office.training import trainer as training
 from office.training.runs import Run
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
             write_images(args.root)
             warnings.filterwarnings("ignore", ".*published")
         try:
-            run, machine = read_run(args)
-            seconds = measure(run, machine, args.steps, args.repeat)
+            run, runtime = read_run(args)
+            seconds = measure(run, runtime, args.steps, args.repeat)
         except UserError as error:
             parser.error(str(error))
     per_round = args.steps * run.recipe.batch_size * (1 + methods.METHODS[run.method].target)
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_run(args: argparse.Namespace) -> tuple[Run, Machine]:
+def read_run(args: argparse.Namespace) -> tuple[Run, Runtime]:
     """Return what to train, and where."""
     task = datasets.load_task(args.dataset, args.root, args.task)
     smallest = min(len(domain.paths) for domain in (task.source, task.target))
@@ -96,8 +96,8 @@ def read_run(args: argparse.Namespace) -> tuple[Run, Machine]:
         batch_size=args.batch_size,
         precision=args.precision,
     )
-    machine = Machine(args.device, workers=args.workers, cache=args.cache)
-    return Run(recipe, task, args.method, seed=0), machine
+    runtime = Runtime(args.device, workers=args.workers, cache=args.cache)
+    return Run(recipe, task, args.method, seed=0), runtime
 
 
 def write_images(root: Path) -> None:
@@ -110,16 +110,16 @@ def write_images(root: Path) -> None:
             Image.fromarray(pixels).save(folder / f"{i}.jpg")
 
 
-def measure(run: Run, machine: Machine, steps: int, rounds: int) -> dict[str, list[float]]:
+def measure(run: Run, runtime: Runtime, steps: int, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each round, by row."""
     paths = [*run.task.source.paths, *run.task.target.paths]
-    cache = images.fill(machine.cache, paths, run.recipe.preprocessing, machine.device)
+    cache = images.fill(runtime.cache, paths, run.recipe.preprocessing, runtime.device)
     if not cache:
         raise UserError("the images do not fit in memory")
-    trainer = training.Trainer(run, machine, cache)
+    trainer = training.Trainer(run, runtime, cache)
     inputs = {
         "cached": trainer.inputs.epoch,
-        "uncached": trainer.Inputs(run, machine, {}).epoch,
+        "uncached": training.Inputs(run, runtime, {}).epoch,
     }
     fixed = next(trainer.inputs.epoch(0, 1))
     epochs, done = itertools.count(), itertools.count(step=steps)
@@ -135,7 +135,7 @@ def measure(run: Run, machine: Machine, steps: int, rounds: int) -> dict[str, li
     for part, call in (("whole loop", loop), ("input pipeline", pipeline)):
         for name, source in inputs.items():
             rows[f"{part}, {name}"] = partial(call, source)
-    return interleave(rows, rounds, machine.device)
+    return interleave(rows, rounds, runtime.device)
 
 
 def interleave(

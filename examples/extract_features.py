@@ -23,7 +23,7 @@ from office.data import datasets, hashes, images
 from office.data.benchmarks import DATASETS
 from office.data.tasks import Domain
 from office.models import backbones
-from office.options import Machine, Recipe, Wanted
+from office.options import Recipe, Runtime, Selection
 from office.training import extraction
 from office.training.features import Extraction, Store
 from office.training.plan import load_tasks
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
+def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
     """Read the command line; the last is the number of views."""
     parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     parser.add_argument(
@@ -81,34 +81,34 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Machine, Wanted, int]:
     return *command_line.filled(parser, args), args.views
 
 
-def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted, views: int) -> None:
+def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection, views: int) -> None:
     """Extract what is missing; all domains are checked before the first is extracted.
 
     Raises:
         UserError: With one clear line.
         KeyboardInterrupt: After printing how far it got.
     """
-    domains = load_domains(recipe.dataset, wanted)
+    domains = load_domains(recipe.dataset, selection)
     torch.manual_seed(0)  # so that random weights are the same when the command continues
     extractor = backbones.build_extractor(recipe.backbone, recipe.weights)
     stores = [
-        Store(machine.out / recipe.dataset, described, extractor.num_features)
-        for described in describe(domains, recipe, machine.out, views)
+        Store(runtime.out / recipe.dataset, described, extractor.num_features)
+        for described in describe(domains, recipe, runtime.out, views)
     ]
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
-    cache = images.fill(machine.cache, left, recipe.preprocessing, machine.device)
-    network = extractor.eval().to(machine.device, memory_format=torch.channels_last)
+    cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
+    network = extractor.eval().to(runtime.device, memory_format=torch.channels_last)
     for store in stores:
-        extract(store, network, recipe, machine, cache)
+        extract(store, network, recipe, runtime, cache)
 
 
-def load_domains(dataset: str, wanted: Wanted) -> list[tuple[Domain, list[str]]]:
+def load_domains(dataset: str, selection: Selection) -> list[tuple[Domain, list[str]]]:
     """Return the domains of the requested (or available) tasks, with their categories."""
-    if wanted.tasks == ("all",) and dataset != "folders" and wanted.root:
-        there = datasets.available_tasks(dataset, wanted.root)
-        wanted = replace(wanted, tasks=tuple(there) or wanted.tasks)
+    if selection.tasks == ("all",) and dataset != "folders" and selection.root:
+        there = datasets.available_tasks(dataset, selection.root)
+        selection = replace(selection, tasks=tuple(there) or selection.tasks)
     found = {}
-    for task in load_tasks(dataset, wanted, partial=True):
+    for task in load_tasks(dataset, selection, partial=True):
         for domain in (task.source, task.target):
             found[domain.name] = (domain, task.categories)
     return [*found.values()]
@@ -144,7 +144,7 @@ def extract(
     store: Store,
     network: nn.Module,
     recipe: Recipe,
-    machine: Machine,
+    runtime: Runtime,
     cache: dict[Path, Tensor],
 ) -> None:
     """Extract a domain's missing features, with a progress bar or, without a terminal, lines."""
@@ -153,7 +153,7 @@ def extract(
         print(f"{domain}: already extracted, see {store.path}", flush=True)
         return
     rows = extraction.extract(
-        network, paths[done:], store.extraction.views, recipe, machine, cache, first=done
+        network, paths[done:], store.extraction.views, recipe, runtime, cache, first=done
     )
     started = told = time.perf_counter()
     with tqdm(

@@ -19,7 +19,7 @@ from office import command_line, console, distributed
 from office.console import UserError
 from office.data import hashes
 from office.data.benchmarks import DATASETS
-from office.options import Machine, Recipe, Wanted
+from office.options import Recipe, Runtime, Selection
 from office.training import features
 from office.training.experiment import perform
 from office.training.features import Stored
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine, Wanted]:
+def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
     """Read the command line and the features' folder, which records how they were made."""
     parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
     add = parser.add_argument
@@ -83,15 +83,15 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Machine
 
 
 def carry_out(
-    stored: Mapping[str, Stored], recipe: Recipe, machine: Machine, wanted: Wanted
+    stored: Mapping[str, Stored], recipe: Recipe, runtime: Runtime, selection: Selection
 ) -> list[Run]:
     """Train every requested run that is not finished; return all of them.
 
     Raises:
         UserError: With one clear line.
     """
-    with distributed.process_group(machine.device):
-        tasks = features.tasks(stored, recipe.dataset, wanted.tasks, partial=recipe.partial)
+    with distributed.process_group(runtime.device):
+        tasks = features.tasks(stored, recipe.dataset, selection.tasks, partial=recipe.partial)
         contents = {
             path: content
             for domain in stored.values()
@@ -102,14 +102,16 @@ def carry_out(
         content = next(iter(stored.values())).extraction.weights_content
         weights = (recipe.weights, content) if content else None
         listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
-        runs, _ = distributed.in_first(lambda: make_plan(tasks, listings, recipe, machine, wanted))
+        runs, _ = distributed.in_first(
+            lambda: make_plan(tasks, listings, recipe, runtime, selection)
+        )
         cache = {
             path: torch.from_numpy(row)
             for domain in stored.values()
             for path, row in zip(domain.extraction.images(), domain.features, strict=True)
         }
         for run in runs:
-            perform(run, machine, cache)
+            perform(run, runtime, cache)
     return runs
 
 

@@ -20,7 +20,7 @@ import train_features
 from office import command_line, console, distributed
 from office.console import UserError, visible
 from office.data import datasets, hashes, images
-from office.options import PROG, Machine, Recipe, Wanted
+from office.options import PROG, Recipe, Runtime, Selection
 from office.results import summary
 from office.training import features
 from office.training.experiment import perform
@@ -38,16 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     carry_out(*command_line.read(argv))
 
 
-def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
+def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
     """Train and evaluate every requested run that is not finished, or only check the images.
 
     Raises:
         SystemExit: With one clear line if something is wrong, 130 if stopped.
     """
     try:
-        runs = (quick if wanted.preset == "quick" else train)(recipe, machine, wanted)
+        runs = (quick if selection.preset == "quick" else train)(recipe, runtime, selection)
         if recipe.dataset == "folders" and distributed.rank() == 0:
-            print(summary.answer(runs, machine.out))
+            print(summary.answer(runs, runtime.out))
     except BrokenPipeError:
         raise
     except (UserError, OSError) as error:
@@ -63,49 +63,49 @@ def carry_out(recipe: Recipe, machine: Machine, wanted: Wanted) -> None:
         sys.exit(130)
 
 
-def train(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
+def train(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
     """Train on images, end to end; return the runs."""
-    with distributed.process_group(machine.device):
-        tasks = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
-        if wanted.check:
+    with distributed.process_group(runtime.device):
+        tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
+        if selection.check:
             sys.exit(0 if datasets.check(tasks) else 1)
         # Only the first process checks existing files and reports errors.
         runs, todo = distributed.in_first(
             lambda: make_plan(
                 tasks,
-                hashes.listings(tasks, recipe.weights_file, machine.out),
+                hashes.listings(tasks, recipe.weights_file, runtime.out),
                 recipe,
-                machine,
-                wanted,
+                runtime,
+                selection,
             )
         )
         domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
         paths = [path for domain in domains for path in domain.paths]
-        cache = images.fill(machine.cache, paths, recipe.preprocessing, machine.device)
+        cache = images.fill(runtime.cache, paths, recipe.preprocessing, runtime.device)
         for run in runs:
-            perform(run, machine, cache)
+            perform(run, runtime, cache)
     return runs
 
 
-def quick(recipe: Recipe, machine: Machine, wanted: Wanted) -> list[Run]:
+def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
     """Extract features with a frozen network and train on them; return the runs.
 
     Their model.pt contains the network too, so it can predict images.
     """
-    (task,) = load_tasks(recipe.dataset, wanted, partial=recipe.partial)
-    if wanted.check:
+    (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
+    if selection.check:
         sys.exit(0 if datasets.check([task]) else 1)
     domains = task.source, task.target
     recipe = fitted(recipe, [len(domain.paths) for domain in domains])
-    out = machine.out / "features"
-    extract_features.carry_out(recipe, replace(machine, out=out), wanted, VIEWS)
+    out = runtime.out / "features"
+    extract_features.carry_out(recipe, replace(runtime, out=out), selection, VIEWS)
     stored = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
     stored = {domain.name: stored[visible(domain.name)] for domain in domains}
     frozen = features.frozen(stored)
-    wanted = replace(wanted, tasks=(task.name,))
-    runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), machine, wanted)
+    selection = replace(selection, tasks=(task.name,))
+    runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), runtime, selection)
     for run in runs:
-        features.put_backbone(run.folder(machine.out), recipe)
+        features.put_backbone(run.folder(runtime.out), recipe)
     return runs
 
 

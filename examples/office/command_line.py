@@ -13,14 +13,14 @@ from office import console, distributed
 from office.console import UserError
 from office.data import datasets, shares
 from office.models import backbones
-from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Machine, Recipe, Wanted
+from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Recipe, Runtime, Selection
 from office.training.methods import METHODS
 
 T = TypeVar("T")
 Add: TypeAlias = Callable[..., None]  # argparse's add_argument
 
 
-def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
+def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]:
     """Read the command line.
 
     Raises:
@@ -35,17 +35,17 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Machine, Wanted]:
         parser.set_defaults(**QUICK)
         args = parser.parse_args(argv)
     if args.methods is None:
-        args.methods = OWN_METHODS if args.dataset == "folders" else Wanted.methods
+        args.methods = OWN_METHODS if args.dataset == "folders" else Selection.methods
     return filled(parser, args)
 
 
 def filled(
     parser: argparse.ArgumentParser, args: argparse.Namespace
-) -> tuple[Recipe, Machine, Wanted]:
+) -> tuple[Recipe, Runtime, Selection]:
     """Return what was read, if the options go together; otherwise the parser reports an error."""
-    recipe, machine, wanted = (_filled(kind, args) for kind in (Recipe, Machine, Wanted))
-    if recipe.precision == "fp16" and machine.device.type != "cuda":
-        parser.error(f"--precision fp16 needs a CUDA GPU, got --device {machine.device}; try bf16")
+    recipe, runtime, selection = (_filled(kind, args) for kind in (Recipe, Runtime, Selection))
+    if recipe.precision == "fp16" and runtime.device.type != "cuda":
+        parser.error(f"--precision fp16 needs a CUDA GPU, got --device {runtime.device}; try bf16")
     if recipe.batch_size % distributed.launched():
         parser.error(
             f"--batch-size {recipe.batch_size} must be divisible by the number of processes, "
@@ -53,27 +53,27 @@ def filled(
         )
     balanced = [name for name, method in METHODS.items() if method.balanced]
     for name in BALANCE:
-        if name in args and not {*balanced} & {*wanted.methods}:
+        if name in args and not {*balanced} & {*selection.methods}:
             parser.error(
                 f"--{name} only affects {' and '.join(balanced)}, not --method "
-                f"{' '.join(wanted.methods)}"
+                f"{' '.join(selection.methods)}"
             )
     if recipe.frozen:  # the images are already taken care of
-        return recipe, machine, wanted
+        return recipe, runtime, selection
     if recipe.dataset != "folders":
-        if wanted.source or wanted.target:
+        if selection.source or selection.target:
             parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
-        if wanted.unlabelled:
+        if selection.unlabelled:
             parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
-    elif wanted.source is None or wanted.target is None:
+    elif selection.source is None or selection.target is None:
         parser.error("--dataset folders needs --source DIR and --target DIR")
-    elif wanted.root is not None or wanted.tasks != ("all",):
+    elif selection.root is not None or selection.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
     try:
         preprocessing = backbones.preprocessing(recipe.backbone)
     except UserError as error:
         parser.error(str(error))
-    return replace(recipe, preprocessing=preprocessing), machine, wanted
+    return replace(recipe, preprocessing=preprocessing), runtime, selection
 
 
 def _filled(kind: type[T], args: argparse.Namespace) -> T:
@@ -141,14 +141,14 @@ def build_parser(
         ("method", _method),
         ("network", _network),
         ("training", _training),
-        ("machine", _machine),
+        ("runtime", _machine),
         ("output", _output),
     ):
         group = parser.add_argument_group(title)
         add_all(adder(group))
         if title == "training" and (only is None or "epochs" in only):
             _length(adder(group.add_mutually_exclusive_group()))
-    options = [*fields(Recipe), *fields(Machine), *fields(Wanted)]
+    options = [*fields(Recipe), *fields(Runtime), *fields(Selection)]
     defaults = {f.name: f.default for f in options if f.default is not MISSING}
     parser.set_defaults(**{k: value for k, value in defaults.items() if k not in BALANCE})
     return parser

@@ -79,8 +79,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where and how to train; a run may be resumed on another machine."""
+class Runtime:
+    """Where and how to train; a run may be resumed on another computer."""
 
     device: torch.device
     workers: int = WORKERS
@@ -90,7 +90,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """Which runs: every task with every method and seed; or only a check of the images."""
 
     root: Path | None = None

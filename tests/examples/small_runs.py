@@ -9,7 +9,7 @@ import train_office
 from office import files
 from office.data.datasets import Domain, Task
 from office.data.images import Preprocessing
-from office.options import Machine, Recipe, Wanted
+from office.options import Recipe, Runtime, Selection
 from office.results import outputs
 from office.training.runs import Run
 
@@ -22,13 +22,13 @@ RECIPE = Recipe(
     epochs=2,
     preprocessing=PREPROCESSING,
 )
-MACHINE = Machine(torch.device("cpu"), workers=0)
-WANTED = Wanted(tasks=("A2W",), seeds=(0,))
+RUNTIME = Runtime(torch.device("cpu"), workers=0)
+SELECTION = Selection(tasks=("A2W",), seeds=(0,))
 
 
-def changed(**changes: Any) -> tuple[Recipe, Machine, Wanted]:
+def changed(**changes: Any) -> tuple[Recipe, Runtime, Selection]:
     """Change fields by name, each in the one of the three that has it."""
-    three = (RECIPE, MACHINE, WANTED)
+    three = (RECIPE, RUNTIME, SELECTION)
     names = [{field.name for field in dataclasses.fields(part)} for part in three]
     assert set().union(*names) >= changes.keys()
     return tuple(
@@ -39,10 +39,10 @@ def changed(**changes: Any) -> tuple[Recipe, Machine, Wanted]:
 
 def carry_out(method: str = "symnets", **changes: Any) -> Path:
     """Do small runs and return the first one's folder; ``method`` is short for one method."""
-    recipe, machine, wanted = changed(**{"methods": (method,), **changes})
-    train_office.carry_out(recipe, machine, wanted)
-    run = f"{wanted.tasks[0]}/{wanted.methods[0]}/seed{wanted.seeds[0]}"
-    return machine.out / recipe.dataset / run
+    recipe, runtime, selection = changed(**{"methods": (method,), **changes})
+    train_office.carry_out(recipe, runtime, selection)
+    run = f"{selection.tasks[0]}/{selection.methods[0]}/seed{selection.seeds[0]}"
+    return runtime.out / recipe.dataset / run
 
 
 def made_task(images: int = 9) -> Task:

@@ -16,7 +16,7 @@ from office.options import Recipe
 from office.training import extraction, features
 from office.training.features import Store
 from PIL import Image
-from small_runs import MACHINE, PREPROCESSING
+from small_runs import PREPROCESSING, RUNTIME
 from torch import nn
 
 pytestmark = [
@@ -93,7 +93,7 @@ def test_further_views_are_random_crops_of_the_same_image(root, views):
     paths = sorted(root.rglob("*.jpg"))
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", batch_size=7, preprocessing=plain)
-    call = (nn.Flatten(), paths, views, recipe, MACHINE, {})
+    call = (nn.Flatten(), paths, views, recipe, RUNTIME, {})
     batches = [*extraction.extract(*call)]
     found = np.concatenate(batches)
     assert (found.dtype, found.shape) == (np.float16, (18, views, 3 * 32 * 32))
@@ -111,7 +111,7 @@ def test_further_views_are_random_crops_of_the_same_image(root, views):
         assert len(found[:, 2:].reshape(-1, 3072)) == len(mirrored)
         assert 0.2 < np.mean(mirrored) < 0.8
     # The crops of an image follow from its number, wherever an extraction goes on.
-    again = extraction.extract(nn.Flatten(), paths[11:], views, recipe, MACHINE, {}, first=11)
+    again = extraction.extract(nn.Flatten(), paths[11:], views, recipe, RUNTIME, {}, first=11)
     assert np.array_equal(np.concatenate([*again]), found[11:])
 
 

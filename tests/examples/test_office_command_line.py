@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from office import command_line
-from office.options import Machine, Recipe, Wanted
+from office.options import Recipe, Runtime, Selection
 from office.training.methods import METHODS
 
 
 def test_without_options_all_is_as_in_the_dataclasses():
-    recipe, machine, wanted = command_line.read(["--dataset", "office31", "--device", "cpu"])
+    recipe, runtime, selection = command_line.read(["--dataset", "office31", "--device", "cpu"])
     assert recipe == Recipe("office31")
-    assert machine == Machine(torch.device("cpu"))
-    assert wanted == Wanted()
+    assert runtime == Runtime(torch.device("cpu"))
+    assert selection == Selection()
     assert (recipe.preprocessing.resize, recipe.preprocessing.crop) == (256, 224)
 
 
@@ -58,7 +58,7 @@ def test_an_option_fills_its_field_and_no_other(option, name, value):
 
 
 def test_every_setting_is_an_option_but_those_of_the_backbones_inputs():
-    names = {f.name for kind in (Recipe, Machine, Wanted) for f in fields(kind)}
+    names = {f.name for kind in (Recipe, Runtime, Selection) for f in fields(kind)}
     actions = {action.dest for action in command_line.build_parser()._actions}
     assert names - actions == {"preprocessing", "frozen"}
     assert actions - names == {"help"}
@@ -154,7 +154,7 @@ def test_help_tells_where_each_default_is_from(capsys):
 
 
 def test_help_tells_the_defaults_that_hold():
-    defaults = {f.name: f.default for kind in (Recipe, Machine, Wanted) for f in fields(kind)}
+    defaults = {f.name: f.default for kind in (Recipe, Runtime, Selection) for f in fields(kind)}
     words = {True: "on", False: "off"}
     told = {
         action.dest: re.search(r"default: ([^\[;]+)(;| \[)", action.help)

@@ -9,7 +9,7 @@ import torch
 from office.console import UserError
 from office.data import datasets, images, memory
 from office.data.images import Images, Preprocessing
-from office.options import Machine, Recipe
+from office.options import Recipe, Runtime
 from office.training.batches import Inputs
 from office.training.runs import Run
 from PIL import Image
@@ -288,7 +288,7 @@ def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence
     domain = datasets.Domain("a", paths, [*range(len(paths))])
     task = datasets.Task("a2b", domain, domain, [*map(str, domain.labels)])
     recipe = Recipe("folders", batch_size=len(seeds))
-    inputs = Inputs(Run(recipe, task, "source-only", 0), Machine(CPU, workers=0), cache)
+    inputs = Inputs(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
     inputs.loaders = [images.loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])]
     (((batch,), labels),) = inputs.epoch(0, 1)

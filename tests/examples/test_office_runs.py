@@ -8,30 +8,30 @@ from made_results import made_result
 from office import files
 from office.console import UserError
 from office.data.images import Preprocessing
-from office.options import Machine, Recipe
+from office.options import Recipe, Runtime
 from office.results import outputs
 from office.training.runs import State, open_runs
-from small_runs import MACHINE, made_run, made_task
+from small_runs import RUNTIME, made_run, made_task
 
 CONTENT = {"trainer": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}
 TWO_EPOCHS = CONTENT | {"history": [{"epoch": 1}, {"epoch": 2}]}
 
 
 @pytest.fixture
-def machine(tmp_path):
-    return dataclasses.replace(MACHINE, out=tmp_path)
+def runtime(tmp_path):
+    return dataclasses.replace(RUNTIME, out=tmp_path)
 
 
 @pytest.fixture
-def resuming(machine):
-    return dataclasses.replace(machine, resume=True)
+def resuming(runtime):
+    return dataclasses.replace(runtime, resume=True)
 
 
 @pytest.fixture
-def run(machine):
+def run(runtime):
     """A run whose folder is there."""
     run = made_run()
-    run.folder(machine.out).mkdir(parents=True)
+    run.folder(runtime.out).mkdir(parents=True)
     return run
 
 
@@ -85,15 +85,15 @@ def test_settings_of_other_methods_are_no_part_of_a_run():
 SHARES = (("bike", 0.5), ("mouse", 0.3), ("mug", 0.2))
 
 
-def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(machine):
+def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(runtime):
     runs = [made_run(), made_run(method="symnets-v2-balanced", prior=SHARES[:2])]
-    assert open_runs(runs[:1], machine) == runs[:1]
+    assert open_runs(runs[:1], runtime) == runs[:1]
     with pytest.raises(UserError, match="--prior has no share for mug"):
-        open_runs(runs, machine)
+        open_runs(runs, runtime)
 
 
 @pytest.mark.filterwarnings("error")
-def test_balance_in_a_target_that_lacks_categories_is_warned_of(machine):
+def test_balance_in_a_target_that_lacks_categories_is_warned_of(runtime):
     task = made_task()
     few = dataclasses.replace(task.target, labels=[0] * 9)
     lacking, blind = (
@@ -106,25 +106,25 @@ def test_balance_in_a_target_that_lacks_categories_is_warned_of(machine):
         "categories, which does harm here; give the shares with --prior FILE, or use symnets"
     )
     with pytest.warns(UserWarning, match="lacks") as caught:
-        open_runs([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], machine)
+        open_runs([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], runtime)
     assert [str(warning.message) for warning in caught] == [told]
     with pytest.warns(UserWarning, match="webcam may lack categories, .* or use symnets-v2$"):
-        open_runs([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], machine)
+        open_runs([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], runtime)
     for run in (
         made_run(task, "symnets-balanced", batch_size=6),
         made_run(blind, "symnets-balanced", batch_size=6),
         made_run(lacking, "symnets", partial=True),
         made_run(lacking, "symnets-balanced", partial=True, prior=SHARES, batch_size=6),
     ):
-        assert open_runs([run], machine) == [run]
+        assert open_runs([run], runtime) == [run]
 
 
 @pytest.mark.filterwarnings("error")
-def test_balance_in_small_batches_is_warned_of(machine):
+def test_balance_in_small_batches_is_warned_of(runtime):
     with pytest.warns(UserWarning, match="--batch-size 5 is less than twice the 3 categories"):
-        open_runs([made_run(method="symnets-balanced", batch_size=5)], machine)
+        open_runs([made_run(method="symnets-balanced", batch_size=5)], runtime)
     for run in (made_run(batch_size=5), made_run(method="symnets-balanced", batch_size=6)):
-        assert open_runs([run], machine) == [run]
+        assert open_runs([run], runtime) == [run]
 
 
 @pytest.mark.parametrize("name", ["task", "method", "seed", "categories", "images"])
@@ -149,24 +149,24 @@ def test_a_file_of_weights_may_lie_elsewhere_and_unused_epochs_do_not_count():
     assert steps[0] == steps[1]
 
 
-def test_new_resumable_and_finished_are_three_states(run, machine, resuming):
-    assert run.state(machine) is run.state(resuming) is State.NEW
-    run.save_checkpoint(machine.out, CONTENT)
+def test_new_resumable_and_finished_are_three_states(run, runtime, resuming):
+    assert run.state(runtime) is run.state(resuming) is State.NEW
+    run.save_checkpoint(runtime.out, CONTENT)
     assert run.state(resuming) is State.RESUMABLE
     with pytest.raises(UserError, match=r"checkpoint\.pt holds epoch 1 .*--resume"):
-        run.state(machine)
-    finish(run, machine.out)
-    assert run.state(machine) is run.state(resuming) is State.FINISHED
+        run.state(runtime)
+    finish(run, runtime.out)
+    assert run.state(runtime) is run.state(resuming) is State.FINISHED
     assert {state.name for state in State} == {"NEW", "RESUMABLE", "FINISHED"}
 
 
-MACHINES = {"device": torch.device("meta"), "workers": 3, "cache": "off"}
+RUNTIMES = {"device": torch.device("meta"), "workers": 3, "cache": "off"}
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", RUNTIMES)
 def test_a_run_goes_on_and_is_finished_on_any_machine(run, resuming, name):
-    assert {field.name for field in dataclasses.fields(Machine)} == {*MACHINES, "out", "resume"}
-    elsewhere = dataclasses.replace(resuming, **{name: MACHINES[name]})
+    assert {field.name for field in dataclasses.fields(Runtime)} == {*RUNTIMES, "out", "resume"}
+    elsewhere = dataclasses.replace(resuming, **{name: RUNTIMES[name]})
     run.save_checkpoint(resuming.out, CONTENT)
     assert run.state(elsewhere) is State.RESUMABLE
     finish(run, resuming.out)
@@ -180,9 +180,9 @@ def test_the_state_needs_no_whole_checkpoint(run, resuming, monkeypatch):
     assert "holds epoch 1; continue with --resume" in run.left(resuming.out)
 
 
-def test_a_checkpoint_is_read_as_it_was_written(run, machine):
-    run.save_checkpoint(machine.out, TWO_EPOCHS)
-    read = run.load_checkpoint(machine.out)
+def test_a_checkpoint_is_read_as_it_was_written(run, runtime):
+    run.save_checkpoint(runtime.out, TWO_EPOCHS)
+    read = run.load_checkpoint(runtime.out)
     assert torch.equal(read["trainer"]["weight"], torch.zeros(2))
     assert (read["history"], read["seconds"]) == (TWO_EPOCHS["history"], 1.0)
 
@@ -235,7 +235,7 @@ def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
     changed = made_run(lr=0.02)
     folder = run.folder(resuming.out)
     run.save_checkpoint(resuming.out, CONTENT)
-    for refused in (changed.state, lambda machine: changed.load_checkpoint(machine.out)):
+    for refused in (changed.state, lambda runtime: changed.load_checkpoint(runtime.out)):
         with pytest.raises(UserError) as error:
             refused(resuming)
         assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.01 there, 0.02 here)" in (
@@ -261,11 +261,11 @@ def test_files_that_are_no_checkpoints_are_refused(run, resuming):
     path.with_suffix(".json").unlink()
     for content in (whole[: len(whole) // 2], b"", b"something else"):
         path.write_bytes(content)
-        for refused in (run.state, lambda machine: run.load_checkpoint(machine.out)):
+        for refused in (run.state, lambda runtime: run.load_checkpoint(runtime.out)):
             with pytest.raises(UserError, match=f"cannot read {path}"):
                 refused(resuming)
     files.save(path, {"weight": torch.zeros(1)})
-    for refused in (run.state, lambda machine: run.load_checkpoint(machine.out)):
+    for refused in (run.state, lambda runtime: run.load_checkpoint(runtime.out)):
         with pytest.raises(UserError, match=f"{path} was not written by train_office.py"):
             refused(resuming)
 
@@ -294,23 +294,23 @@ def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
         made_run(compile=True).state(resuming)
 
 
-def test_runs_that_are_finished_are_left_out_and_all_are_looked_at_first(run, resuming, machine):
+def test_runs_that_are_finished_are_left_out_and_all_are_looked_at_first(run, resuming, runtime):
     finish(run, resuming.out)
     runs = [run, made_run(method="source-only"), dataclasses.replace(run, seed=1)]
     assert open_runs(runs, resuming) == runs[1:]
-    runs[2].folder(machine.out).mkdir()
-    runs[2].save_checkpoint(machine.out, CONTENT)
+    runs[2].folder(runtime.out).mkdir()
+    runs[2].save_checkpoint(runtime.out, CONTENT)
     with pytest.raises(UserError, match="--resume"):
-        open_runs(runs, machine)
+        open_runs(runs, runtime)
 
 
-def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(machine):
+def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(runtime):
     task = made_task()
     small = dataclasses.replace(task.target, paths=task.target.paths[:3])
     task = dataclasses.replace(task, target=small)
     with pytest.raises(UserError, match=r"webcam has 3 images, fewer than one batch of .* 4"):
-        open_runs([made_run(task)], machine)
+        open_runs([made_run(task)], runtime)
     runs = [made_run(task, method="source-only")]
-    assert open_runs(runs, machine) == runs
+    assert open_runs(runs, runtime) == runs
     with pytest.raises(UserError, match=r"webcam has 3 images, .* 10; use --batch-size 3 or less"):
-        open_runs([made_run(task, batch_size=10)], machine)
+        open_runs([made_run(task, batch_size=10)], runtime)

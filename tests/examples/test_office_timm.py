@@ -17,7 +17,7 @@ from office.models import backbones, weights_files
 from office.results import outputs
 from office.training.trainer import Trainer
 from PIL import Image
-from small_runs import MACHINE, assert_same_run, features, made_run, result
+from small_runs import RUNTIME, assert_same_run, features, made_run, result
 
 TINY = "timm:vit_tiny_patch16_224"
 
@@ -276,7 +276,7 @@ def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypa
 
 def test_groups_are_those_of_the_other_networks():
     run = made_run(backbone="timm:test_vit", bottleneck=4, weight_decay=0.01)
-    trainer = Trainer(run, MACHINE, {Path(): torch.zeros(1)})
+    trainer = Trainer(run, RUNTIME, {Path(): torch.zeros(1)})
     extractor, head = (schedule.optimizer.param_groups for schedule in trainer.schedules)
     assert [group["lr"] for group in extractor] == pytest.approx([0.001, 0.01])
     assert {group["weight_decay"] for group in [*extractor, *head]} == {0.01}

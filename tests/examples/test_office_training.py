@@ -13,7 +13,7 @@ from office.training import trainer as training
 from office.training.batches import EpochBatches
 from office.training.methods import METHODS
 from office.training.trainer import Trainer
-from small_runs import MACHINE, PREPROCESSING, made_run
+from small_runs import PREPROCESSING, RUNTIME, made_run
 
 import symloss
 from symloss import functional
@@ -58,7 +58,7 @@ def source_error(trainer, batch, labels):
 def test_every_method_trains(name, tree):
     task = load_task("office31", tree(images=4), "A2W")
     run = made_run(task, name, backbone="resnet18", batch_size=12, max_steps=12)
-    trainer = Trainer(run, MACHINE, cache={})
+    trainer = Trainer(run, RUNTIME, cache={})
     before, batch = parameters(trainer), pixels(task.source.paths)
     labels = torch.tensor(task.source.labels)
     first = source_error(trainer, batch, labels)
@@ -86,7 +86,7 @@ def test_the_prior_is_that_of_the_recipe(prior, shares, task, monkeypatch):
     )
     task = dataclasses.replace(task, source=source)
     run = made_run(task, "symnets-balanced", max_steps=1, prior=prior)
-    Trainer(run, MACHINE, cache={}).epoch(0)
+    Trainer(run, RUNTIME, cache={}).epoch(0)
     assert len(seen) == 1
     torch.testing.assert_close(seen[0], torch.tensor(shares))
 
@@ -110,7 +110,7 @@ def test_partial_weighs_categories_by_their_predictions_before_each_epoch(
         return losses(*args)
 
     monkeypatch.setattr(training, "losses", spy)
-    trainer = Trainer(made_run(task, name, epochs=3, partial=True), MACHINE, cache={})
+    trainer = Trainer(made_run(task, name, epochs=3, partial=True), RUNTIME, cache={})
     trainer.network.heads["task"].bias.data += torch.arange(6) / 4
     told = []
     for epoch in range(3):  # of two steps
@@ -133,7 +133,7 @@ def test_partial_weighs_categories_by_their_predictions_before_each_epoch(
 @pytest.mark.parametrize("name", ["source-only", "domain-confusion-em"])
 def test_partial_changes_nothing_in_methods_of_one_classifier(name, task):
     plain, partial = (
-        Trainer(made_run(task, name, partial=partial), MACHINE, cache={})
+        Trainer(made_run(task, name, partial=partial), RUNTIME, cache={})
         for partial in (False, True)
     )
     assert [plain.epoch(epoch) for epoch in (0, 1)] == [partial.epoch(epoch) for epoch in (0, 1)]
@@ -142,7 +142,7 @@ def test_partial_changes_nothing_in_methods_of_one_classifier(name, task):
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}])
 def test_other_precisions_and_layouts_train(changes, task):
     run = made_run(task, max_steps=2, **changes)
-    trainer = Trainer(run, MACHINE, cache={})
+    trainer = Trainer(run, RUNTIME, cache={})
     before = parameters(trainer)
     assert np.isfinite([*trainer.epoch(0).values()]).all()
     after = parameters(trainer)
@@ -157,7 +157,7 @@ def test_other_precisions_and_layouts_train(changes, task):
 
 def test_precision_is_that_of_the_forward_pass(task):
     seen = []
-    trainer = Trainer(made_run(task, max_steps=1, precision="bf16"), MACHINE, cache={})
+    trainer = Trainer(made_run(task, max_steps=1, precision="bf16"), RUNTIME, cache={})
     trainer.network.extractor.register_forward_hook(lambda *call: seen.append(call[2].dtype))
     trainer.epoch(0)
     trainer.predict(task.target.paths)
@@ -165,7 +165,7 @@ def test_precision_is_that_of_the_forward_pass(task):
 
 
 def test_the_backbone_learns_at_a_tenth_and_new_layers_at_the_whole_rate(task):
-    trainer = Trainer(made_run(task, bottleneck=4, lr=0.5, weight_decay=0.25), MACHINE, cache={})
+    trainer = Trainer(made_run(task, bottleneck=4, lr=0.5, weight_decay=0.25), RUNTIME, cache={})
     extractor, head = (schedule.optimizer for schedule in trainer.schedules)
     backbone, bottleneck = ([*part.parameters()] for part in trainer.network.extractor)
     rates = {id(p): g["lr"] for o in (extractor, head) for g in o.param_groups for p in g["params"]}
@@ -186,7 +186,7 @@ def test_the_callback_gets_each_step_and_means_that_hold(task, monkeypatch):
         return total, terms
 
     monkeypatch.setattr(training, "losses", spy)
-    trainer = Trainer(made_run(task, epochs=14), MACHINE, cache={})
+    trainer = Trainer(made_run(task, epochs=14), RUNTIME, cache={})
     trainer.per_epoch = 14  # so that an epoch is read twice
     means = trainer.epoch(0, lambda step, scalars: calls.append((step, scalars)))
     values, read = np.array(each), {step: scalars for step, scalars in calls if scalars}
@@ -200,7 +200,7 @@ def test_the_callback_gets_each_step_and_means_that_hold(task, monkeypatch):
 
 def test_lambda_and_both_rates_follow_the_share_of_the_run(task):
     calls = []
-    trainer = Trainer(made_run(task, epochs=3), MACHINE, cache={})
+    trainer = Trainer(made_run(task, epochs=3), RUNTIME, cache={})
     for epoch in range(3):  # of two steps
         trainer.epoch(epoch, lambda step, scalars: calls.append((step, scalars)))
     read = {step: scalars for step, scalars in calls if scalars}
@@ -214,14 +214,14 @@ def test_lambda_and_both_rates_follow_the_share_of_the_run(task):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(task):
-    trainer = Trainer(made_run(task, lr=1e30), MACHINE, cache={})
+    trainer = Trainer(made_run(task, lr=1e30), RUNTIME, cache={})
     with pytest.raises(UserError, match=r"a loss is not finite at step 2: .*source_task"):
         trainer.epoch(0)
 
 
 @pytest.mark.parametrize("bottleneck", [None, 8])
 def test_predictions_are_those_of_the_network_in_evaluation(task, bottleneck):
-    trainer = Trainer(made_run(task, bottleneck=bottleneck), MACHINE, cache={})
+    trainer = Trainer(made_run(task, bottleneck=bottleneck), RUNTIME, cache={})
     trainer.epoch(0)
     paths = task.target.paths[::-1]  # 9, so the last batch of 8 holds one
     features, logits = trainer.predict(paths)
@@ -236,7 +236,7 @@ def test_predictions_are_those_of_the_network_in_evaluation(task, bottleneck):
 
 def test_a_trainer_goes_on_from_a_state(task):
     run = made_run(task, epochs=3, backbone="mobilenet_v3_small")  # with dropout
-    whole, stopped, resumed = (Trainer(run, MACHINE, cache={}) for _ in range(3))
+    whole, stopped, resumed = (Trainer(run, RUNTIME, cache={}) for _ in range(3))
     expected = [whole.epoch(number) for number in range(3)]
     assert [stopped.epoch(number) for number in range(2)] == expected[:2]
     resumed.load_state_dict(stopped.state_dict())
@@ -254,10 +254,10 @@ def test_source_only_never_forwards_a_target_image_in_training(task, monkeypatch
         return read(dataset, key)
 
     monkeypatch.setattr(images.Images, "__getitem__", spy)
-    Trainer(made_run(task, "source-only"), MACHINE, cache={}).epoch(0)
+    Trainer(made_run(task, "source-only"), RUNTIME, cache={}).epoch(0)
     assert seen
     assert {path.parts[-3] for path in seen} == {"amazon"}
-    Trainer(made_run(task, "source-only-em"), MACHINE, cache={}).epoch(0)
+    Trainer(made_run(task, "source-only-em"), RUNTIME, cache={}).epoch(0)
     assert {path.parts[-3] for path in seen} == {"amazon", "webcam"}
 
 
@@ -265,9 +265,9 @@ def test_steps_come_from_the_larger_domain(task):
     few = dataclasses.replace(task.source, paths=task.source.paths[:4], labels=[0, 1, 2, 0])
     uneven = dataclasses.replace(task, source=few)
     for name in ("symnets", "source-only"):  # also where no target image is seen
-        trainer = Trainer(made_run(uneven, name, epochs=3), MACHINE, cache={})
+        trainer = Trainer(made_run(uneven, name, epochs=3), RUNTIME, cache={})
         assert (trainer.per_epoch, trainer.epochs, trainer.total) == (2, 3, 6)
-    trainer = Trainer(made_run(uneven, max_steps=5), MACHINE, cache={})
+    trainer = Trainer(made_run(uneven, max_steps=5), RUNTIME, cache={})
     assert (trainer.per_epoch, trainer.epochs, trainer.total) == (2, 3, 5)
     steps = []
     for epoch in range(3):

@@ -21,7 +21,7 @@ from office.training.batches import FeatureInputs
 from office.training.features import Extraction, Store
 from office.training.methods import METHODS
 from office.training.runs import Run
-from small_runs import MACHINE, features, result
+from small_runs import RUNTIME, features, result
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CATEGORIES = ["bike", "mouse", "mug"]
@@ -106,7 +106,7 @@ def made_run(source=10, target=8, views=3, method="symnets", seed=0):
 
 def drawn(run, cache, epoch=0, steps=4):
     """Each step's images and views of both domains, and the source labels."""
-    inputs = FeatureInputs(run, MACHINE, cache)
+    inputs = FeatureInputs(run, RUNTIME, cache)
     return [([x.clone() for x in batch], y) for batch, y in inputs.epoch(epoch, steps)]
 
 
@@ -153,7 +153,7 @@ def test_source_only_draws_no_target():
 
 def test_predictions_are_of_the_first_view_in_the_order_of_the_paths():
     run, cache = made_run()
-    trainer = training.Trainer(run, MACHINE, cache)
+    trainer = training.Trainer(run, RUNTIME, cache)
     paths = run.task.source.paths[::-1]
     batches = [*trainer.inputs.once(paths)]
     assert [len(batch) for batch, _ in batches] == [8, 2]
@@ -168,7 +168,7 @@ def test_predictions_are_of_the_first_view_in_the_order_of_the_paths():
 
 def test_bottleneck_and_head_learn_at_the_same_rate():
     run, cache = made_run()
-    trainer = training.Trainer(run, MACHINE, cache)
+    trainer = training.Trainer(run, RUNTIME, cache)
     groups = [g for schedule in trainer.schedules for g in schedule.optimizer.param_groups]
     rates = {g["lr"] for g in groups if g["params"]}
     assert rates == {run.recipe.lr}

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from office import distributed
 from office.data import images
-from office.options import Machine
+from office.options import Runtime
 from office.training.methods import METHODS
 from office.training.runs import Run
 
@@ -67,17 +67,17 @@ class Inputs:
 
     Args:
         run: Gives the images, the batch size and the seed.
-        machine: Gives the device and the number of workers.
+        runtime: Gives the device and the number of workers.
         cache: What :func:`images.fill` returned; other images are read.
     """
 
-    def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
+    def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
         recipe, task, paths = run.recipe, run.task, _domains(run)
-        self.machine, self.cache, self.recipe = machine, cache, recipe
-        self.device = machine.device
+        self.runtime, self.cache, self.recipe = runtime, cache, recipe
+        self.device = runtime.device
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.labels = torch.tensor(task.source.labels, device=machine.device)
-        self.normalize = images.Normalize(recipe.preprocessing).to(machine.device)
+        self.labels = torch.tensor(task.source.labels, device=runtime.device)
+        self.normalize = images.Normalize(recipe.preprocessing).to(runtime.device)
         self.batches = [
             EpochBatches(len(domain), recipe.batch_size, run.seed, i)
             for i, domain in enumerate(paths)
@@ -85,8 +85,8 @@ class Inputs:
         self.loaders = [
             images.loader(
                 images.Images(domain, recipe.preprocessing, cache),
-                machine.device,
-                machine.workers,
+                runtime.device,
+                runtime.workers,
                 batch_sampler=batches,
             )
             for domain, batches in zip(paths, self.batches, strict=True)
@@ -115,7 +115,7 @@ class Inputs:
         loader = images.loader(
             images.Images(paths, self.recipe.preprocessing, self.cache),
             self.device,
-            self.machine.workers,
+            self.runtime.workers,
             # Two training batches fit in memory even with gradients.
             batch_size=2 * self.recipe.batch_size // distributed.processes(),
             sampler=[(i, None) for i in _share(paths)],
@@ -131,18 +131,18 @@ class FeatureInputs:
 
     Args:
         run: Gives the images, the batch size and the seed.
-        machine: Gives the device.
+        runtime: Gives the device.
         cache: Features ``(views, F)`` by path; the first view is the centre crop's.
     """
 
     layout = torch.contiguous_format
 
-    def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
-        self.batch_size, self.device, self.cache = run.recipe.batch_size, machine.device, cache
-        self.labels = torch.tensor(run.task.source.labels, device=machine.device)
+    def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
+        self.batch_size, self.device, self.cache = run.recipe.batch_size, runtime.device, cache
+        self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
         paths = _domains(run)
         self.features = [
-            torch.stack([cache[path] for path in domain]).to(machine.device) for domain in paths
+            torch.stack([cache[path] for path in domain]).to(runtime.device) for domain in paths
         ]
         self.batches = [
             EpochBatches(len(domain), self.batch_size, run.seed, i)

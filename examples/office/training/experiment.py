@@ -17,7 +17,7 @@ import symloss
 from office import distributed
 from office.console import UserError
 from office.data import shares
-from office.options import Machine
+from office.options import Runtime
 from office.results import evaluation, health, outputs
 from office.training.methods import METHODS
 from office.training.progress import Progress
@@ -27,12 +27,12 @@ from office.training.trainer import Trainer
 Predicted = tuple[Tensor, Tensor]  # features and logits
 
 
-def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
+def perform(run: Run, runtime: Runtime, images: dict[Path, Tensor]) -> None:
     """Train, evaluate and write one run, from its checkpoint if any, unless it is finished.
 
     Args:
         run: What to train.
-        machine: Where to train it.
+        runtime: Where to train it.
         images: Images already decoded, by path.
 
     Raises:
@@ -40,35 +40,35 @@ def perform(run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
         KeyboardInterrupt: After printing which checkpoint is left.
     """
     first = distributed.rank() == 0
-    state = distributed.in_first(lambda: run.state(machine))
+    state = distributed.in_first(lambda: run.state(runtime))
     if state is State.FINISHED:
         if first:
-            print(f"{run.title}: already finished, see {run.folder(machine.out)}")
+            print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
         return
     try:
-        experiment = Experiment(run, machine, images)
+        experiment = Experiment(run, runtime, images)
         if state is State.RESUMABLE:
-            experiment.resume(distributed.in_first(lambda: run.load_checkpoint(machine.out)))
+            experiment.resume(distributed.in_first(lambda: run.load_checkpoint(runtime.out)))
         experiment.train()
     except KeyboardInterrupt:
         if first:
-            tqdm.write(f"{run.title}: stopped; {run.left(machine.out)}")
+            tqdm.write(f"{run.title}: stopped; {run.left(runtime.out)}")
         raise
 
 
 class Experiment:
     """A run in progress: its trainer, its history and the seconds it has taken so far."""
 
-    def __init__(self, run: Run, machine: Machine, images: dict[Path, Tensor]) -> None:
-        self.run, self.machine, self.task = run, machine, run.task
-        self.folder = run.folder(machine.out)
+    def __init__(self, run: Run, runtime: Runtime, images: dict[Path, Tensor]) -> None:
+        self.run, self.runtime, self.task = run, runtime, run.task
+        self.folder = run.folder(runtime.out)
         self.first = distributed.rank() == 0
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.first:
-            run.save_listing(machine.out)
-        if machine.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(machine.device)
-        self.trainer = Trainer(run, machine, images)
+            run.save_listing(runtime.out)
+        if runtime.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(runtime.device)
+        self.trainer = Trainer(run, runtime, images)
         self.history: list[dict[str, Any]] = []
         self.started = time.perf_counter()
 
@@ -104,7 +104,7 @@ class Experiment:
             except (UserError, OSError) as error:
                 if not self.first:
                     raise
-                raise UserError(f"{error}; {run.left(self.machine.out)}") from None
+                raise UserError(f"{error}; {run.left(self.runtime.out)}") from None
         finally:
             progress.close()
 
@@ -124,7 +124,7 @@ class Experiment:
                 "history": self.history,
                 "seconds": time.perf_counter() - self.started,
             }
-            self.run.save_checkpoint(self.machine.out, content)
+            self.run.save_checkpoint(self.runtime.out, content)
         if not last and not self.run.recipe.frozen:
             progress.epoch((epoch + 1) * trainer.per_epoch, trainer.epochs, self.history)
 
@@ -190,7 +190,7 @@ class Experiment:
         self, final: dict[str, float | None], logits: Tensor, answers: Tensor
     ) -> outputs.Result:
         """Write result.json and return its content."""
-        run, machine, seconds = self.run, self.machine, time.perf_counter() - self.started
+        run, runtime, seconds = self.run, self.runtime, time.perf_counter() - self.started
         classifier, labels = METHODS[run.method].classifier, self.task.target.labels
         expected = run.recipe.prior if METHODS[run.method].balanced else "source"
         prior = shares.of_task(expected, self.task)
@@ -209,15 +209,15 @@ class Experiment:
             **health.label_free(logits, answers, self.task.categories, prior),
             images=run.identity["images"],
             machine={
-                "device": str(machine.device),
-                "workers": machine.workers,
-                "cache": machine.cache,
+                "device": str(runtime.device),
+                "workers": runtime.workers,
+                "cache": runtime.cache,
             },
             versions=_versions(),
             commit=_commit(),
             processes=distributed.processes(),
             seconds=seconds,
-            peak_memory_bytes=_peak_memory(machine.device),
+            peak_memory_bytes=_peak_memory(runtime.device),
         )
         outputs.write_result(self.folder, result)
         return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from office.data import images
-from office.options import Machine, Recipe
+from office.options import Recipe, Runtime
 from office.training.batches import stream
 from office.training.trainer import DTYPES
 
@@ -19,30 +19,30 @@ def extract(
     paths: list[Path],
     views: int,
     recipe: Recipe,
-    machine: Machine,
+    runtime: Runtime,
     cache: dict[Path, Tensor],
     first: int = 0,
 ) -> Iterator[np.ndarray]:
     """Yield the features of images, float16 ``(n, views, F)``, batch by batch, in order.
 
     Args:
-        network: In evaluation mode, on the machine's device.
+        network: In evaluation mode, on the runtime's device.
         paths: The images.
         views: Views per image: the centre crop; its mirror image; from the third on, random crops,
             half of them mirrored, seeded by the image's number.
         recipe: Preprocessing, precision and batch size, which counts views.
-        machine: Where to run.
+        runtime: Where to run.
         cache: What :func:`images.fill` returned; other images are read.
         first: Number of the first image.
     """
-    device = machine.device
+    device = runtime.device
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
     keys = [(i, seed and stream(first + i, seed)) for i in range(len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
     loader = images.loader(
         images.Images(paths, recipe.preprocessing, cache),
         device,
-        machine.workers,
+        runtime.workers,
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
     )
     normalize = images.Normalize(recipe.preprocessing).to(device)

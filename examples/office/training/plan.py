@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from office import distributed
 from office.data import datasets
-from office.options import Machine, Recipe, Wanted
+from office.options import Recipe, Runtime, Selection
 from office.training import preflight
 from office.training.runs import Run, open_runs
 
@@ -16,8 +16,8 @@ def make_plan(
     tasks: list[datasets.Task],
     listings: Mapping[str, str],
     recipe: Recipe,
-    machine: Machine,
-    wanted: Wanted,
+    runtime: Runtime,
+    selection: Selection,
 ) -> tuple[list[Run], list[Run]]:
     """Return the requested runs, and those of them that are not finished.
 
@@ -25,8 +25,8 @@ def make_plan(
         tasks: Tasks of the runs.
         listings: Listing of each task by name, from :func:`fingerprint.listings`.
         recipe: Settings of all runs.
-        machine: Where to run them.
-        wanted: Their methods and seeds.
+        runtime: Where to run them.
+        selection: Their methods and seeds.
 
     Raises:
         UserError: If something would stop one of them.
@@ -34,14 +34,14 @@ def make_plan(
     # Seeds outermost, so that a stopped sweep has complete tables.
     runs = [
         Run(recipe, task, method, seed, listings[task.name])
-        for seed, task, method in itertools.product(wanted.seeds, tasks, wanted.methods)
+        for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
     ]
-    todo = open_runs(runs, machine)
-    preflight.check(todo, machine)
+    todo = open_runs(runs, runtime)
+    preflight.check(todo, runtime)
     return runs, todo
 
 
-def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[datasets.Task]:
+def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> list[datasets.Task]:
     """Return the tasks, all before the first is trained; warn only in the first process.
 
     In ``partial`` adaptation a target may lack categories of its source.
@@ -51,16 +51,16 @@ def load_tasks(dataset: str, wanted: Wanted, *, partial: bool = False) -> list[d
             warnings.simplefilter("ignore")
         if dataset == "folders":
             task = datasets.load_folders(
-                wanted.source, wanted.target, partial=partial, unlabelled=wanted.unlabelled
+                selection.source, selection.target, partial=partial, unlabelled=selection.unlabelled
             )
             return [readable(task)]
-        names = list(wanted.tasks)
+        names = list(selection.tasks)
         if "all" in names:
             names = datasets.task_names(dataset)
-            if wanted.check and wanted.root:  # look at the domains that are there
-                names = datasets.available_tasks(dataset, wanted.root) or names
+            if selection.check and selection.root:  # look at the domains that are there
+                names = datasets.available_tasks(dataset, selection.root) or names
         return [
-            readable(datasets.load_task(dataset, wanted.root, name, partial=partial))
+            readable(datasets.load_task(dataset, selection.root, name, partial=partial))
             for name in names
         ]
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from office import distributed, files
 from office.console import UserError
 from office.models import backbones
-from office.options import Machine, Recipe
+from office.options import Recipe, Runtime
 from office.training.methods import METHODS, Network
 from office.training.runs import Run
 
@@ -30,7 +30,7 @@ FILES = (
 )
 
 
-def check(runs: Sequence[Run], machine: Machine) -> None:
+def check(runs: Sequence[Run], runtime: Runtime) -> None:
     """Try what runs of one recipe will do: compile, normalise batches, write their files.
 
     Raises:
@@ -40,14 +40,14 @@ def check(runs: Sequence[Run], machine: Machine) -> None:
         return
     recipe = runs[0].recipe
     if recipe.compile:
-        _try_compiler(machine.device)
+        _try_compiler(runtime.device)
     # Runs set their own seeds, so this does not change their numbers.
     extractor = backbones.build_extractor(
         recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
     )
     if recipe.batch_size == distributed.launched():
         _try_one_image(extractor, recipe)
-    _try_writing(runs, machine.out, extractor)
+    _try_writing(runs, runtime.out, extractor)
 
 
 def _try_compiler(device: torch.device) -> None:

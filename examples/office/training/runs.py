@@ -12,7 +12,7 @@ from office import files
 from office.console import UserError, visible
 from office.data import hashes, shares
 from office.data.datasets import Task
-from office.options import BALANCE, PROG, Machine, Recipe
+from office.options import BALANCE, PROG, Recipe, Runtime
 from office.results import outputs
 from office.training.methods import METHODS
 
@@ -71,13 +71,13 @@ class Run:
             "images": [*counts, hashes.checksum(self.listing)],
         }
 
-    def state(self, machine: Machine) -> State:
+    def state(self, runtime: Runtime) -> State:
         """Return what the run has saved, without reading a whole checkpoint.
 
         Raises:
             UserError: If it belongs to another run, or is a checkpoint and ``--resume`` is not set.
         """
-        folder = self.folder(machine.out)
+        folder = self.folder(runtime.out)
         result = folder / "result.json"
         if result.exists():
             found = outputs.read_result(result)
@@ -89,7 +89,7 @@ class Run:
             return State.NEW
         epoch, identity = _note(checkpoint)
         self._agree(checkpoint, identity)
-        if not machine.resume:
+        if not runtime.resume:
             raise UserError(
                 f"{checkpoint} holds epoch {epoch} of this run: continue it with --resume, or "
                 "delete it"
@@ -168,7 +168,7 @@ def _note(checkpoint: Path) -> tuple[Any, Any]:
         return found.get("epoch"), found.get("identity")
 
 
-def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
+def open_runs(runs: Iterable[Run], runtime: Runtime) -> list[Run]:
     """Return the runs that are not finished; check all of them before the first is trained.
 
     Raises:
@@ -187,7 +187,7 @@ def open_runs(runs: Iterable[Run], machine: Machine) -> list[Run]:
         if METHODS[run.method].balanced:
             _check_prior(run)
             _check_batch(run)
-        if run.state(machine) is not State.FINISHED:
+        if run.state(runtime) is not State.FINISHED:
             found.append(run)
     return found
 

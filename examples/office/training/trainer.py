@@ -16,7 +16,7 @@ from office import distributed
 from office.console import UserError
 from office.data import shares
 from office.models import backbones
-from office.options import Machine
+from office.options import Runtime
 from office.results import evaluation
 from office.training.batches import FeatureInputs, Inputs, stream
 from office.training.methods import METHODS, Network, losses
@@ -35,7 +35,7 @@ class Trainer:
 
     Args:
         run: What to train.
-        machine: Where to train it.
+        runtime: Where to train it.
         cache: What :func:`images.fill` returned (other images are read); or, for frozen features,
             each image's features ``(views, F)`` by path.
 
@@ -43,10 +43,10 @@ class Trainer:
         UserError: If the backbone or its weights do not fit.
     """
 
-    def __init__(self, run: Run, machine: Machine, cache: dict[Path, Tensor]) -> None:
+    def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
         recipe = run.recipe
         self.run = run
-        self.method, self.device = METHODS[run.method], machine.device
+        self.method, self.device = METHODS[run.method], runtime.device
         # Every method takes the same number of steps, even if it uses no target images.
         larger = max(len(run.task.source.paths), len(run.task.target.paths))
         self.per_epoch = larger // recipe.batch_size
@@ -58,7 +58,7 @@ class Trainer:
             recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
         )
         self.network = Network(extractor, self.method, len(run.task.categories))
-        self.inputs = (FeatureInputs if recipe.frozen else Inputs)(run, machine, cache)
+        self.inputs = (FeatureInputs if recipe.frozen else Inputs)(run, runtime, cache)
         self.prior = torch.tensor(shares.of_task(recipe.prior, run.task), device=self.device)
         self.weight: Tensor | None = None  # of each category, in partial adaptation
         self.images_per_step = recipe.batch_size * len(self.inputs.batches)
