@@ -4,27 +4,19 @@
     python examples/train_features.py features/office31 --method all
     python examples/report.py runs-frozen/
 
-This trains a bottleneck and the heads, in seconds per run on a CPU. Each run writes the same files
-as train_office.py, except checkpoints.
+The loop is train_office.py's, and so are the files of a run, except checkpoints. It trains a
+bottleneck and the heads, in seconds per run on a CPU.
 """
 
-import signal
-import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from office import command_line, console, distributed
-from office.console import UserError
-from office.data import hashes
 from office.data.benchmarks import DATASETS
 from office.options import Recipe, Runtime, Selection
-from office.training import features
-from office.training.experiment import perform
+from office.training import features, preparation
 from office.training.features import Stored
-from office.training.plan import make_plan
-from office.training.runs import Run
+from train_office import train
 
 PROG = "train_features.py"
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
@@ -32,20 +24,13 @@ OPTIONS |= {"weight-decay", "device"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and evaluate every requested run that is not finished.
-
-    Raises:
-        SystemExit: With one clear line if something is wrong, 130 if stopped.
-    """
-    console.take_any_character()
-    try:
-        carry_out(*read(argv))
-    except BrokenPipeError:
-        raise
-    except (UserError, OSError) as error:
-        sys.exit(f"{PROG}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Train and evaluate every selected run that is not finished."""
+    stored, recipe, runtime, selection = read(argv)
+    with distributed.process_group(runtime.device):
+        plan = preparation.from_features(stored, recipe, runtime, selection)
+        for run in plan.to_train:
+            with preparation.interruptions(run, runtime):
+                train(run, runtime, plan.batches(run))
 
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
@@ -82,40 +67,5 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
     return stored, *command_line.filled(parser, args)
 
 
-def carry_out(
-    stored: Mapping[str, Stored], recipe: Recipe, runtime: Runtime, selection: Selection
-) -> list[Run]:
-    """Train every requested run that is not finished; return all of them.
-
-    Raises:
-        UserError: With one clear line.
-    """
-    with distributed.process_group(runtime.device):
-        tasks = features.tasks(stored, recipe.dataset, selection.tasks, partial=recipe.partial)
-        contents = {
-            path: content
-            for domain in stored.values()
-            for path, content in zip(
-                domain.extraction.images(), domain.extraction.contents, strict=True
-            )
-        }
-        content = next(iter(stored.values())).extraction.weights_content
-        weights = (recipe.weights, content) if content else None
-        listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
-        runs, _ = distributed.in_first(
-            lambda: make_plan(tasks, listings, recipe, runtime, selection)
-        )
-        cache = {
-            path: torch.from_numpy(row)
-            for domain in stored.values()
-            for path, row in zip(domain.extraction.images(), domain.features, strict=True)
-        }
-        for run in runs:
-            perform(run, runtime, cache)
-    return runs
-
-
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
     console.run(main)

@@ -1,4 +1,4 @@
-"""The paper's experiments: SymNets and the rows of the ablation on the Office benchmarks.
+"""SymNets on the Office benchmarks, or on two folders of your own: the whole loop.
 
     python examples/train_office.py --dataset office31 --root data/office31 --task A2W
     torchrun --nproc_per_node 4 examples/train_office.py ...
@@ -7,122 +7,215 @@ Each run (task, method, seed) writes OUT/DATASET/TASK/METHOD/seedN/ with result.
 checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py makes the tables.
 """
 
-import math
-import re
-import signal
-import sys
-import warnings
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import extract_features
-import train_features
+import torch
 from office import command_line, console, distributed
-from office.console import UserError, visible
-from office.data import datasets, hashes, images
-from office.options import PROG, Recipe, Runtime, Selection
-from office.results import summary
-from office.training import features
-from office.training.experiment import perform
-from office.training.plan import load_tasks, make_plan
+from office.console import UserError
+from office.data import shares
+from office.models import backbones
+from office.options import Recipe, Runtime, Selection
+from office.results import evaluation, finish, summary
+from office.training import features, methods, preparation
+from office.training.batches import Batches, seed_of
+from office.training.methods import METHODS
+from office.training.progress import Progress
 from office.training.runs import Run
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
-VIEWS = 2  # of each image, for --preset quick: the centre crop and its mirror image
-NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
+import symloss
+from symloss import RoutedLogits
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Network(nn.Module):
+    """Backbone and head in one module, with one forward for both domains, as DDP needs."""
+
+    def __init__(self, extractor: nn.Sequential, head: nn.Module) -> None:
+        super().__init__()
+        self.extractor, self.head = extractor, head
+
+    def forward(self, x_s: Tensor, x_t: Tensor | None) -> list[RoutedLogits | None]:
+        """Return the routed logits of source and target images."""
+        # Each domain in a pass of its own, because batch norm must not mix them.
+        # symloss.route(head, f) is head.route(f), for heads of any kind.
+        features = [None if x is None else self.extractor(x) for x in (x_s, x_t)]
+        return [None if f is None else symloss.route(self.head, f) for f in features]
+
+
+def train(run: Run, runtime: Runtime, batches: Batches) -> None:
+    """Train one run, from its checkpoint if there is one, evaluate it and write its files.
+
+    Target labels are used to report accuracies, for nothing else.
+
+    Raises:
+        UserError: If the weights do not fit, training diverges, or a file cannot be written.
+    """
+    recipe, task, method, device = run.recipe, run.task, METHODS[run.method], runtime.device
+    k, first = len(task.categories), distributed.rank() == 0
+    started = time.perf_counter()
+    if first:
+        run.start(runtime.out)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    # A backbone without its last layer, an optional bottleneck, and the head: for SymNets
+    # symloss.SymmetricHead(F, K), both classifiers in one linear layer.
+    torch.manual_seed(seed_of(run.seed))
+    extractor = backbones.build_extractor(
+        recipe.backbone, recipe.weights, recipe.bottleneck, recipe.width
+    )
+    network = Network(extractor, method.head(extractor.num_features, k))
+    network = network.to(device).to(memory_format=batches.layout)
+
+    # Two players with an optimizer each; what is pretrained learns at a tenth of the rate.
+    sgd = partial(
+        torch.optim.SGD, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    pretrained: dict[str, Any] = {"params": extractor.backbone.parameters(), "lr": recipe.lr / 10}
+    bottleneck: dict[str, Any] = {"params": extractor.bottleneck.parameters()}
+    optimizers = [sgd([pretrained, bottleneck]), sgd(network.head.parameters())]
+    schedules = [symloss.AnnealedLR(optimizer, run.steps) for optimizer in optimizers]
+    scaler = torch.amp.GradScaler() if recipe.precision == "fp16" else None
+    step = symloss.TwoOptimizerStep(*optimizers, scaler=scaler)
+
+    dtype = DTYPES[recipe.precision]
+    autocast = torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32")
+    if recipe.compile:
+        extractor.compile()
+    model: nn.Module = network
+    if distributed.processes() > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        model = DistributedDataParallel(network, device_ids=ids)
+
+    history: list[dict[str, Any]] = []
+    if checkpoint := distributed.in_first(lambda: run.load_checkpoint(runtime)):
+        network.load_state_dict(checkpoint["network"])
+        step.load_state_dict(checkpoint["step"])
+        for schedule, state in zip(schedules, checkpoint["schedules"], strict=True):
+            schedule.load_state_dict(state)
+        history = checkpoint["history"]
+        started -= checkpoint["seconds"]
+
+    done = min(len(history) * run.per_epoch, run.steps)
+    prior = torch.tensor(shares.of_task(recipe.prior, task), device=device)
+    settings = methods.Settings(k, recipe.balance, prior)
+    images_per_step = recipe.batch_size * (1 + method.target)
+    with Progress(run, run.folder(runtime.out), done, images_per_step) as progress:
+        for epoch in range(len(history), run.epochs):
+            weights = {}
+            if recipe.partial and method.symmetric:
+                _, logits = predict(network, batches, task.target.paths, autocast)
+                weight = methods.category_weights(method, logits, done / run.steps)
+                settings = replace(settings, weight=weight.to(device))
+                named = zip(task.categories, weight.tolist(), strict=True)
+                weights = {f"weight/{category}": value for category, value in named}
+
+            # Dropout differs by process; batches and crops have seeds of their own.
+            torch.manual_seed(seed_of(run.seed, epoch, 2, distributed.rank()))
+            network.train()
+            progress.begin(min(run.per_epoch, run.steps - done))
+            for x_s, y_s, x_t in batches.epoch(epoch, progress.steps):
+                lam = symloss.progressive_lambda(done / run.steps)
+                with autocast:
+                    source, target = model(x_s, x_t)
+                    if run.method == "symnets":  # eq. (11), the published method
+                        players = symloss.symnet_losses(source, y_s, target, weight=settings.weight)
+                        loss, terms = players.total(lam), players._asdict()
+                    else:  # an ablation or a later method
+                        loss, terms = methods.losses(method, source, y_s, target, lam, settings)
+                rates = [float(schedule.get_last_lr()[0]) for schedule in schedules]
+                if step(loss):  # one backward, both optimizers
+                    for schedule in schedules:
+                        schedule.step()
+                done += 1
+                progress.step(terms, lam, rates)
+
+            accuracies = {}
+            last = epoch + 1 == run.epochs
+            if task.target.labels and not last and not recipe.max_steps:
+                _, logits = predict(network, batches, task.target.paths, autocast)
+                accuracies = evaluation.target_accuracies(logits, task.target.labels, k)
+            history.append({"epoch": epoch + 1, **accuracies, **weights, **progress.means()})
+            if first and not recipe.frozen:  # on features a run takes seconds
+                checkpoint = {
+                    "network": network.state_dict(),
+                    "step": step.state_dict(),
+                    "schedules": [schedule.state_dict() for schedule in schedules],
+                    "history": history,
+                    "seconds": time.perf_counter() - started,
+                }
+                run.save_checkpoint(runtime.out, checkpoint)
+            if not last and not recipe.frozen:
+                progress.epoch(history)
+
+        # The end: both classifiers on both domains, and the answering one, C^t, into the files.
+        (f_s, v_s), (f_t, v_t) = (
+            predict(network, batches, domain.paths, autocast)
+            for domain in (task.source, task.target)
+        )
+        if not all(tensor.isfinite().all() for tensor in (f_s, v_s, f_t, v_t)):
+            raise UserError(
+                f"{run.title}: the trained network's features or logits are not finite; the run "
+                f"has diverged, try a lower --lr than {recipe.lr:g}"
+            )
+        final = evaluation.target_accuracies(v_t, task.target.labels, k)
+        final |= evaluation.source_accuracy(v_s, task.source.labels, k)
+        history[-1] = {"epoch": run.epochs, **final, **history[-1]}
+        progress.epoch(history)
+        if first:
+            classifier = methods.plain_classifier(network.head, method.classifier)
+            end = finish.End(extractor, classifier, f_s, f_t, v_t, final, history)
+            seconds = time.perf_counter() - started
+            result = finish.write(run, runtime, end, seconds)
+            progress.bar.write(summary.ending(run, result, run.folder(runtime.out)))
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, batches: Batches, paths: list[Path], autocast: torch.autocast
+) -> tuple[Tensor, Tensor]:
+    """Return features ``(N, F)`` and the head's logits of images, in order, float32, on the CPU.
+
+    The images are split among the processes, and every process gets all results.
+    """
+    distributed.share_buffers(network)
+    network.eval()
+    rows: list[tuple[Tensor, ...]] = []
+    with autocast:
+        for images, index in batches.once(paths):
+            features = network.extractor(images)
+            rows.append((index, features.float(), network.head(features).float()))
+    features, logits = distributed.in_order(rows)
+    return features, logits
+
+
+def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
+    """Train every selected run that is not finished, and say at the end what came out."""
+    prepare = preparation.quick if selection.preset == "quick" else preparation.from_images
+    with distributed.process_group(runtime.device):
+        plan = prepare(recipe, runtime, selection)
+        for run in plan.to_train:
+            with preparation.interruptions(run, runtime):
+                train(run, runtime, plan.batches(run))
+        if distributed.rank() == 0 and selection.preset == "quick":
+            for run in plan.runs:
+                features.put_backbone(run.folder(runtime.out), run.recipe)
+        if distributed.rank() == 0 and recipe.dataset == "folders":
+            print(summary.answer(plan.runs, runtime.out))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line and run it; exits as :func:`carry_out` does."""
-    console.take_any_character()
-    carry_out(*command_line.read(argv))
-
-
-def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
-    """Train and evaluate every requested run that is not finished, or only check the images.
-
-    Raises:
-        SystemExit: With one clear line if something is wrong, 130 if stopped.
-    """
-    try:
-        runs = (quick if selection.preset == "quick" else train)(recipe, runtime, selection)
-        if recipe.dataset == "folders" and distributed.rank() == 0:
-            print(summary.answer(runs, runtime.out))
-    except BrokenPipeError:
-        raise
-    except (UserError, OSError) as error:
-        sys.exit(f"{PROG}: error: {error}")
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
-            raise
-        sys.exit(
-            f"{PROG}: error: out of memory: try a smaller --batch-size, --cache off or "
-            "--precision bf16; finished epochs are kept for --resume with the same settings"
-        )
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def train(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
-    """Train on images, end to end; return the runs."""
-    with distributed.process_group(runtime.device):
-        tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
-        if selection.check:
-            sys.exit(0 if datasets.check(tasks) else 1)
-        # Only the first process checks existing files and reports errors.
-        runs, todo = distributed.in_first(
-            lambda: make_plan(
-                tasks,
-                hashes.listings(tasks, recipe.weights_file, runtime.out),
-                recipe,
-                runtime,
-                selection,
-            )
-        )
-        domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
-        paths = [path for domain in domains for path in domain.paths]
-        cache = images.fill(runtime.cache, paths, recipe.preprocessing, runtime.device)
-        for run in runs:
-            perform(run, runtime, cache)
-    return runs
-
-
-def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
-    """Extract features with a frozen network and train on them; return the runs.
-
-    Their model.pt contains the network too, so it can predict images.
-    """
-    (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
-    if selection.check:
-        sys.exit(0 if datasets.check([task]) else 1)
-    domains = task.source, task.target
-    recipe = fitted(recipe, [len(domain.paths) for domain in domains])
-    out = runtime.out / "features"
-    extract_features.carry_out(recipe, replace(runtime, out=out), selection, VIEWS)
-    stored = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
-    stored = {domain.name: stored[visible(domain.name)] for domain in domains}
-    frozen = features.frozen(stored)
-    selection = replace(selection, tasks=(task.name,))
-    runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), runtime, selection)
-    for run in runs:
-        features.put_backbone(run.folder(runtime.out), recipe)
-    return runs
-
-
-def fitted(recipe: Recipe, images: list[int]) -> Recipe:
-    """Return a quick recipe for domains of so many images: smaller batches, enough epochs."""
-    size = min(recipe.batch_size, *images)
-    if size < recipe.batch_size:
-        warnings.warn(
-            f"--batch-size {recipe.batch_size} exceeds the smaller domain; using {size}",
-            stacklevel=2,
-        )
-    epochs = recipe.epochs or max(EPOCHS, math.ceil(STEPS / (max(images) // size)))
-    return replace(recipe, batch_size=size, epochs=epochs)
+    """Read the command line, and train or only check the images."""
+    run_all(*command_line.read(argv))
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    # A job scheduler's SIGTERM ends a run as Ctrl-C does: it prints which checkpoint is left.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console.run(main)

@@ -84,6 +84,21 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def in_order(rows: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Return the tensors that all processes computed for shares of the same images.
+
+    Args:
+        rows: This process's batches: the images' indices, then rows for them, one per tensor.
+
+    Returns:
+        Those tensors for all images, ordered by index, on the CPU, in every process.
+    """
+    mine = [torch.cat(batches).cpu() for batches in zip(*rows, strict=True)] if rows else None
+    shares = [share for share in gather(mine) if share is not None]
+    index, *tensors = (torch.cat(parts) for parts in zip(*shares, strict=True))
+    return [tensor[index.argsort()] for tensor in tensors]
+
+
 def mean(values: Tensor) -> Tensor:
     """Return the mean over the processes."""
     if processes() > 1:

@@ -1,12 +1,14 @@
 """Small runs of train_office.py, and what they left, for the tests of examples/office/."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import train_office
 from office import files
+from office.console import UserError
 from office.data.datasets import Domain, Task
 from office.data.images import Preprocessing
 from office.options import Recipe, Runtime, Selection
@@ -40,7 +42,12 @@ def changed(**changes: Any) -> tuple[Recipe, Runtime, Selection]:
 def carry_out(method: str = "symnets", **changes: Any) -> Path:
     """Do small runs and return the first one's folder; ``method`` is short for one method."""
     recipe, runtime, selection = changed(**{"methods": (method,), **changes})
-    train_office.carry_out(recipe, runtime, selection)
+    try:
+        train_office.run_all(recipe, runtime, selection)
+    except (UserError, OSError) as error:
+        sys.exit(f"train_office.py: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     run = f"{selection.tasks[0]}/{selection.methods[0]}/seed{selection.seeds[0]}"
     return runtime.out / recipe.dataset / run
 
@@ -62,7 +69,7 @@ def made_run(task: Task | None = None, method: str = "symnets", **changes: Any) 
 
 def network(folder: Path) -> dict[str, torch.Tensor]:
     """All weights and buffers of a run, as its last checkpoint has them."""
-    return files.load(folder / "checkpoint.pt")["trainer"]["network"]
+    return files.load(folder / "checkpoint.pt")["network"]
 
 
 def assert_same_weights(folder: Path, other: Path) -> None:

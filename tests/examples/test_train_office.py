@@ -12,13 +12,13 @@ import torch
 import train_office
 from conftest import write_tree
 from office import files
-from office.data import images
+from office.data import datasets, images
 from office.data.datasets import load_task
 from office.data.images import Images
 from office.results import health, outputs
 from office.training.methods import METHODS
 from office.training.runs import Run
-from office.training.trainer import Trainer
+from office.training.batches import ImageBatches
 from small_runs import (
     assert_same_run,
     assert_same_weights,
@@ -46,15 +46,15 @@ def fails(call, *args, **kwargs):
 @pytest.fixture
 def stopped_at(monkeypatch):
     """A function that lets something happen when an epoch, counted from 0, would begin."""
-    epoch = Trainer.epoch
+    epoch = ImageBatches.epoch
 
     def stop(at, happen):
-        def stopping(trainer, number, callback=None):
+        def stopping(batches, number, steps):
             if number == at:
                 happen()
-            return epoch(trainer, number, callback)
+            return epoch(batches, number, steps)
 
-        monkeypatch.setattr(Trainer, "epoch", stopping)
+        monkeypatch.setattr(ImageBatches, "epoch", stopping)
 
     return stop
 
@@ -128,8 +128,13 @@ def test_saved_features_are_of_both_domains_in_the_tasks_order(trained):
 
 
 def test_features_that_float16_does_not_hold_are_saved_as_float32(office, monkeypatch):
-    predict = Trainer.predict
-    monkeypatch.setattr(Trainer, "predict", lambda *a: (predict(*a)[0] * 0 + 7e4, predict(*a)[1]))
+    predict = train_office.predict
+
+    def large(*args):
+        features, logits = predict(*args)
+        return torch.full_like(features, 7e4), logits
+
+    monkeypatch.setattr(train_office, "predict", large)
     saved = features(office(max_steps=2))
     assert saved.features.dtype == np.float32
     assert (saved.features == 7e4).all()
@@ -137,14 +142,14 @@ def test_features_that_float16_does_not_hold_are_saved_as_float32(office, monkey
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_a_network_that_ends_without_finite_numbers_is_no_finished_run(office, monkeypatch, part):
-    predict = Trainer.predict
+    predict = train_office.predict
 
-    def broken(trainer, paths):
-        found = predict(trainer, paths)
+    def broken(*args):
+        found = predict(*args)
         found[part][-1, 0] = torch.nan
         return found
 
-    monkeypatch.setattr(Trainer, "predict", broken)
+    monkeypatch.setattr(train_office, "predict", broken)
     line = fails(office, max_steps=2)
     assert "features or logits are not finite; the run has diverged, try a lower --lr" in line
     monkeypatch.undo()
@@ -160,7 +165,7 @@ def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
         made = model.extractor(torch.stack([transform(images.load_image(p)) for p in paths]))
         answers = model.classifier(made[9:])
         weights = network(folder)
-        logits = made @ weights["heads.task.weight"].T + weights["heads.task.bias"]
+        logits = made @ weights["head.weight"].T + weights["head.bias"]
     torch.testing.assert_close(made, torch.tensor(saved.features).float(), atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(logits[9:], torch.tensor(saved.logits), atol=1e-5, rtol=1e-5)
     assert found.accuracy == share(answers.argmax(1) == torch.tensor(task.target.labels))
@@ -352,7 +357,7 @@ def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monke
         random.Random(0).shuffle(task.target.labels)
         return task
 
-    monkeypatch.setattr(train_office.datasets, "load_task", shuffled)
+    monkeypatch.setattr(datasets, "load_task", shuffled)
     other = office(epochs=3, partial=partial, out="shuffled")
     assert_same_weights(folder, other)
     labels = [features(f).label[9:].tolist() for f in (folder, other)]
@@ -499,7 +504,7 @@ def test_a_run_that_was_killed_before_its_result_only_writes_its_files(office, m
     expected = result(folder)
     for name in ("result.json", *kept):
         (folder / name).unlink()
-    monkeypatch.delattr(Trainer, "epoch")
+    monkeypatch.delattr(ImageBatches, "epoch")
     office(resume=True)
     assert {name: (folder / name).read_bytes() for name in kept} == kept
     again = result(folder)

@@ -15,6 +15,13 @@ FILES = {
 }
 
 
+def ending(run: Run, result: Result, folder: Path) -> str:
+    """Return what a run says at its end."""
+    advice = health.remedy(run.method, run.settings)
+    diagnosis = health.diagnosis(result).describe(advice)
+    return f"{run.title}: done in {result.seconds:.0f} s, see {folder}\n{diagnosis}"
+
+
 def answer(runs: Sequence[Run], out: Path) -> str:
     """Return a table of the runs, a line for each with rarely predicted categories, the files."""
     folders = [run.folder(out) for run in runs]

@@ -1,7 +1,8 @@
-"""The batches of a run: which images and crops at which step, all set by the seed."""
+"""The batches of a run: which images, crops or features at which step, all set by the seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,13 +16,24 @@ from office.training.methods import METHODS
 from office.training.runs import Run
 
 
-def stream(*key: int) -> int:
+class Batch(NamedTuple):
+    """One step's source images (or features) with labels, and its target ones, on the device.
+
+    ``x_t`` is None if the method trains on the source alone.
+    """
+
+    x_s: Tensor
+    y_s: Tensor
+    x_t: Tensor | None
+
+
+def seed_of(*key: int) -> int:
     """Return the seed of an independent random stream for each key."""
     entropy = (len(key), *key)  # numpy treats (1,) and (1, 0) as the same
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-class EpochBatches(Sampler):
+class EpochSampler(Sampler[list[tuple[int, int]]]):
     """This process's part of each batch of an epoch, as (index, seed) pairs.
 
     Batches are cut from one permutation after another, seeded by (seed, epoch, domain); incomplete
@@ -38,7 +50,7 @@ class EpochBatches(Sampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches of ``epoch``."""
-        generator = torch.Generator().manual_seed(stream(self.seed, self.epoch, self.domain))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, self.domain))
         share = slice(distributed.rank(), None, distributed.processes())
         batches: list[Tensor] = []
         for _ in range(self.steps):
@@ -57,55 +69,57 @@ def _domains(run: Run) -> list[list[Path]]:
     return [run.task.source.paths, *target]
 
 
+def _samplers(run: Run) -> list[EpochSampler]:
+    return [
+        EpochSampler(len(paths), run.recipe.batch_size, run.seed, domain)
+        for domain, paths in enumerate(_domains(run))
+    ]
+
+
 def _share(paths: list[Path]) -> range:
     """Return this process's share of images that are read once."""
     return range(distributed.rank(), len(paths), distributed.processes())
 
 
-class Inputs:
-    """Batches of the source and, if the method trains on it, of the target, without its labels.
+class ImageBatches:
+    """Batches of random crops of the source's images and of the target's, without its labels.
 
     Args:
         run: Gives the images, the batch size and the seed.
         runtime: Gives the device and the number of workers.
-        cache: What :func:`images.fill` returned; other images are read.
+        decoded: What :func:`images.decode` returned; other images are read.
     """
 
-    def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
-        recipe, task, paths = run.recipe, run.task, _domains(run)
-        self.runtime, self.cache, self.recipe = runtime, cache, recipe
-        self.device = runtime.device
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.labels = torch.tensor(task.source.labels, device=runtime.device)
-        self.normalize = images.Normalize(recipe.preprocessing).to(runtime.device)
-        self.batches = [
-            EpochBatches(len(domain), recipe.batch_size, run.seed, i)
-            for i, domain in enumerate(paths)
-        ]
+    def __init__(self, run: Run, runtime: Runtime, decoded: Mapping[Path, Tensor]) -> None:
+        self.recipe, self.runtime, self.decoded = run.recipe, runtime, decoded
+        self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
+        self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
+        self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
+        self.samplers = _samplers(run)
         self.loaders = [
             images.loader(
-                images.Images(domain, recipe.preprocessing, cache),
+                images.Images(paths, run.recipe.preprocessing, decoded),
                 runtime.device,
                 runtime.workers,
-                batch_sampler=batches,
+                batch_sampler=sampler,
             )
-            for domain, batches in zip(paths, self.batches, strict=True)
+            for paths, sampler in zip(_domains(run), self.samplers, strict=True)
         ]
 
-    def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield each step's images, by domain, and source labels, on the device, for an epoch."""
-        for batches in self.batches:
-            batches.epoch, batches.steps = number, steps
+    def epoch(self, number: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 0."""
+        for sampler in self.samplers:
+            sampler.epoch, sampler.steps = number, steps
         for domains in zip(*self.loaders, strict=True):
             crops, flips, indices = (
-                [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+                [tensor.to(self.runtime.device, non_blocking=True) for tensor in tensors]
                 for tensors in zip(*domains, strict=True)
             )
-            batch = [
+            x_s, *x_t = (
                 self.normalize(torch.where(flip[:, None, None, None], x.flip(-1), x), self.layout)
                 for x, flip in zip(crops, flips, strict=True)
-            ]
-            yield batch, self.labels[indices[0]]
+            )
+            yield Batch(x_s, self.labels[indices[0]], *(x_t or [None]))
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's share of centre crops, on the device, and their index in ``paths``.
@@ -113,56 +127,60 @@ class Inputs:
         Unlike a DistributedSampler, this adds no padding.
         """
         loader = images.loader(
-            images.Images(paths, self.recipe.preprocessing, self.cache),
-            self.device,
+            images.Images(paths, self.recipe.preprocessing, self.decoded),
+            self.runtime.device,
             self.runtime.workers,
             # Two training batches fit in memory even with gradients.
             batch_size=2 * self.recipe.batch_size // distributed.processes(),
             sampler=[(i, None) for i in _share(paths)],
         )
         for crops, _, index in loader:
-            yield self.normalize(crops.to(self.device, non_blocking=True)), index
+            yield self.normalize(crops.to(self.runtime.device, non_blocking=True)), index
         with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
             del loader
 
 
-class FeatureInputs:
-    """The same for features: each step uses one of the views of each of its images.
+class FeatureBatches:
+    """The same for features of a frozen network: each step takes one view of each image.
 
     Args:
         run: Gives the images, the batch size and the seed.
         runtime: Gives the device.
-        cache: Features ``(views, F)`` by path; the first view is the centre crop's.
+        features: Features ``(views, F)`` by image; the first view is the centre crop's.
     """
 
     layout = torch.contiguous_format
 
-    def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
-        self.batch_size, self.device, self.cache = run.recipe.batch_size, runtime.device, cache
+    def __init__(self, run: Run, runtime: Runtime, features: Mapping[Path, Tensor]) -> None:
+        self.batch_size, self.device, self.features = (
+            run.recipe.batch_size,
+            runtime.device,
+            features,
+        )
         self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
-        paths = _domains(run)
-        self.features = [
-            torch.stack([cache[path] for path in domain]).to(runtime.device) for domain in paths
-        ]
-        self.batches = [
-            EpochBatches(len(domain), self.batch_size, run.seed, i)
-            for i, domain in enumerate(paths)
+        self.samplers = _samplers(run)
+        self.domains = [
+            torch.stack([features[path] for path in paths]).to(runtime.device)
+            for paths in _domains(run)
         ]
 
-    def epoch(self, number: int, steps: int) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield each step's features, by domain, and source labels, on the device, for an epoch."""
-        for batches in self.batches:
-            batches.epoch, batches.steps = number, steps
-        for domains in zip(*self.batches, strict=True):
-            chosen = [torch.tensor(pairs).to(self.device) for pairs in domains]
-            batch = [
-                features[pairs[:, 0], pairs[:, 1] % features.shape[1]].float()
-                for features, pairs in zip(self.features, chosen, strict=True)
-            ]
-            yield batch, self.labels[chosen[0][:, 0]]
+    def epoch(self, number: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 0."""
+        for sampler in self.samplers:
+            sampler.epoch, sampler.steps = number, steps
+        for batches in zip(*self.samplers, strict=True):
+            pairs = [torch.tensor(batch).to(self.device) for batch in batches]
+            x_s, *x_t = (
+                views[pair[:, 0], pair[:, 1] % views.shape[1]].float()
+                for views, pair in zip(self.domains, pairs, strict=True)
+            )
+            yield Batch(x_s, self.labels[pairs[0][:, 0]], *(x_t or [None]))
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield first views, on the device, and their index in ``paths``, as for images."""
         for index in torch.tensor(_share(paths)).split(2 * self.batch_size):
-            features = torch.stack([self.cache[paths[i]][0] for i in index])
+            features = torch.stack([self.features[paths[i]][0] for i in index])
             yield features.to(self.device).float(), index
+
+
+Batches: TypeAlias = ImageBatches | FeatureBatches

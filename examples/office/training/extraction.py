@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from office.data import images
 from office.options import Recipe, Runtime
-from office.training.batches import stream
-from office.training.trainer import DTYPES
+from office.training.batches import seed_of
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def extract(
     """
     device = runtime.device
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
-    keys = [(i, seed and stream(first + i, seed)) for i in range(len(paths)) for seed in seeds]
+    keys = [(i, seed and seed_of(first + i, seed)) for i in range(len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
     loader = images.loader(
         images.Images(paths, recipe.preprocessing, cache),

@@ -1,14 +1,14 @@
-r"""The nine rows of the paper's Table 4 and later methods: which terms each player minimises.
+r"""The nine rows of the paper's Table 4 and later methods: what each player minimises.
 
-A method is an entry of :data:`METHODS`. Its terms are functions of what one player sees, named as
-in the logs; to add a method, add an entry, and a new term or head if needed. SymNets and
+A method is an entry of :data:`METHODS`; its terms are functions of what one player sees, named as
+in the logs. To add a method, add an entry, and a new term or head if needed. SymNets and
 SymmNets-V2, the authors' successor (arXiv 2002.08681), use the library's objectives, which are the
 same terms with closed-form gradients.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,279 +18,280 @@ import symloss
 from symloss import RoutedLogits
 from symloss import functional as L
 
-if TYPE_CHECKING:
-    from office.options import Recipe
 
-
-class View(NamedTuple):
-    """What one player sees: logits by head, whose gradients reach only that player.
+@dataclass(frozen=True)
+class Settings:
+    """What a run gives to its terms.
 
     Attributes:
-        labels: Categories of the source images, ``(N,)``.
-        source: Logits of the source images: ``"task"`` ``(N, 2K)`` or, for a single classifier,
-            ``(N, K)``; ``"domain"`` ``(N, 2)`` for methods with a discriminator.
-        target: The same for the target images, ``(M, ...)``; empty if the method uses none.
-        recipe: The run's settings, which some terms use.
-        prior: Expected share of each category in the target, ``(K,)``; ``None`` if uniform.
-        weight: Weight of each source category in the labelled losses, ``(K,)``; ``None`` if all
-            are equal.
+        num_classes: Number K of categories.
+        balance: Weight of the balance.
+        prior: Expected share of each category in the target, ``(K,)``.
+        weight: Weight of each source category in a symmetric head's labelled losses, ``(K,)``;
+            None if all are equal.
     """
 
+    num_classes: int
+    balance: float
+    prior: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Player:
+    """One player's view of a batch: logits whose gradients reach only that player.
+
+    Attributes:
+        source: Logits of the source images, as the method's head returns them: joint logits
+            ``(N, 2K)``, those of a single classifier ``(N, K)``, or these and a discriminator's
+            ``(N, K + 2)``.
+        labels: Categories of the source images, ``(N,)``.
+        target: The same for the target images, ``(M, ...)``.
+        settings: What some terms need besides.
+    """
+
+    source: Tensor
     labels: Tensor
-    source: dict[str, Tensor]
-    target: dict[str, Tensor]
-    recipe: "Recipe"
-    prior: Tensor | None
-    weight: Tensor | None
+    target: Tensor
+    settings: Settings
 
 
-Term = Callable[[View], Tensor]
-Objective = Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses]
+Term: TypeAlias = Callable[[Player], Tensor]
+Objective: TypeAlias = Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses]
 
 
-def task(v: View) -> Tensor:
+def task(p: Player) -> Tensor:
     """Cross-entropy of the single classifier on source images, eq. (1)."""
-    return F.cross_entropy(v.source["task"].float(), v.labels)
+    return F.cross_entropy(p.source[:, : p.settings.num_classes].float(), p.labels)
 
 
-def discriminator(v: View) -> Tensor:
+def discriminator(p: Player) -> Tensor:
     """Two-way cross-entropy of the discriminator, eq. (2)."""
-    return L.domain_discrimination(v.source["domain"], v.target["domain"])
+    k = p.settings.num_classes
+    return L.domain_discrimination(p.source[:, k:], p.target[:, k:])
 
 
-def confusion(v: View) -> Tensor:
+def confusion(p: Player) -> Tensor:
     """Confusion of the discriminator on both domains, eq. (3)."""
-    return L.domain_confusion(v.source["domain"]) + L.domain_confusion(v.target["domain"])
+    k = p.settings.num_classes
+    return L.domain_confusion(p.source[:, k:]) + L.domain_confusion(p.target[:, k:])
 
 
-def entropy(v: View) -> Tensor:
+def entropy(p: Player) -> Tensor:
     """Entropy of the single classifier on target images ("Em"), computed as the pair [v; v]."""
-    return L.symmetric_entropy(torch.cat([v.target["task"]] * 2, 1))
+    return L.symmetric_entropy(torch.cat([p.target[:, : p.settings.num_classes]] * 2, 1))
 
 
-def source_task(v: View) -> Tensor:
+def source_task(p: Player) -> Tensor:
     """Cross-entropy of the source classifier on source images, eq. (5)."""
-    return L.source_task(v.source["task"], v.labels, weight=v.weight)
+    return L.source_task(p.source, p.labels, weight=p.settings.weight)
 
 
-def target_task(v: View) -> Tensor:
+def target_task(p: Player) -> Tensor:
     """Cross-entropy of the target classifier on source images, eq. (6)."""
-    return L.target_task(v.source["task"], v.labels, weight=v.weight)
+    return L.target_task(p.source, p.labels, weight=p.settings.weight)
 
 
-def domain_discrimination(v: View) -> Tensor:
+def domain_discrimination(p: Player) -> Tensor:
     """Two-way cross-entropy of the two classifiers' total probabilities, eq. (7)."""
-    return L.domain_discrimination(v.source["task"], v.target["task"])
+    return L.domain_discrimination(p.source, p.target)
 
 
-def category_confusion(v: View) -> Tensor:
+def category_confusion(p: Player) -> Tensor:
     """Category-level confusion on source images, eq. (8)."""
-    return L.category_confusion(v.source["task"], v.labels, weight=v.weight)
+    return L.category_confusion(p.source, p.labels, weight=p.settings.weight)
 
 
-def domain_confusion(v: View) -> Tensor:
+def domain_confusion(p: Player) -> Tensor:
     """Domain-level confusion on target images, eq. (9)."""
-    return L.domain_confusion(v.target["task"])
+    return L.domain_confusion(p.target)
 
 
-def symmetric_entropy(v: View) -> Tensor:
+def symmetric_entropy(p: Player) -> Tensor:
     """Entropy of the summed pairs on target images, eq. (10)."""
-    return L.symmetric_entropy(v.target["task"])
+    return L.symmetric_entropy(p.target)
 
 
-def source_domain_confusion(v: View) -> Tensor:
+def source_domain_confusion(p: Player) -> Tensor:
     """Domain-level confusion on source images, eq. (12)."""
-    return L.domain_confusion(v.source["task"])
+    return L.domain_confusion(p.source)
 
 
-def mean_task(v: View) -> Tensor:
+def mean_task(p: Player) -> Tensor:
     """Mean of (5) and (6), eq. (13)."""
-    return (source_task(v) + target_task(v)) / 2
+    return (source_task(p) + target_task(p)) / 2
 
 
-def balance(v: View) -> Tensor:
+def balance(p: Player) -> Tensor:
     """``--balance`` times the distance of the target batch's mean prediction from the prior."""
-    return v.recipe.balance * L.category_balance(v.target["task"], v.prior)
+    return p.settings.balance * L.category_balance(p.target, p.settings.prior)
 
 
-def mlp(features: int, _: int) -> nn.Module:
-    """Build the discriminator F-1024-1024-2."""
-    return nn.Sequential(
-        nn.Linear(features, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 2)
-    )
+class ClassifierAndDiscriminator(nn.Module):
+    """A linear classifier and, in training, the discriminator F-1024-1024-2 beside it."""
 
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.task = nn.Linear(features, num_classes)
+        sizes = (nn.Linear(features, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 2))
+        self.domain = nn.Sequential(sizes[0], nn.ReLU(), sizes[1], nn.ReLU(), sizes[2])
 
-ONE_CLASSIFIER = {"task": nn.Linear}
-WITH_DISCRIMINATOR = {"task": nn.Linear, "domain": mlp}
-SYMMETRIC = {"task": symloss.SymmetricHead}
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits of categories and, in training, domains: ``(N, K + 2)``."""
+        logits: Tensor = self.task(features)
+        return torch.cat([logits, self.domain(features)], 1) if self.training else logits
 
 
 @dataclass(frozen=True)
 class Method:
-    """Heads, made from (features, categories), and what each player minimises.
+    """The head, made from (features, categories), and what each player minimises.
 
-    The heads minimise the sum of ``head``, the extractor the sum of ``extractor`` plus λ times the
-    sum of ``weighted``. A library ``objective`` is added to both.
+    The head minimises the sum of ``head_terms``, the extractor the sum of ``extractor_terms`` plus
+    λ times the sum of ``lam_terms``. A library ``objective`` is added to both.
     """
 
     row: str  # in tables, and in Table 4 if listed there
-    heads: dict[str, Callable[[int, int], nn.Module]]
-    head: tuple[Term, ...] = ()
-    extractor: tuple[Term, ...] = ()
-    weighted: tuple[Term, ...] = ()
+    head: Callable[[int, int], nn.Module] = symloss.SymmetricHead
+    head_terms: tuple[Term, ...] = ()
+    extractor_terms: tuple[Term, ...] = ()
+    lam_terms: tuple[Term, ...] = ()
     objective: Objective | None = None
-    classifier: str = "C_t"  # target classifier, or "C_s", source: the one whose answers count
+    classifier: str = "C_t"  # target classifier, or "C_s", source: whose predictions count
     target: bool = True  # whether training sees target images
 
     @property
     def balanced(self) -> bool:
         """Whether ``--balance`` and ``--prior`` change its numbers."""
-        return balance in self.weighted
+        return balance in self.lam_terms
 
     @property
     def symmetric(self) -> bool:
         """Whether its labelled losses use the weights of ``--partial``."""
-        return self.heads == SYMMETRIC
+        return self.head is symloss.SymmetricHead
 
 
 METHODS = {
     "source-only": Method(
         row="ResNet-50",
-        heads=ONE_CLASSIFIER,
-        head=(task,),
-        extractor=(task,),
+        head=nn.Linear,
+        head_terms=(task,),
+        extractor_terms=(task,),
         target=False,
     ),
     "source-only-em": Method(
         row="ResNet-50 (Adding Em)",
-        heads=ONE_CLASSIFIER,
-        head=(task,),
-        extractor=(task,),
-        weighted=(entropy,),
+        head=nn.Linear,
+        head_terms=(task,),
+        extractor_terms=(task,),
+        lam_terms=(entropy,),
     ),
     "domain-confusion": Method(
         row="Domain Confusion",
-        heads=WITH_DISCRIMINATOR,
-        head=(task, discriminator),
-        extractor=(task,),
-        weighted=(confusion,),
+        head=ClassifierAndDiscriminator,
+        head_terms=(task, discriminator),
+        extractor_terms=(task,),
+        lam_terms=(confusion,),
     ),
     "domain-confusion-em": Method(
         row="Domain Confusion (Adding Em)",
-        heads=WITH_DISCRIMINATOR,
-        head=(task, discriminator),
-        extractor=(task,),
-        weighted=(confusion, entropy),
+        head=ClassifierAndDiscriminator,
+        head_terms=(task, discriminator),
+        extractor_terms=(task,),
+        lam_terms=(confusion, entropy),
     ),
     "symnets-wo-target-task": Method(
         row="SymNets (w/o E^t_task)",
-        heads=SYMMETRIC,
-        head=(source_task, domain_discrimination),
-        extractor=(category_confusion,),
-        weighted=(domain_confusion, symmetric_entropy),
+        head_terms=(source_task, domain_discrimination),
+        extractor_terms=(category_confusion,),
+        lam_terms=(domain_confusion, symmetric_entropy),
         classifier="C_s",
     ),
     "symnets-wo-entropy": Method(
         row="SymNets (w/o M^st)",
-        heads=SYMMETRIC,
-        head=(source_task, target_task, domain_discrimination),
-        extractor=(category_confusion,),
-        weighted=(domain_confusion,),
+        head_terms=(source_task, target_task, domain_discrimination),
+        extractor_terms=(category_confusion,),
+        lam_terms=(domain_confusion,),
     ),
     "symnets-wo-confusion": Method(
         row="SymNets (w/o confusion)",
-        heads=SYMMETRIC,
-        head=(source_task, target_task, domain_discrimination),
-        extractor=(mean_task,),
-        weighted=(symmetric_entropy,),
+        head_terms=(source_task, target_task, domain_discrimination),
+        extractor_terms=(mean_task,),
+        lam_terms=(symmetric_entropy,),
     ),
     "symnets-wo-category-confusion": Method(
         row="SymNets (w/o category confusion)",
-        heads=SYMMETRIC,
-        head=(source_task, target_task, domain_discrimination),
-        extractor=(source_domain_confusion,),
-        weighted=(domain_confusion, symmetric_entropy),
+        head_terms=(source_task, target_task, domain_discrimination),
+        extractor_terms=(source_domain_confusion,),
+        lam_terms=(domain_confusion, symmetric_entropy),
     ),
-    "symnets": Method(
-        row="SymNets",
-        heads=SYMMETRIC,
-        objective=symloss.symnet_losses,
-    ),
+    "symnets": Method(row="SymNets", objective=symloss.symnet_losses),
     "symnets-balanced": Method(
-        row="SymNets (balanced)",
-        heads=SYMMETRIC,
-        objective=symloss.symnet_losses,
-        weighted=(balance,),
+        row="SymNets (balanced)", objective=symloss.symnet_losses, lam_terms=(balance,)
     ),
-    "symnets-v2": Method(
-        row="SymmNets-V2",
-        heads=SYMMETRIC,
-        objective=symloss.symnet_v2_losses,
-    ),
+    "symnets-v2": Method(row="SymmNets-V2", objective=symloss.symnet_v2_losses),
     "symnets-v2-balanced": Method(
-        row="SymmNets-V2 (balanced)",
-        heads=SYMMETRIC,
-        objective=symloss.symnet_v2_losses,
-        weighted=(balance,),
+        row="SymmNets-V2 (balanced)", objective=symloss.symnet_v2_losses, lam_terms=(balance,)
     ),
 }
 
 
-class Network(nn.Module):
-    """Extractor and heads in one module, with one forward for both domains, as DDP needs."""
+def category_weights(method: Method, logits: Tensor, progress: float) -> Tensor:
+    """Return the weights of ``--partial``, ``(K,)``, from the target's logits.
 
-    def __init__(self, extractor: nn.Module, method: Method, num_classes: int) -> None:
-        super().__init__()
-        self.extractor = extractor
-        self.heads = nn.ModuleDict(
-            {name: make(extractor.num_features, num_classes) for name, make in method.heads.items()}
-        )
+    They depend only on the network and λ, so a resumed run gets the same ones.
+    """
+    source, target = L.split_logits(logits)
+    lam = symloss.progressive_lambda(progress)
+    counts = target if method.classifier == "C_t" else source
+    return symloss.scores.category_weights(counts, lam, joint=False)
 
-    def forward(self, *domains: Tensor) -> list[dict[str, RoutedLogits]]:
-        """Return routed logits by head for each batch of images, each forwarded separately."""
-        features = [self.extractor(images) for images in domains]
-        return [
-            {name: symloss.route(head, f) for name, head in self.heads.items()} for f in features
-        ]
+
+def plain_classifier(head: nn.Module, classifier: str) -> nn.Linear:
+    """Return one classifier of a trained head as a linear layer, to predict without symloss.
+
+    Args:
+        head: A method's head.
+        classifier: "C_t", the target classifier or the only one, or "C_s", the source classifier.
+    """
+    if isinstance(head, symloss.SymmetricHead):
+        return head.classifier({"C_t": "target", "C_s": "source"}[classifier])
+    layer = head.task if isinstance(head, ClassifierAndDiscriminator) else head
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def losses(
     method: Method,
-    outputs: list[dict[str, RoutedLogits]],
+    source: RoutedLogits,
     labels: Tensor,
+    target: RoutedLogits | None,
     lam: float,
-    recipe: "Recipe",
-    prior: Tensor | None = None,
-    weight: Tensor | None = None,
+    settings: Settings,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sum of both players' losses, for one backward, and each term by name.
 
     Args:
         method: A value of :data:`METHODS`.
-        outputs: What :class:`Network` returns for (source,) or (source, target) images.
+        source: Routed logits of the source images, from the method's head.
         labels: Categories of the source images, ``(N,)``.
+        target: Routed logits of the target images; None for methods that train on the source alone.
         lam: λ.
-        recipe: The run's settings.
-        prior: Expected shares of the categories, ``(K,)``; uniform by default.
-        weight: Weight of each category in a symmetric head's labelled losses, ``(K,)``.
+        settings: Of the run.
     """
-    players = []
-    for player in ("head", "extractor"):
-        logits = [{k: getattr(routed, player) for k, routed in out.items()} for out in outputs]
-        target = logits[1] if len(logits) > 1 else {}
-        players.append(View(labels, logits[0], target, recipe, prior, weight))
-    head, extractor = players
+    seen = target or source  # the terms of source-only read no target
+    head = Player(source.head, labels, seen.head, settings)
+    extractor = Player(source.extractor, labels, seen.extractor, settings)
     total, values = torch.zeros((), device=labels.device), {}
     if method.objective:
-        found = method.objective(outputs[0]["task"], labels, outputs[1]["task"], weight=weight)
-        total, values = found.total(lam), {k: term.detach() for k, term in found._asdict().items()}
-    for view, terms, weight in (
-        (head, method.head, 1.0),
-        (extractor, method.extractor, 1.0),
-        (extractor, method.weighted, lam),
+        objective = method.objective(source, labels, target, weight=settings.weight)
+        total, values = objective.total(lam), objective._asdict()
+    for player, terms, weight in (
+        (head, method.head_terms, 1.0),
+        (extractor, method.extractor_terms, 1.0),
+        (extractor, method.lam_terms, lam),
     ):
         for term in terms:
-            value = term(view)
+            value = term(player)
             total = total + weight * value
-            values[term.__name__] = value.detach()
+            values[term.__name__] = value
     return total, values

@@ -1,18 +1,19 @@
-"""One run (task, method, seed and recipe): its folder, its identity and its saved state."""
+"""One run (task, method, seed and recipe): its folder, its identity and its checkpoint."""
 
 import enum
+import itertools
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from office import files
+from office import distributed, files
 from office.console import UserError, visible
 from office.data import hashes, shares
 from office.data.datasets import Task
-from office.options import BALANCE, PROG, Recipe, Runtime
+from office.options import BALANCE, PROG, Recipe, Runtime, Selection
 from office.results import outputs
 from office.training.methods import METHODS
 
@@ -27,7 +28,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained; this fixes every number.
+    """A training run; its fields fix every number.
 
     Args:
         recipe: The settings.
@@ -48,6 +49,23 @@ class Run:
         """The run's name on the console."""
         return f"{self.recipe.dataset} {self.task.name} {self.method} seed {self.seed}"
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps per epoch, one pass over the larger domain, whichever domains the method uses."""
+        larger = max(len(self.task.source.paths), len(self.task.target.paths))
+        return larger // self.recipe.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        recipe = self.recipe
+        return recipe.max_steps or (recipe.epochs or 0) * self.per_epoch
+
+    @property
+    def epochs(self) -> int:
+        """Epochs, the last one perhaps incomplete."""
+        return -(-self.steps // self.per_epoch)
+
     def folder(self, out: Path) -> Path:
         """Return the folder of its files."""
         return out / self.recipe.dataset / self.task.name / self.method / f"seed{self.seed}"
@@ -61,7 +79,7 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree between a run and its files, as JSON values."""
+        """The values that must agree between a run and its files, as JSON."""
         counts = [len(domain.paths) for domain in (self.task.source, self.task.target)]
         return self.settings | {
             "task": self.task.name,
@@ -80,15 +98,15 @@ class Run:
         folder = self.folder(runtime.out)
         result = folder / "result.json"
         if result.exists():
-            found = outputs.read_result(result)
-            told = ("task", "method", "seed", "categories", "images")
-            self._agree(result, found.recipe | {name: getattr(found, name) for name in told})
+            saved = outputs.read_result(result)
+            names = ("task", "method", "seed", "categories", "images")
+            self._compare(result, saved.recipe | {name: getattr(saved, name) for name in names})
             return State.FINISHED
         checkpoint = folder / "checkpoint.pt"
         if not checkpoint.exists():
             return State.NEW
-        epoch, identity = _note(checkpoint)
-        self._agree(checkpoint, identity)
+        epoch, identity = _read_note(checkpoint)
+        self._compare(checkpoint, identity)
         if not runtime.resume:
             raise UserError(
                 f"{checkpoint} holds epoch {epoch} of this run: continue it with --resume, or "
@@ -96,15 +114,23 @@ class Run:
             )
         return State.RESUMABLE
 
-    def load_checkpoint(self, out: Path) -> dict[str, Any]:
-        """Read what :func:`save_checkpoint` wrote.
+    def start(self, out: Path) -> None:
+        """Make its folder, with inputs.csv, from which another run can tell what differs."""
+        folder = self.folder(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / "inputs.csv", self.listing.encode())
+
+    def load_checkpoint(self, runtime: Runtime) -> dict[str, Any] | None:
+        """Read what :func:`save_checkpoint` wrote; None if this is a new run.
 
         Raises:
-            UserError: If it cannot be read or belongs to another run.
+            UserError: As :meth:`state`, or if it cannot be read.
         """
-        path = self.folder(out) / "checkpoint.pt"
+        if self.state(runtime) is not State.RESUMABLE:
+            return None
+        path = self.folder(runtime.out) / "checkpoint.pt"
         checkpoint = files.load(path)
-        self._agree(path, checkpoint.get("identity"))
+        self._compare(path, checkpoint.get("identity"))
         return checkpoint
 
     def save_checkpoint(self, out: Path, content: dict[str, Any]) -> None:
@@ -113,106 +139,136 @@ class Run:
         The previous epoch's note is deleted first, so that a note always matches its checkpoint.
         """
         path = self.folder(out) / "checkpoint.pt"
-        told = {"epoch": len(content["history"]), "identity": self.identity}
+        about = {"epoch": len(content["history"]), "identity": self.identity}
         note = path.with_suffix(".json")
         note.unlink(missing_ok=True)
-        files.save(path, told | content)
-        files.write(note, json.dumps(told, indent=1).encode())
+        files.save(path, about | content)
+        files.write(note, json.dumps(about, indent=1).encode())
 
-    def save_listing(self, out: Path) -> None:
-        """Write inputs.csv, from which another run can tell which images differ."""
-        files.write(self.folder(out) / "inputs.csv", self.listing.encode())
-
-    def left(self, out: Path) -> str:
+    def checkpoint_left(self, out: Path) -> str:
         """Say which checkpoint a stopped run leaves."""
         path = self.folder(out) / "checkpoint.pt"
         if not path.exists():
             return "no epoch was finished, so there is no checkpoint"
-        return f"{path} holds epoch {_note(path)[0]}; continue with --resume"
+        return f"{path} holds epoch {_read_note(path)[0]}; continue with --resume"
 
-    def _agree(self, path: Path, found: Any) -> None:
-        if not isinstance(found, dict):
+    def _compare(self, path: Path, saved: object) -> None:
+        """Raise :class:`UserError` if a file's identity is another run's."""
+        if not isinstance(saved, dict):
             raise UserError(f"{path} was not written by {PROG}")
         # A setting missing from the file is newer than the file: it had its default.
         default = Recipe(self.recipe.dataset).settings()
-        found = default | found
-        if isinstance(found["preprocessing"], dict):
-            found["preprocessing"] = default["preprocessing"] | found["preprocessing"]
+        saved = default | saved
+        if isinstance(saved["preprocessing"], dict):
+            saved["preprocessing"] = default["preprocessing"] | saved["preprocessing"]
         for name, value in self.identity.items():
-            if found.get(name) != value:
-                differ = f"{name} {found.get(name)} there, {value} here"
+            if saved.get(name) != value:
+                difference = f"{name} {saved.get(name)} there, {value} here"
                 if name == "images":
-                    differ = self._differences(path.with_name("inputs.csv"), found[name])
+                    difference = self._changed_images(path.with_name("inputs.csv"), saved[name])
                 raise UserError(
-                    f"{path} belongs to another run ({differ}); choose another --out or delete it"
+                    f"{path} belongs to another run ({difference}); choose another --out or "
+                    "delete it"
                 )
 
-    def _differences(self, listing: Path, found: Any) -> str:
+    def _changed_images(self, listing: Path, images: object) -> str:
         """Say which images differ from those of the run that left this listing, if it exists."""
         try:
             before = listing.read_text(encoding="utf-8")
         except (OSError, ValueError):
             before = ""
-        if isinstance(found, list) and found[-1:] == [hashes.checksum(before)]:
+        if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
             return hashes.differences(before, self.listing)
         return f"it used other images, and {listing} does not say which"
 
 
-def _note(checkpoint: Path) -> tuple[Any, Any]:
+def _read_note(checkpoint: Path) -> tuple[Any, Any]:
     """Return epoch and identity of a checkpoint, from the note beside it or else from itself."""
     try:
         note = json.loads(checkpoint.with_suffix(".json").read_text())
         return note["epoch"], note["identity"]
     except (OSError, ValueError, KeyError, TypeError):
-        found = files.load(checkpoint)
-        return found.get("epoch"), found.get("identity")
+        content = files.load(checkpoint)
+        return content.get("epoch"), content.get("identity")
 
 
-def open_runs(runs: Iterable[Run], runtime: Runtime) -> list[Run]:
-    """Return the runs that are not finished; check all of them before the first is trained.
+def plan(
+    tasks: Sequence[Task],
+    listings: Mapping[str, str],
+    recipe: Recipe,
+    runtime: Runtime,
+    selection: Selection,
+) -> tuple[list[Run], list[Run]]:
+    """Return the selected runs, and those of them to train; check all before the first starts.
+
+    Args:
+        tasks: Tasks of the runs.
+        listings: Listing of each task by name, from :func:`hashes.listings`.
+        recipe: Settings of all runs.
+        runtime: Where to run them.
+        selection: Their methods and seeds.
 
     Raises:
-        UserError: With one clear line, if batches or files would stop a later run.
+        UserError: If settings, batches or files would stop one of them.
     """
-    found = []
-    for run in runs:
-        domains = (run.task.source, run.task.target)[: 1 + METHODS[run.method].target]
-        smallest = min(domains, key=lambda domain: len(domain.paths))
-        if len(smallest.paths) < run.recipe.batch_size:
-            raise UserError(
-                f"{smallest.name} has {len(smallest.paths)} images, fewer than one batch of "
-                f"--batch-size {run.recipe.batch_size}; use --batch-size {len(smallest.paths)} or "
-                "less"
-            )
-        if METHODS[run.method].balanced:
-            _check_prior(run)
-            _check_batch(run)
-        if run.state(runtime) is not State.FINISHED:
-            found.append(run)
-    return found
-
-
-def _check_prior(run: Run) -> None:
-    """Raise :class:`UserError` if the prior does not fit; warn if it cannot be right."""
-    prior, task = run.recipe.prior, run.task
-    shares.of_task(prior, task)
-    if isinstance(prior, str) and (run.recipe.partial or task.lacking):
-        told = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
-        warnings.warn(
-            f"{visible(task.target.name)} {told}, but {run.method} pulls the predictions towards "
-            f"all {len(task.categories)} categories, which does harm here; give the shares with "
-            f"--prior FILE, or use {run.method.removesuffix('-balanced')}",
-            stacklevel=3,
+    # Seeds outermost, so that a stopped sweep has complete tables.
+    runs = [
+        Run(recipe, task, method, seed, listings[task.name])
+        for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
+    ]
+    if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
+        raise UserError(
+            f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
         )
+    to_train = []
+    for run in runs:
+        _check(run)
+        if run.state(runtime) is State.FINISHED:
+            print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
+        else:
+            to_train.append(run)
+    if to_train:
+        files.try_writing(runtime.out)
+    return runs, to_train
 
 
-def _check_batch(run: Run) -> None:
-    """Warn about batches too small to tell whether categories are balanced."""
-    size, k = run.recipe.batch_size, len(run.task.categories)
-    if size < 2 * k:
+def _check(run: Run) -> None:
+    """Raise :class:`UserError` if a run's batches or shares do not fit; warn if they may not."""
+    method, recipe, task = METHODS[run.method], run.recipe, run.task
+    domains = (task.source, task.target)[: 1 + method.target]
+    smallest = min(domains, key=lambda domain: len(domain.paths))
+    if len(smallest.paths) < recipe.batch_size:
+        raise UserError(
+            f"{smallest.name} has {len(smallest.paths)} images, fewer than one batch of "
+            f"--batch-size {recipe.batch_size}; use --batch-size {len(smallest.paths)} or less"
+        )
+    processes = distributed.launched()
+    if recipe.batch_size == processes:
+        each = f" for each of {processes} processes" if processes > 1 else ""
+        raise UserError(
+            f"--batch-size {recipe.batch_size} is one image per domain{each}, but batch norm needs "
+            "at least two"
+        )
+    if method.balanced:
+        _check_balance(run)
+
+
+def _check_balance(run: Run) -> None:
+    """Raise :class:`UserError` if the prior does not fit; warn if it, or the batch, may not."""
+    recipe, task, k = run.recipe, run.task, len(run.task.categories)
+    shares.of_task(recipe.prior, task)
+    if isinstance(recipe.prior, str) and (recipe.partial or task.lacking):
+        lacks = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
         warnings.warn(
-            f"{run.method} balances each batch, and --batch-size {size} is less than twice the "
-            f"{k} categories: chance decides how often each appears. Use larger batches or a "
-            f"--balance below {run.recipe.balance:g}",
-            stacklevel=3,
+            f"{visible(task.target.name)} {lacks}, but {run.method} pulls the predictions towards "
+            f"all {k} categories, which lowers accuracy here; give the shares with --prior FILE, "
+            f"or use {run.method.removesuffix('-balanced')}",
+            stacklevel=4,
+        )
+    if recipe.batch_size < 2 * k:
+        warnings.warn(
+            f"{run.method} balances each batch, and --batch-size {recipe.batch_size} is less than "
+            f"twice the {k} categories: chance decides how often each appears. Use larger batches "
+            f"or a --balance below {recipe.balance:g}",
+            stacklevel=4,
         )

@@ -1,0 +1,127 @@
+"""From options to the runs to train and what they train on: images, or features of them."""
+
+import math
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from tqdm import tqdm
+
+from office import distributed
+from office.console import UserError, visible
+from office.data import datasets, hashes, images
+from office.data.loading_tmp import load_tasks
+from office.models import backbones
+from office.options import Recipe, Runtime, Selection
+from office.training import extraction, features
+from office.training.batches import Batches, FeatureBatches, ImageBatches
+from office.training.features import Stored
+from office.training.runs import Run, plan
+
+EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
+NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
+VIEWS = 2  # of each image, for --preset quick: the centre crop and its mirror image
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs to report, those of them to train, and the batches of each."""
+
+    runs: list[Run]
+    to_train: list[Run]
+    batches: Callable[[Run], Batches]
+
+
+def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
+    """Plan runs that train the whole network on images; with ``--check``, look at them and exit."""
+    tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
+    if selection.check:
+        sys.exit(0 if datasets.check(tasks) else 1)
+
+    def planned() -> tuple[list[Run], list[Run]]:
+        listings = hashes.listings(tasks, recipe.weights_file, runtime.out)
+        return plan(tasks, listings, recipe, runtime, selection)
+
+    runs, to_train = distributed.in_first(planned)
+    if to_train:  # weights that do not fit are reported before the images are decoded
+        backbones.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
+    domains = [domain for run in to_train for domain in (run.task.source, run.task.target)]
+    paths = [path for domain in domains for path in domain.paths]
+    decoded = images.fill(runtime.cache, paths, recipe.preprocessing, runtime.device)
+    return Plan(runs, to_train, partial(ImageBatches, runtime=runtime, decoded=decoded))
+
+
+def from_features(
+    stored: Mapping[str, Stored], recipe: Recipe, runtime: Runtime, selection: Selection
+) -> Plan:
+    """Plan runs that train a bottleneck and a head on the features of a frozen network."""
+    tasks = features.tasks(stored, recipe.dataset, selection.tasks, partial=recipe.partial)
+    contents = {
+        path: content
+        for domain in stored.values()
+        for path, content in zip(
+            domain.extraction.images(), domain.extraction.contents, strict=True
+        )
+    }
+    content = next(iter(stored.values())).extraction.weights_content
+    weights = (recipe.weights, content) if content else None
+    listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
+    runs, to_train = distributed.in_first(lambda: plan(tasks, listings, recipe, runtime, selection))
+    rows = {
+        path: torch.from_numpy(row)
+        for domain in stored.values()
+        for path, row in zip(domain.extraction.images(), domain.features, strict=True)
+    }
+    return Plan(runs, to_train, partial(FeatureBatches, runtime=runtime, features=rows))
+
+
+def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
+    """Extract features of two folders with a frozen network, and plan runs on them."""
+    (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
+    if selection.check:
+        sys.exit(0 if datasets.check([task]) else 1)
+    domains = (task.source, task.target)
+    recipe = fitted(recipe, [len(domain.paths) for domain in domains])
+    out = runtime.out / "features"
+    extraction.extract(
+        [(domain, task.categories) for domain in domains], recipe, replace(runtime, out=out), VIEWS
+    )
+    by_file = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
+    stored = {domain.name: by_file[visible(domain.name)] for domain in domains}
+    recipe = replace(recipe, frozen=features.frozen(stored))
+    return from_features(stored, recipe, runtime, replace(selection, tasks=(task.name,)))
+
+
+def fitted(recipe: Recipe, images: list[int]) -> Recipe:
+    """Return a quick recipe for domains of so many images: smaller batches, enough epochs."""
+    size = min(recipe.batch_size, *images)
+    if size < recipe.batch_size:
+        warnings.warn(
+            f"--batch-size {recipe.batch_size} exceeds the smaller domain; using {size}",
+            stacklevel=2,
+        )
+    epochs = recipe.epochs or max(EPOCHS, math.ceil(STEPS / (max(images) // size)))
+    return replace(recipe, batch_size=size, epochs=epochs)
+
+
+@contextmanager
+def interruptions(run: Run, runtime: Runtime) -> Iterator[None]:
+    """Say which checkpoint is left if the run in the block is stopped or lacks memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
+            raise
+        raise UserError(
+            "out of memory: try a smaller --batch-size, --cache off or --precision bf16; finished "
+            "epochs are kept for --resume with the same settings"
+        ) from None
+    except KeyboardInterrupt:
+        if distributed.rank() == 0:
+            tqdm.write(f"{run.title}: stopped; {run.checkpoint_left(runtime.out)}")
+        raise
