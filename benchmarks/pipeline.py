@@ -13,7 +13,7 @@ import itertools
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +24,17 @@ from office.console import UserError
 
 # timing has put examples/ on the path.
 from office.data import datasets, images
+from office.models import backbones
 from office.options import WORKERS, Recipe, Runtime
-from office.training import methods
-from office.training import trainer as training
+from office.training.batches import Batch, ImageBatches
 from office.training.runs import Run
 from PIL import Image
 from timing import console
+from train_office import DTYPES, Network
+
+import symloss
 
 STEP = "training step, one fixed batch"
-Batches = Iterator[tuple[list[torch.Tensor], torch.Tensor]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,9 +53,9 @@ def main(argv: list[str] | None = None) -> None:
             seconds = measure(run, runtime, args.steps, args.repeat)
         except UserError as error:
             parser.error(str(error))
-    per_round = args.steps * run.recipe.batch_size * (1 + methods.METHODS[run.method].target)
+    per_round = args.steps * run.recipe.batch_size * 2
     title = (
-        f"{args.dataset} {args.task}, {args.method}, {args.backbone}, batches of {args.batch_size} "
+        f"{args.dataset} {args.task}, {args.backbone}, batches of {args.batch_size} "
         f"per domain, {args.precision}; {args.workers} workers per domain for uncached images, "
         f"`--cache {args.cache}` for cached ones; median (quartiles) of {args.repeat} rounds of "
         f"{args.steps} steps"
@@ -68,14 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--root", type=Path, metavar="DIR", help="folder of the benchmark")
     add("--dataset", default="office-caltech10", choices=[*datasets.DATASETS])
     add("--task", default="A2W", metavar="S2T")
-    add("--method", default="symnets", choices=[*methods.METHODS])
     add("--backbone", default="resnet50", metavar="NAME")
     add("--weights", default="none", metavar="W", help="imagenet, none or FILE (default: none)")
     add("--batch-size", type=positive, default=32, metavar="N", help="per domain (default: 32)")
     add("--steps", type=positive, default=20, metavar="N", help="per round (default: 20)")
     add("--cache", choices=["ram", "device"], default="ram")
     add("--workers", type=console.whole(0), default=WORKERS, metavar="N")
-    add("--precision", choices=[*training.DTYPES], default="fp32")
+    add("--precision", choices=[*DTYPES], default="fp32")
     return parser
 
 
@@ -91,13 +92,11 @@ def read_run(args: argparse.Namespace) -> tuple[Run, Runtime]:
         args.dataset,
         backbone=args.backbone,
         weights=args.weights,
-        # At most five rows train, in every round and one more to warm up.
-        max_steps=5 * args.steps * (args.repeat + 1),
         batch_size=args.batch_size,
         precision=args.precision,
     )
     runtime = Runtime(args.device, workers=args.workers, cache=args.cache)
-    return Run(recipe, task, args.method, seed=0), runtime
+    return Run(recipe, task, "symnets", seed=0), runtime
 
 
 def write_images(root: Path) -> None:
@@ -110,31 +109,55 @@ def write_images(root: Path) -> None:
             Image.fromarray(pixels).save(folder / f"{i}.jpg")
 
 
+def build_step(run: Run, runtime: Runtime) -> Callable[[Batch], None]:
+    """Return the training step of train_office.py, without schedules and logs."""
+    recipe, device = run.recipe, runtime.device
+    extractor = backbones.build_extractor(recipe.backbone, recipe.weights)
+    head = symloss.SymmetricHead(extractor.num_features, len(run.task.categories))
+    network = Network(extractor, head).to(device).to(memory_format=torch.channels_last)
+    optimizers = [
+        torch.optim.SGD(player.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+        for player in (extractor, head)
+    ]
+    step = symloss.TwoOptimizerStep(*optimizers)
+    dtype = DTYPES[recipe.precision]
+    autocast = torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32")
+
+    def take(batch: Batch) -> None:
+        with autocast:
+            source, target = network(batch.x_s, batch.x_t)
+            losses = symloss.symnet_losses(source, batch.y_s, target)
+        step(losses.total(lam=1.0))
+
+    return take
+
+
 def measure(run: Run, runtime: Runtime, steps: int, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each round, by row."""
     paths = [*run.task.source.paths, *run.task.target.paths]
     cache = images.fill(runtime.cache, paths, run.recipe.preprocessing, runtime.device)
     if not cache:
         raise UserError("the images do not fit in memory")
-    trainer = training.Trainer(run, runtime, cache)
-    inputs = {
-        "cached": trainer.inputs.epoch,
-        "uncached": training.Inputs(run, runtime, {}).epoch,
+    step = build_step(run, runtime)
+    epochs = {
+        "cached": ImageBatches(run, runtime, cache).epoch,
+        "uncached": ImageBatches(run, runtime, {}).epoch,
     }
-    fixed = next(trainer.inputs.epoch(0, 1))
-    epochs, done = itertools.count(), itertools.count(step=steps)
+    fixed = next(epochs["cached"](0, 1))
+    numbers = itertools.count()
 
-    def loop(source: Callable[[int, int], Batches]) -> None:
-        trainer.train(source(next(epochs), steps), next(done), steps)
+    def loop(batches: Callable[[int, int], Iterable[Batch]]) -> None:
+        for batch in batches(next(numbers), steps):
+            step(batch)
 
-    def pipeline(source: Callable[[int, int], Batches]) -> None:
-        for _ in source(next(epochs), steps):
+    def pipeline(batches: Callable[[int, int], Iterable[Batch]]) -> None:
+        for _ in batches(next(numbers), steps):
             pass
 
-    rows = {STEP: lambda: loop(lambda _, steps: iter([fixed] * steps))}
+    rows = {STEP: lambda: loop(lambda _, steps: [fixed] * steps)}
     for part, call in (("whole loop", loop), ("input pipeline", pipeline)):
-        for name, source in inputs.items():
-            rows[f"{part}, {name}"] = partial(call, source)
+        for name, batches in epochs.items():
+            rows[f"{part}, {name}"] = partial(call, batches)
     return interleave(rows, rounds, runtime.device)
 
 

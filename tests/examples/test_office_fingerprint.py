@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import train_office
 from office.data import hashes
 from office.training.batches import ImageBatches
 from small_runs import features, result
@@ -58,10 +59,16 @@ def test_another_image_under_an_old_name_is_another_run(office, root):
     assert "target" not in message
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_checkpoint_of_other_images_is_not_resumed(office, root, monkeypatch, resume):
-    monkeypatch.setattr("office.experiment.Experiment._finish", lambda *_: None)
-    office(**QUICK)
+    with monkeypatch.context() as patch:  # ends after the last checkpoint, before the result
+        patch.setattr(train_office, "predict", interrupt)
+        with pytest.raises(SystemExit):
+            office(**QUICK)
     (root / "webcam/mug/0.jpg").rename(root / "webcam/mug/9.jpg")
     message = refusal(office, resume=resume)
     assert "checkpoint.pt belongs to another run" in message

@@ -10,10 +10,10 @@ from office.console import UserError
 from office.data.images import Preprocessing
 from office.options import Recipe, Runtime
 from office.results import outputs
-from office.training.runs import State, open_runs
+from office.training.runs import State, to_train
 from small_runs import RUNTIME, made_run, made_task
 
-CONTENT = {"trainer": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}
+CONTENT = {"network": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}
 TWO_EPOCHS = CONTENT | {"history": [{"epoch": 1}, {"epoch": 2}]}
 
 
@@ -87,9 +87,9 @@ SHARES = (("bike", 0.5), ("mouse", 0.3), ("mug", 0.2))
 
 def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(runtime):
     runs = [made_run(), made_run(method="symnets-v2-balanced", prior=SHARES[:2])]
-    assert open_runs(runs[:1], runtime) == runs[:1]
+    assert to_train(runs[:1], runtime) == runs[:1]
     with pytest.raises(UserError, match="--prior has no share for mug"):
-        open_runs(runs, runtime)
+        to_train(runs, runtime)
 
 
 @pytest.mark.filterwarnings("error")
@@ -103,28 +103,28 @@ def test_balance_in_a_target_that_lacks_categories_is_warned_of(runtime):
     assert (task.lacking, lacking.lacking, blind.lacking) == ([], ["mouse", "mug"], [])
     told = (
         "webcam lacks mouse, mug, but symnets-balanced pulls the predictions towards all 3 "
-        "categories, which does harm here; give the shares with --prior FILE, or use symnets"
+        "categories, which lowers accuracy here; give the shares with --prior FILE, or use symnets"
     )
     with pytest.warns(UserWarning, match="lacks") as caught:
-        open_runs([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], runtime)
+        to_train([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], runtime)
     assert [str(warning.message) for warning in caught] == [told]
     with pytest.warns(UserWarning, match="webcam may lack categories, .* or use symnets-v2$"):
-        open_runs([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], runtime)
+        to_train([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], runtime)
     for run in (
         made_run(task, "symnets-balanced", batch_size=6),
         made_run(blind, "symnets-balanced", batch_size=6),
         made_run(lacking, "symnets", partial=True),
         made_run(lacking, "symnets-balanced", partial=True, prior=SHARES, batch_size=6),
     ):
-        assert open_runs([run], runtime) == [run]
+        assert to_train([run], runtime) == [run]
 
 
 @pytest.mark.filterwarnings("error")
 def test_balance_in_small_batches_is_warned_of(runtime):
     with pytest.warns(UserWarning, match="--batch-size 5 is less than twice the 3 categories"):
-        open_runs([made_run(method="symnets-balanced", batch_size=5)], runtime)
+        to_train([made_run(method="symnets-balanced", batch_size=5)], runtime)
     for run in (made_run(batch_size=5), made_run(method="symnets-balanced", batch_size=6)):
-        assert open_runs([run], runtime) == [run]
+        assert to_train([run], runtime) == [run]
 
 
 @pytest.mark.parametrize("name", ["task", "method", "seed", "categories", "images"])
@@ -177,13 +177,14 @@ def test_the_state_needs_no_whole_checkpoint(run, resuming, monkeypatch):
     run.save_checkpoint(resuming.out, CONTENT)
     monkeypatch.setattr(files, "load", lambda path: pytest.fail(f"{path} was read"))
     assert run.state(resuming) is State.RESUMABLE
-    assert "holds epoch 1; continue with --resume" in run.left(resuming.out)
+    assert "holds epoch 1; continue with --resume" in run.checkpoint_left(resuming.out)
 
 
-def test_a_checkpoint_is_read_as_it_was_written(run, runtime):
-    run.save_checkpoint(runtime.out, TWO_EPOCHS)
-    read = run.load_checkpoint(runtime.out)
-    assert torch.equal(read["trainer"]["weight"], torch.zeros(2))
+def test_a_checkpoint_is_read_as_it_was_written(run, resuming):
+    assert run.load_checkpoint(resuming) is None
+    run.save_checkpoint(resuming.out, TWO_EPOCHS)
+    read = run.load_checkpoint(resuming)
+    assert torch.equal(read["network"]["weight"], torch.zeros(2))
     assert (read["history"], read["seconds"]) == (TWO_EPOCHS["history"], 1.0)
 
 
@@ -202,8 +203,8 @@ def test_killed_while_either_file_is_written_the_state_is_the_checkpoints(
     monkeypatch.setattr(files, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         run.save_checkpoint(resuming.out, TWO_EPOCHS)
-    assert len(run.load_checkpoint(resuming.out)["history"]) == epoch
-    assert f"holds epoch {epoch};" in run.left(resuming.out)
+    assert len(run.load_checkpoint(resuming)["history"]) == epoch
+    assert f"holds epoch {epoch};" in run.checkpoint_left(resuming.out)
     assert run.state(resuming) is State.RESUMABLE
 
 
@@ -214,10 +215,10 @@ def test_a_note_does_not_vouch_for_the_checkpoint_of_another_run(run, resuming):
     made_run(lr=0.02).save_checkpoint(resuming.out, CONTENT)
     checkpoint.with_suffix(".json").write_bytes(note)
     with pytest.raises(UserError, match=r"to another run \(lr 0\.02 there, 0\.01 here\)"):
-        run.load_checkpoint(resuming.out)
+        run.load_checkpoint(resuming)
     checkpoint.unlink()
     assert run.state(resuming) is State.NEW
-    assert run.left(resuming.out) == "no epoch was finished, so there is no checkpoint"
+    assert run.checkpoint_left(resuming.out) == "no epoch was finished, so there is no checkpoint"
 
 
 @pytest.mark.parametrize("note", [None, b"", b"[]", b'{"epoch": 1}', b"\xff"])
@@ -226,7 +227,7 @@ def test_without_a_whole_note_the_checkpoint_itself_is_read(run, resuming, note)
     path = run.folder(resuming.out) / "checkpoint.json"
     path.unlink() if note is None else path.write_bytes(note)
     assert run.state(resuming) is State.RESUMABLE
-    assert "holds epoch 1;" in run.left(resuming.out)
+    assert "holds epoch 1;" in run.checkpoint_left(resuming.out)
     with pytest.raises(UserError, match=r"lr 0\.01 there, 0\.02 here"):
         made_run(lr=0.02).state(resuming)
 
@@ -235,7 +236,7 @@ def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
     changed = made_run(lr=0.02)
     folder = run.folder(resuming.out)
     run.save_checkpoint(resuming.out, CONTENT)
-    for refused in (changed.state, lambda runtime: changed.load_checkpoint(runtime.out)):
+    for refused in (changed.state, changed.load_checkpoint):
         with pytest.raises(UserError) as error:
             refused(resuming)
         assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.01 there, 0.02 here)" in (
@@ -261,11 +262,11 @@ def test_files_that_are_no_checkpoints_are_refused(run, resuming):
     path.with_suffix(".json").unlink()
     for content in (whole[: len(whole) // 2], b"", b"something else"):
         path.write_bytes(content)
-        for refused in (run.state, lambda runtime: run.load_checkpoint(runtime.out)):
+        for refused in (run.state, lambda runtime: run.load_checkpoint(runtime)):
             with pytest.raises(UserError, match=f"cannot read {path}"):
                 refused(resuming)
     files.save(path, {"weight": torch.zeros(1)})
-    for refused in (run.state, lambda runtime: run.load_checkpoint(runtime.out)):
+    for refused in (run.state, lambda runtime: run.load_checkpoint(runtime)):
         with pytest.raises(UserError, match=f"{path} was not written by train_office.py"):
             refused(resuming)
 
@@ -297,11 +298,11 @@ def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
 def test_runs_that_are_finished_are_left_out_and_all_are_looked_at_first(run, resuming, runtime):
     finish(run, resuming.out)
     runs = [run, made_run(method="source-only"), dataclasses.replace(run, seed=1)]
-    assert open_runs(runs, resuming) == runs[1:]
+    assert to_train(runs, resuming) == runs[1:]
     runs[2].folder(runtime.out).mkdir()
     runs[2].save_checkpoint(runtime.out, CONTENT)
     with pytest.raises(UserError, match="--resume"):
-        open_runs(runs, runtime)
+        to_train(runs, runtime)
 
 
 def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(runtime):
@@ -309,8 +310,8 @@ def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(runtime
     small = dataclasses.replace(task.target, paths=task.target.paths[:3])
     task = dataclasses.replace(task, target=small)
     with pytest.raises(UserError, match=r"webcam has 3 images, fewer than one batch of .* 4"):
-        open_runs([made_run(task)], runtime)
+        to_train([made_run(task)], runtime)
     runs = [made_run(task, method="source-only")]
-    assert open_runs(runs, runtime) == runs
+    assert to_train(runs, runtime) == runs
     with pytest.raises(UserError, match=r"webcam has 3 images, .* 10; use --batch-size 3 or less"):
-        open_runs([made_run(task, batch_size=10)], runtime)
+        to_train([made_run(task, batch_size=10)], runtime)

@@ -15,9 +15,9 @@ from office.data import images
 from office.data.images import Preprocessing
 from office.models import backbones, weights_files
 from office.results import outputs
-from office.training.trainer import Trainer
+from office.training.batches import ImageBatches
 from PIL import Image
-from small_runs import RUNTIME, assert_same_run, features, made_run, result
+from small_runs import assert_same_run, features, result
 
 TINY = "timm:vit_tiny_patch16_224"
 
@@ -247,14 +247,14 @@ def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypa
     settings = {"root": root, "backbone": TINY, "preprocessing": preprocessing, "batch_size": 6}
     whole = office("whole", **settings)
 
-    epoch = Trainer.epoch
+    epoch = ImageBatches.epoch
 
-    def stopping(trainer, number, callback=None):
+    def stopping(batches, number, steps):
         if number == 1:
             raise KeyboardInterrupt
-        return epoch(trainer, number, callback)
+        return epoch(batches, number, steps)
 
-    monkeypatch.setattr(Trainer, "epoch", stopping)
+    monkeypatch.setattr(ImageBatches, "epoch", stopping)
     with pytest.raises(SystemExit, match="130"):
         office("stopped", **settings)
     monkeypatch.undo()
@@ -272,13 +272,3 @@ def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypa
         assert category == ["bike", "mouse", "mug"][expected.argmax()]
         assert float(confidence) == pytest.approx(expected.softmax(0).max().item(), abs=2e-3)
         assert Path(path) in paths
-
-
-def test_groups_are_those_of_the_other_networks():
-    run = made_run(backbone="timm:test_vit", bottleneck=4, weight_decay=0.01)
-    trainer = Trainer(run, RUNTIME, {Path(): torch.zeros(1)})
-    extractor, head = (schedule.optimizer.param_groups for schedule in trainer.schedules)
-    assert [group["lr"] for group in extractor] == pytest.approx([0.001, 0.01])
-    assert {group["weight_decay"] for group in [*extractor, *head]} == {0.01}
-    backbone = [*trainer.network.extractor.backbone.parameters()]
-    assert [*map(id, extractor[0]["params"])] == [*map(id, backbone)]

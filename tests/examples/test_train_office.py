@@ -16,9 +16,9 @@ from office.data import datasets, images
 from office.data.datasets import load_task
 from office.data.images import Images
 from office.results import health, outputs
+from office.training.batches import ImageBatches
 from office.training.methods import METHODS
 from office.training.runs import Run
-from office.training.batches import ImageBatches
 from small_runs import (
     assert_same_run,
     assert_same_weights,

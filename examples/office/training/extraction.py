@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from office.data import images
 from office.options import Recipe, Runtime
 from office.training.batches import seed_of
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

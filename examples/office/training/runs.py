@@ -216,20 +216,26 @@ def plan(
         Run(recipe, task, method, seed, listings[task.name])
         for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
     ]
+    return runs, to_train(runs, runtime)
+
+
+def to_train(runs: Sequence[Run], runtime: Runtime) -> list[Run]:
+    """Return the runs that are not finished, after checking all of them; name the others.
+
+    Raises:
+        UserError: If batches, shares or files would stop one of them.
+    """
     if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
         raise UserError(
             f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
         )
-    to_train = []
     for run in runs:
         _check(run)
-        if run.state(runtime) is State.FINISHED:
-            print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
-        else:
-            to_train.append(run)
-    if to_train:
-        files.try_writing(runtime.out)
-    return runs, to_train
+    finished = [run for run in runs if run.state(runtime) is State.FINISHED]
+    for run in finished:
+        print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
+    files.try_writing(runtime.out)
+    return [run for run in runs if run not in finished]
 
 
 def _check(run: Run) -> None:
