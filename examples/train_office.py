@@ -178,7 +178,6 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             progress.bar.write(summary.ending(run, result, run.folder(runtime.out)))
 
 
-@torch.inference_mode()
 def predict(
     network: Network, batches: Batches, paths: list[Path], autocast: torch.autocast
 ) -> tuple[Tensor, Tensor]:
@@ -189,7 +188,7 @@ def predict(
     distributed.share_buffers(network)
     network.eval()
     rows: list[tuple[Tensor, ...]] = []
-    with autocast:
+    with torch.inference_mode(), autocast:
         for images, index in batches.once(paths):
             features = network.extractor(images)
             rows.append((index, features.float(), network.head(features).float()))

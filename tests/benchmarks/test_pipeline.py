@@ -31,7 +31,7 @@ def test_quick_prints_one_table_and_the_machine(tmp_path, capsys):
         assert 0 < first <= middle <= third, name
         assert (ratio == "1") == ("fixed batch" in name)
         assert waits.endswith(" %") == name.startswith("whole loop")
-    assert "office-caltech10 A2W, symnets, shufflenet_v2_x0_5" in settings
+    assert "office-caltech10 A2W, shufflenet_v2_x0_5" in settings
     assert "torch 2." in machine
 
 
