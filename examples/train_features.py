@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from office import command_line, console, distributed
 from office.console import UserError
-from office.data import hashes
+from office.data import features, hashes
 from office.data.benchmarks import DATASETS
+from office.data.features import Stored
 from office.options import Recipe, Runtime, Selection
-from office.training import features
+from office.training import extraction
 from office.training.experiment import perform
-from office.training.features import Stored
 from office.training.plan import make_plan
 from office.training.runs import Run
 
@@ -78,7 +78,7 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
     made = next(iter(stored.values())).extraction
     args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
     args.backbone, args.weights = made.backbone, made.weights
-    args.frozen = features.frozen(stored)
+    args.frozen = extraction.frozen(stored)
     return stored, *command_line.filled(parser, args)
 
 

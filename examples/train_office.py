@@ -15,14 +15,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import extract_features
 import train_features
 from office import command_line, console, distributed
 from office.console import UserError, visible
-from office.data import datasets, hashes, images
+from office.data import datasets, features, hashes, images
 from office.options import PROG, Recipe, Runtime, Selection
 from office.results import summary
-from office.training import features
+from office.training import extraction
 from office.training.experiment import perform
 from office.training.plan import load_tasks, make_plan
 from office.training.runs import Run
@@ -98,14 +97,15 @@ def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
     domains = task.source, task.target
     recipe = fitted(recipe, [len(domain.paths) for domain in domains])
     out = runtime.out / "features"
-    extract_features.carry_out(recipe, replace(runtime, out=out), selection, VIEWS)
+    pairs = [(domain, task.categories) for domain in domains]
+    extraction.extract(pairs, recipe, replace(runtime, out=out), VIEWS)
     stored = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
     stored = {domain.name: stored[visible(domain.name)] for domain in domains}
-    frozen = features.frozen(stored)
+    frozen = extraction.frozen(stored)
     selection = replace(selection, tasks=(task.name,))
     runs = train_features.carry_out(stored, replace(recipe, frozen=frozen), runtime, selection)
     for run in runs:
-        features.put_backbone(run.folder(runtime.out), recipe)
+        extraction.put_backbone(run.folder(runtime.out), recipe)
     return runs
 
 
