@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from office import command_line, console, distributed
+from office.data import features
 from office.data.benchmarks import DATASETS
+from office.data.features import Stored
 from office.options import Recipe, Runtime, Selection
-from office.training import features, preparation
-from office.training.features import Stored
+from office.training import extraction, preparation
 from train_office import train
 
 PROG = "train_features.py"
@@ -63,7 +64,7 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
     made = next(iter(stored.values())).extraction
     args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
     args.backbone, args.weights = made.backbone, made.weights
-    args.frozen = features.frozen(stored)
+    args.frozen = extraction.frozen(stored)
     return stored, *command_line.filled(parser, args)
 
 

@@ -21,7 +21,7 @@ from office.data import shares
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.results import evaluation, finish, summary
-from office.training import features, methods, preparation
+from office.training import extraction, methods, preparation
 from office.training.batches import Batches, seed_of
 from office.training.methods import METHODS
 from office.training.progress import Progress
@@ -206,7 +206,7 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
                 train(run, runtime, plan.batches(run))
         if distributed.rank() == 0 and selection.preset == "quick":
             for run in plan.runs:
-                features.put_backbone(run.folder(runtime.out), run.recipe)
+                extraction.put_backbone(run.folder(runtime.out), run.recipe)
         if distributed.rank() == 0 and recipe.dataset == "folders":
             print(summary.answer(plan.runs, runtime.out))
 

@@ -1,7 +1,10 @@
 """extract_features.py on small images: what the features are of, stops, and mistakes."""
 
+import dataclasses
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import extract_features
 import numpy as np
@@ -9,15 +12,19 @@ import pytest
 import torch
 import torchvision
 from office import command_line
-from office.data import images
+from office.data import features, images
+from office.data.features import Store
 from office.data.images import Preprocessing
+from office.data.tasks import Domain
 from office.models import backbones
 from office.options import Recipe
-from office.training import extraction, features
-from office.training.features import Store
+from office.results import outputs
+from office.training import extraction
 from PIL import Image
-from small_runs import PREPROCESSING, RUNTIME
-from torch import nn
+from small_runs import PREPROCESSING, RECIPE, RUNTIME
+from torch import Tensor, nn
+
+Call = Callable[..., Path]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*published"),
@@ -26,11 +33,13 @@ pytestmark = [
 
 
 @pytest.fixture
-def call(root, tmp_path, monkeypatch):
+def call(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """extract_features.py on ``root`` with a small network and small images."""
     monkeypatch.setattr(backbones, "preprocessing", lambda backbone: PREPROCESSING)
 
-    def run(*more, out="features", data=("--dataset", "office31", "--root", str(root))):
+    office31 = ("--dataset", "office31", "--root", str(root))
+
+    def run(*more: str, out: str = "features", data: tuple[str, ...] = office31) -> Path:
         small = ["--backbone", "shufflenet_v2_x0_5", "--weights", "none", "--device", "cpu"]
         extract_features.main([*data, *small, "--out", str(tmp_path / out), *more])
         return tmp_path / out / data[1]
@@ -38,25 +47,28 @@ def call(root, tmp_path, monkeypatch):
     return run
 
 
-def fails(call, *args, **kwargs):
-    """What the script exits with."""
+def fails(call: Call, *args: str) -> str:
+    """The code or the message that the script exits with."""
     with pytest.raises(SystemExit) as stop:
-        call(*args, **kwargs)
+        call(*args)
     return str(stop.value.code)
 
 
 # What the features are
 
 
-def by_hand(path):
+def by_hand(path: Path) -> Tensor:
     """The network's input of a 40 x 32 image and its mirror image: 36 pixels, the middle 32."""
-    image = Image.open(path).resize((45, 36), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)[2:34, 6:38] / 255
+    with Image.open(path) as image:
+        resized = image.resize((45, 36), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized)[2:34, 6:38] / 255
     pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     return torch.from_numpy(np.stack([pixels, pixels[:, ::-1]])).float().permute(0, 3, 1, 2)
 
 
-def test_features_are_the_networks_of_crop_and_mirror_image(call, root, tmp_path, capsys):
+def test_features_are_the_networks_of_crop_and_mirror_image(
+    call: Call, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(3)
     network = torchvision.models.shufflenet_v2_x0_5(weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
@@ -65,23 +77,22 @@ def test_features_are_the_networks_of_crop_and_mirror_image(call, root, tmp_path
     folder = call("--weights", str(tmp_path / "weights.pt"), "--views", "2", "--batch-size", "5")
     assert "amazon: 9 x 2 x 1,024 features in" in capsys.readouterr().out
     for domain in ("amazon", "webcam"):
-        found, told = (
-            np.load(folder / f"{domain}.npy"),
-            json.loads((folder / f"{domain}.json").read_text()),
-        )
-        assert (found.dtype, found.shape) == (np.float16, (9, 2, 1024))
-        paths = [root / domain / path for path in told["paths"]]
+        values = np.load(folder / f"{domain}.npy")
+        description = json.loads((folder / f"{domain}.json").read_text())
+        assert (values.dtype, values.shape) == (np.float16, (9, 2, 1024))
+        paths = [root / domain / path for path in description["paths"]]
         assert sorted(paths) == sorted((root / domain).rglob("*.jpg"))
-        for path, label, rows in zip(paths, told["labels"], found, strict=True):
-            assert told["categories"][label] == path.parent.name
+        for path, label, rows in zip(paths, description["labels"], values, strict=True):
+            assert description["categories"][label] == path.parent.name
             with torch.no_grad():
                 expected = network(by_hand(path)).numpy()
             np.testing.assert_allclose(rows, expected, atol=2e-3, rtol=2e-3)
-        assert told["weights"] == "weights.pt"
-        assert (told["backbone"], told["precision"]) == ("shufflenet_v2_x0_5", "fp32")
+        assert description["weights"] == "weights.pt"
+        assert description["backbone"] == "shufflenet_v2_x0_5"
+        assert description["precision"] == "fp32"
 
 
-def windows(path):
+def windows(path: Path) -> Tensor:
     """Every window of 32 x 32 pixels of a resized image, as it is and mirrored."""
     image = images.resized(path, PREPROCESSING)
     every = image.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
@@ -89,17 +100,21 @@ def windows(path):
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
-def test_further_views_are_random_crops_of_the_same_image(root, views):
+def test_further_views_are_random_crops_of_the_same_image(
+    root: Path, tmp_path: Path, views: int
+) -> None:
     paths = sorted(root.rglob("*.jpg"))
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
-    recipe = Recipe("office31", batch_size=7, preprocessing=plain)
-    call = (nn.Flatten(), paths, views, recipe, RUNTIME, {})
-    batches = [*extraction.extract(*call)]
-    found = np.concatenate(batches)
-    assert (found.dtype, found.shape) == (np.float16, (18, views, 3 * 32 * 32))
+    recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
+    (extracted,) = extraction.describe([(Domain("all", paths, None), [])], recipe, tmp_path, views)
+    batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
+    values = np.concatenate(batches)
+    assert values.dtype == np.float16
+    assert values.shape == (18, views, 3 * 32 * 32)
     assert len(batches[0]) == max(1, 7 // views)
     mirrored = []
-    for path, rows in zip(paths, torch.from_numpy(found).unflatten(-1, (3, 32, 32)), strict=True):
+    crops = torch.from_numpy(values).view(-1, views, 3, 32, 32)
+    for path, rows in zip(paths, crops, strict=True):
         assert torch.equal(rows[0], images.resized(path, PREPROCESSING)[:, 2:34, 6:38].half())
         if views > 1:
             assert torch.equal(rows[1], rows[0].flip(-1))
@@ -108,23 +123,27 @@ def test_further_views_are_random_crops_of_the_same_image(root, views):
             (at,) = (every == row).flatten(1).all(1).nonzero()
             mirrored.append(at.item() >= len(every) // 2)
     if views > 2:
-        assert len(found[:, 2:].reshape(-1, 3072)) == len(mirrored)
+        assert len(mirrored) == 18 * (views - 2)
         assert 0.2 < np.mean(mirrored) < 0.8
-    # The crops of an image follow from its number, wherever an extraction goes on.
-    again = extraction.extract(nn.Flatten(), paths[11:], views, recipe, RUNTIME, {}, first=11)
-    assert np.array_equal(np.concatenate([*again]), found[11:])
+    # The crops of an image follow from its number, wherever an extraction continues.
+    again = extraction.batches(extracted, 11, nn.Flatten(), recipe, RUNTIME, {})
+    assert np.array_equal(np.concatenate([*again]), values[11:])
 
 
-def test_vision_transformers_of_timm_are_extracted(call, monkeypatch):
+def test_vision_transformers_of_timm_are_extracted(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()
     folder = call("--backbone", "timm:test_vit")
-    (found, _) = features.read(folder).values()
-    assert found.features.shape == (9, 1, 64)
-    assert found.extraction.preprocessing == backbones.preprocessing("timm:test_vit")
-    assert found.extraction.preprocessing.crop == 160
+    (stored, _) = features.read(folder).values()
+    assert stored.features.shape == (9, 1, 64)
+    assert stored.extraction.preprocessing == backbones.preprocessing("timm:test_vit")
+    assert stored.extraction.preprocessing.crop == 160
 
 
-def test_folders_may_lack_labels_and_categories(call, root, tmp_path, tree):
+def test_folders_may_lack_labels_and_categories(
+    call: Call, root: Path, tmp_path: Path, tree: Callable[..., Path]
+) -> None:
     loose = tmp_path / "loose"
     loose.mkdir()
     for i, path in enumerate(sorted((root / "webcam").rglob("*.jpg"))):
@@ -140,14 +159,39 @@ def test_folders_may_lack_labels_and_categories(call, root, tmp_path, tree):
     assert features.read(call(data=data, out="p"))["phone"].extraction.labels == [2] * 4
 
 
-# Stopped, and gone on with
+def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_path: Path) -> None:
+    """Random weights too are those that the features came from."""
+    paths = sorted(root.rglob("*.jpg"))
+    recipe = dataclasses.replace(RECIPE, backbone="resnet18", bottleneck=8)
+    runtime = dataclasses.replace(RUNTIME, out=tmp_path)
+    extraction.extract([(Domain("all", paths, None), [])], recipe, runtime, 1)
+    stored = features.read(tmp_path / "office31")
+    frozen = extraction.frozen(stored)
+    torch.manual_seed(3)
+    trained = backbones.build_extractor("resnet18", "none", 8, frozen.width).eval()
+    classifier = nn.Linear(8, 3)
+    parts = (trained, classifier, ["bike", "mouse", "mug"], PREPROCESSING, frozen.width)
+    outputs.write_model(tmp_path, outputs.Model("resnet18", 8, *parts))
+    extraction.put_backbone(tmp_path, dataclasses.replace(recipe, frozen=frozen))
+    model = outputs.read_model(tmp_path / "model.pt")
+    assert model.frozen is None
+    values = torch.from_numpy(stored["all"].features).flatten(0, 1).float()
+    assert values.std() > 0.1
+    with torch.no_grad():
+        answers = model.classifier(model.extractor(torch.cat([by_hand(p)[:1] for p in paths])))
+        torch.testing.assert_close(answers, classifier(trained(values)), atol=5e-3, rtol=5e-3)
 
 
-def test_stopped_anywhere_the_same_command_goes_on(call, monkeypatch, capsys):
+# Stopped and continued
+
+
+def test_stopped_anywhere_the_same_command_continues(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = call("--views", "3", "--batch-size", "6", out="whole")
-    add, calls = Store.add, []
+    add, calls = Store.add, list[int]()
 
-    def stopping(store, rows):
+    def stopping(store: Store, rows: np.ndarray) -> None:
         calls.append(len(rows))
         if len(calls) == 7:  # in webcam, the second domain
             raise KeyboardInterrupt
@@ -164,32 +208,33 @@ def test_stopped_anywhere_the_same_command_goes_on(call, monkeypatch, capsys):
     assert len(np.unique(np.load(folder / "webcam.npy")[:, 2], axis=0)) == 9
 
 
-def test_without_a_terminal_lines_show_the_time_left(call, monkeypatch, capsys):
-    monkeypatch.setattr(extract_features, "EVERY", 0.0)
+def test_without_a_terminal_lines_show_the_time_left(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extraction, "EVERY", 0.0)
     call("--batch-size", "6")
     out = capsys.readouterr().out
     assert re.search(r"^webcam: 6 of 9 images, about \d+ s left$", out, re.M)
-    monkeypatch.setattr(extract_features, "EVERY", 60.0)
+    monkeypatch.setattr(extraction, "EVERY", 60.0)
     call("--batch-size", "6", out="other")
     assert "left" not in capsys.readouterr().out
 
 
-def test_nothing_is_decoded_again_that_is_extracted(call, monkeypatch):
+def test_extracted_images_are_not_decoded_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call()
-    monkeypatch.setattr(images, "resized", lambda *args: pytest.fail("an image was read"))
+    monkeypatch.setattr(images, "load_image", lambda *_: pytest.fail("an image was read"))
     call()
+    message = fails(call, "--views", "2")
+    assert message.startswith("extract_features.py: error: ")
+    assert "amazon.json belongs to another extraction (views 1 there, 2 here)" in message
+    assert "\n" not in message
 
 
-def test_another_extraction_is_told_before_anything_is_read(call, monkeypatch):
-    call()
-    monkeypatch.setattr(images, "resized", lambda *args: pytest.fail("an image was read"))
-    told = fails(call, "--views", "2")
-    assert told.startswith("extract_features.py: error: ")
-    assert "amazon.json belongs to another extraction (views 1 there, 2 here)" in told
-    assert "\n" not in told
-
-
-def test_other_weights_in_a_file_of_the_same_name_are_another_extraction(call, tmp_path):
+def test_other_weights_in_a_file_of_the_same_name_are_another_extraction(
+    call: Call, tmp_path: Path
+) -> None:
     for seed in range(2):
         torch.manual_seed(seed)
         network = torchvision.models.shufflenet_v2_x0_5(weights=None)
@@ -202,28 +247,32 @@ def test_other_weights_in_a_file_of_the_same_name_are_another_extraction(call, t
 # Mistakes
 
 
-def test_every_unreadable_image_is_named_before_the_network_sees_one(call, root, monkeypatch):
+def test_every_unreadable_image_is_named_before_the_network_sees_one(
+    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = [root / "amazon/bike/1.jpg", root / "webcam/mug/0.jpg"]
     for path, size in zip(broken, (200, 300), strict=True):
         path.write_bytes(path.read_bytes()[:size])
-    monkeypatch.setattr(Store, "add", lambda *args: pytest.fail("features were written"))
-    told = fails(call)
-    assert len(told.splitlines()) == 2
+    monkeypatch.setattr(Store, "add", lambda *_: pytest.fail("features were written"))
+    message = fails(call)
+    assert len(message.splitlines()) == 2
     for path in broken:
-        assert f"cannot read the image {path}" in told
+        assert f"cannot read the image {path}" in message
 
 
-def test_the_tasks_that_are_wanted_say_which_domains(call, tree):
+def test_domains_are_those_of_the_selected_or_available_tasks(
+    call: Call, tree: Callable[..., Path]
+) -> None:
     tree(domains=("amazon", "webcam", "dslr"), images=3)
-    assert {path.stem for path in call("--task", "D2W", out="two").glob("*.npy")} == {
-        "dslr",
-        "webcam",
-    }
-    assert {path.stem for path in call(out="all").glob("*.npy")} == {"amazon", "dslr", "webcam"}
+    for folder, names in (
+        (call("--task", "D2W", out="two"), ["dslr", "webcam"]),
+        (call(out="all"), ["amazon", "dslr", "webcam"]),
+    ):
+        assert sorted(path.stem for path in folder.glob("*.npy")) == names
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("--dataset office31-partial --root .", "extract that one, and pass --dataset office31-p"),
         ("--dataset office31 --views 0", "--views"),
@@ -231,13 +280,15 @@ def test_the_tasks_that_are_wanted_say_which_domains(call, tree):
         ("--dataset office31 --lr 1", "unrecognized arguments: --lr"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(line, told, capsys):
+def test_options_that_do_not_go_together_are_refused(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         extract_features.main(line.split())
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_help_shows_the_scripts_own_options(capsys):
+def test_the_help_shows_the_scripts_own_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         extract_features.main(["--help"])
     shown = capsys.readouterr().out

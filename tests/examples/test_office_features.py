@@ -2,19 +2,21 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from office.console import UserError
+from office.data import features
+from office.data.features import Extraction, Store, Stored
 from office.data.hashes import Content
 from office.data.images import Preprocessing
-from office.training import features
-from office.training.features import Extraction, Store
 
 CATEGORIES = ["bike", "mouse", "mug"]
 
 
-def made_extraction(domain="amazon", images=5, **changes):
+def made_extraction(domain: str = "amazon", images: int = 5, **changes: Any) -> Extraction:
     made = Extraction(
         dataset="office31",
         domain=domain,
@@ -33,11 +35,11 @@ def made_extraction(domain="amazon", images=5, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def made_features(images=5, views=2, width=4, seed=0):
-    return np.random.default_rng(seed).normal(size=(images, views, width)).astype(np.float16)
+def made_features(images: int = 5, views: int = 2, width: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(images, views, width)).astype(np.float16)
 
 
-def write(out, domain="amazon", **changes):
+def write(out: Path, domain: str = "amazon", **changes: Any) -> np.ndarray:
     """Write a whole domain; return its features."""
     extraction = made_extraction(domain, **changes)
     values = made_features(len(extraction.paths), extraction.views)
@@ -47,25 +49,10 @@ def write(out, domain="amazon", **changes):
     return values
 
 
-def test_a_description_without_features_gives_way(tmp_path):
-    Store(tmp_path, made_extraction(images=4), 4)  # stopped before the first image
-    store = Store(tmp_path, made_extraction(images=5), 4)
-    store.add(made_features())
-    store.finish()
-    (found,) = features.read(tmp_path).values()
-    assert found.extraction == made_extraction(images=5)
+# Writing
 
 
-def test_only_the_domains_that_are_named_are_read(tmp_path):
-    values = write(tmp_path)
-    Store(tmp_path, made_extraction("webcam"), 4)
-    with pytest.raises(UserError, match="webcam are not finished"):
-        features.read(tmp_path)
-    (found,) = features.read(tmp_path, ["amazon"]).values()
-    np.testing.assert_array_equal(found.features, values)
-
-
-def test_features_are_read_as_they_were_written_in_goes(tmp_path):
+def test_features_are_read_as_they_were_written_in_goes(tmp_path: Path) -> None:
     extraction, values = made_extraction(), made_features()
     for start, end in ((0, 2), (2, 3), (3, 5)):
         store = Store(tmp_path, extraction, 4)
@@ -74,22 +61,43 @@ def test_features_are_read_as_they_were_written_in_goes(tmp_path):
     assert store.done == 5
     store.finish()
     assert Store(tmp_path, extraction, 4).finished
-    (found,) = features.read(tmp_path).values()
-    assert found.extraction == extraction
-    assert np.array_equal(found.features, values)
+    (stored,) = features.read(tmp_path).values()
+    assert stored.extraction == extraction
+    assert np.array_equal(stored.features, values)
     mapped = np.load(tmp_path / "amazon.npy", mmap_mode="r")
     assert (mapped.dtype, mapped.shape) == (np.float16, (5, 2, 4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["amazon.json", "amazon.npy"]
 
 
-@pytest.mark.parametrize("cut", [1, 15, 16, 17, 47])
-def test_a_row_that_was_cut_off_is_written_again(tmp_path, cut):
+def test_the_files_have_the_documented_format(tmp_path: Path) -> None:
+    """Folders written by earlier versions are read and continued."""
+    values = made_features()
+    store = Store(tmp_path, made_extraction(), 4)
+    store.add(values[:3])
+    header = np.lib.format.MAGIC_PREFIX + b"\x01\x00"
+    assert store.part.read_bytes()[:8] == header
+    assert store.part.read_bytes()[-48:] == values[:3].tobytes()
+    written = (tmp_path / "amazon.json").read_text()
+    description = json.loads(written)
+    assert written == json.dumps(description, indent=1)
+    assert [*description] == [field.name for field in dataclasses.fields(Extraction)]
+    assert description["paths"] == [f"{i}.jpg" for i in range(5)]
+    assert description["labels"] == [0, 1, 2, 0, 1]
+    assert description["categories"] == CATEGORIES
+    assert description["contents"][1] == [1, "amazon1"]
+    assert (description["preprocessing"]["resize"], description["preprocessing"]["crop"]) == (
+        36,
+        32,
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 16, 17])
+def test_an_incomplete_row_is_written_again(tmp_path: Path, cut: int) -> None:
     """A row has 16 bytes; a kill may leave any number of them."""
     extraction, values = made_extraction(), made_features()
     store = Store(tmp_path, extraction, 4)
     store.add(values[:3])
-    whole = store.part.read_bytes()
-    store.part.write_bytes(whole[:-cut])
+    store.part.write_bytes(store.part.read_bytes()[:-cut])
     again = Store(tmp_path, extraction, 4)
     assert again.done == 3 - -(-cut // 16)
     again.add(values[again.done :])
@@ -97,9 +105,9 @@ def test_a_row_that_was_cut_off_is_written_again(tmp_path, cut):
     assert np.array_equal(np.load(tmp_path / "amazon.npy"), values)
 
 
-def test_a_header_that_was_cut_off_is_written_again(tmp_path):
-    extraction, values = made_extraction(), made_features()
-    store = Store(tmp_path, extraction, 4)
+def test_an_incomplete_header_is_written_again(tmp_path: Path) -> None:
+    values = made_features()
+    store = Store(tmp_path, made_extraction(), 4)
     store.part.write_bytes(b"\x93NUMPY")
     assert store.done == 0
     store.add(values)
@@ -107,8 +115,8 @@ def test_a_header_that_was_cut_off_is_written_again(tmp_path):
     assert np.array_equal(np.load(tmp_path / "amazon.npy"), values)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path, bad):
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path: Path, bad: float) -> None:
     store = Store(tmp_path, made_extraction(), 4)
     values = made_features()
     store.add(values[:2])
@@ -119,7 +127,7 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path, bad):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"backbone": "resnet50"}, "backbone resnet18 there, resnet50 here"),
         ({"weights_content": Content(7, "abd")}, "weights_content"),
@@ -130,27 +138,39 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path, bad):
         ({"images": 4}, r"other images \(5 there, 4 here, differing first 4\.jpg\)"),
         ({"contents": [Content(i, f"amazon{i % 4}") for i in range(5)]}, r"differing first 4\.jpg"),
         ({"labels": [0, 0, 1, 2, 2]}, "differing in order or labels"),
+        ({"labels": None, "categories": []}, "differing in order or labels"),
     ],
 )
-@pytest.mark.parametrize("finished", [False, True])
-def test_files_of_another_extraction_are_refused_and_stay(tmp_path, changes, told, finished):
+def test_files_of_another_extraction_are_refused_and_stay(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     store = Store(tmp_path, made_extraction(), 4)
     store.add(made_features())
-    if finished:
-        store.finish()
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=told) as error:
-        Store(tmp_path, made_extraction(**changes), 4)
-    assert "choose another --out or delete it" in str(error.value)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for finished in (False, True):
+        if finished:
+            store.finish()
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(UserError, match=message) as error:
+            Store(tmp_path, made_extraction(**changes), 4)
+        assert "choose another --out or delete it" in str(error.value)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_images_may_have_moved(tmp_path):
+def test_a_description_without_features_gives_way(tmp_path: Path) -> None:
+    Store(tmp_path, made_extraction(images=4), 4)  # stopped before the first image
+    store = Store(tmp_path, made_extraction(images=5), 4)
+    store.add(made_features())
+    store.finish()
+    (stored,) = features.read(tmp_path).values()
+    assert stored.extraction == made_extraction(images=5)
+
+
+def test_images_may_have_moved(tmp_path: Path) -> None:
     write(tmp_path)
     assert Store(tmp_path, made_extraction(folder="/elsewhere"), 4).finished
 
 
-def test_features_without_their_description_are_not_touched(tmp_path):
+def test_features_without_their_description_are_not_touched(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "amazon.json").unlink()
     with pytest.raises(UserError, match=r"amazon\.json is missing"):
@@ -160,7 +180,7 @@ def test_features_without_their_description_are_not_touched(tmp_path):
 # Reading
 
 
-def test_what_is_not_finished_or_not_there_is_told(tmp_path):
+def test_missing_and_unfinished_features_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no features in .*: make them with extract_features\.py"):
         features.read(tmp_path)
     Store(tmp_path, made_extraction(), 4).add(made_features()[:2])
@@ -168,8 +188,17 @@ def test_what_is_not_finished_or_not_there_is_told(tmp_path):
         features.read(tmp_path)
 
 
+def test_only_the_named_domains_are_read(tmp_path: Path) -> None:
+    values = write(tmp_path)
+    Store(tmp_path, made_extraction("webcam"), 4)
+    with pytest.raises(UserError, match="webcam are not finished"):
+        features.read(tmp_path)
+    (stored,) = features.read(tmp_path, ["amazon"]).values()
+    np.testing.assert_array_equal(stored.features, values)
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("amazon.json", b"{", "was not written by extract_features.py"),
         ("amazon.json", b"[]", "was not written by extract_features.py"),
@@ -177,16 +206,16 @@ def test_what_is_not_finished_or_not_there_is_told(tmp_path):
         ("amazon.npy", b"nothing", "cannot read"),
     ],
 )
-def test_broken_files_are_named(tmp_path, name, content, told):
+def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     write(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         features.read(tmp_path)
     assert str(tmp_path / name) in str(error.value)
 
 
 @pytest.mark.parametrize("values", [made_features(4), made_features(5, 1), np.zeros((5, 2, 4))])
-def test_features_of_another_shape_or_kind_are_refused(tmp_path, values):
+def test_features_of_another_shape_or_type_are_refused(tmp_path: Path, values: np.ndarray) -> None:
     write(tmp_path)
     np.save(tmp_path / "amazon.npy", values)
     with pytest.raises(UserError, match=r"amazon\.npy does not match .*amazon\.json: it has shape"):
@@ -194,18 +223,21 @@ def test_features_of_another_shape_or_kind_are_refused(tmp_path, values):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"backbone": "resnet50"}, "differ in backbone: resnet18 for amazon, resnet50 for webcam"),
-        ({"views": 1}, "differ in views"),
-        ({"categories": ["a", "b", "c"]}, "differ in categories"),
-        ({"weights_content": None}, "differ in weights_content"),
+        ({"backbone": "resnet50"}, "differ: backbone resnet18 for amazon, resnet50 for webcam"),
+        ({"views": 1}, "differ: views 2 for amazon, 1 for webcam"),
+        ({"categories": ["a", "b", "c"]}, "differ: categories"),
+        ({"weights_content": None}, "differ: weights_content"),
     ],
 )
-def test_domains_that_do_not_go_together_are_refused(tmp_path, changes, told):
+def test_domains_that_do_not_go_together_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write(tmp_path, "album", labels=None, categories=[])  # no categories to differ from the others'
     write(tmp_path)
     write(tmp_path, "webcam", **changes)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         features.read(tmp_path)
 
 
@@ -213,13 +245,13 @@ def test_domains_that_do_not_go_together_are_refused(tmp_path, changes, told):
 
 
 @pytest.fixture
-def stored(tmp_path):
+def stored(tmp_path: Path) -> dict[str, Stored]:
     write(tmp_path)
     write(tmp_path, "webcam", labels=[0, 2, 1, 0, 2])
     return features.read(tmp_path)
 
 
-def test_tasks_are_those_whose_domains_are_there(stored):
+def test_tasks_are_those_with_features_of_both_domains(stored: dict[str, Stored]) -> None:
     assert [task.name for task in features.tasks(stored, "office31", ("all",))] == ["A2W", "W2A"]
     (task,) = features.tasks(stored, "office31", ("W2A",))
     assert (task.source.name, task.target.name, task.categories) == ("webcam", "amazon", CATEGORIES)
@@ -229,12 +261,12 @@ def test_tasks_are_those_whose_domains_are_there(stored):
         features.tasks(stored, "office31", ("A2D", "A2W", "B2W"))
 
 
-def test_features_are_not_taken_for_another_benchmark(stored):
+def test_features_of_another_benchmark_are_refused(stored: dict[str, Stored]) -> None:
     with pytest.raises(UserError, match="of office31 or office31-partial, not of office-caltech10"):
         features.tasks(stored, "office-caltech10", ("A2W",))
 
 
-def test_partial_targets_keep_the_benchmarks_categories(stored):
+def test_partial_targets_keep_the_benchmarks_categories(stored: dict[str, Stored]) -> None:
     """Of the three, only the pens are not among the ten."""
     pens = {
         name: one._replace(
@@ -249,7 +281,7 @@ def test_partial_targets_keep_the_benchmarks_categories(stored):
     assert task.lacking == ["pen"]
 
 
-def test_a_target_that_lacks_categories_needs_partial(tmp_path):
+def test_a_target_that_lacks_categories_needs_partial(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path, "webcam", labels=[0, 1, 0, 1, 0])
     stored = features.read(tmp_path)
@@ -259,19 +291,11 @@ def test_a_target_that_lacks_categories_needs_partial(tmp_path):
     assert task.lacking == ["mug"]
 
 
-def test_folders_go_from_the_labelled_one(tmp_path):
+def test_folders_go_from_the_labelled_one(tmp_path: Path) -> None:
     write(tmp_path, "shop", dataset="folders")
     write(tmp_path, "phone", dataset="folders", labels=None)
-    (task,) = features.tasks(features.read(tmp_path), "folders", ("all",))
+    stored = features.read(tmp_path)
+    (task,) = features.tasks(stored, "folders", ("all",))
     assert (task.name, task.target.labels) == ("shop2phone", None)
     with pytest.raises(UserError, match=r"no features of phone2shop: .* tasks shop2phone"):
-        features.tasks(features.read(tmp_path), "folders", ("phone2shop",))
-
-
-def test_descriptions_are_plain_json(tmp_path):
-    write(tmp_path)
-    told = json.loads((tmp_path / "amazon.json").read_text())
-    assert told["paths"] == [f"{i}.jpg" for i in range(5)]
-    assert told["labels"] == [0, 1, 2, 0, 1]
-    assert told["categories"] == CATEGORIES
-    assert (told["preprocessing"]["resize"], told["preprocessing"]["crop"]) == (36, 32)
+        features.tasks(stored, "folders", ("phone2shop",))

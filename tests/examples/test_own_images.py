@@ -98,6 +98,26 @@ def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
         assert float(confidence) == pytest.approx(told[Path(path)].confidence, abs=2e-3)
 
 
+def test_quick_on_a_random_network_saves_that_network(folders, tmp_path, capsys):
+    quick = ("--preset", "quick", "--unlabelled", "--epochs", "2")
+    # Its random weights give features that are not all about 0.
+    out = run(folders, "none", tmp_path, *quick, "--backbone", "resnet18")
+    rows = outputs.read_predictions(out / "symnets/seed0/predictions.csv")
+    capsys.readouterr()
+    predict.main([str(out / "symnets/seed0/model.pt"), *(str(row.path) for row in rows)])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    for row, (path, category, confidence) in zip(rows, lines, strict=True):
+        assert (path, category) == (str(row.path), row.category)
+        assert float(confidence) == pytest.approx(row.confidence, abs=2e-3)
+
+
+def test_quick_reports_a_skipped_file_once(folders, weights, tmp_path):
+    (folders / "labelled" / "bike" / "notes.txt").write_text("not an image")
+    with pytest.warns(UserWarning, match="labelled: 1 ") as warned:
+        run(folders, weights, tmp_path, "--preset", "quick", "--unlabelled", "--epochs", "1")
+    assert len([one for one in warned if "notes.txt" in str(one.message)]) == 1
+
+
 def test_quick_goes_on_where_it_stopped(folders, weights, tmp_path, capsys):
     quick = ("--preset", "quick", "--unlabelled", "--epochs", "1")
     out = run(folders, weights, tmp_path, *quick)

@@ -10,14 +10,14 @@ import pytest
 import report
 import torch
 import train_features
+from office.data import features as stored_features
+from office.data.features import Extraction, Store
 from office.data.hashes import Content
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
 from office.options import Frozen, Recipe
 from office.results import outputs
-from office.training import features as stored_features
 from office.training.batches import FeatureBatches
-from office.training.features import Extraction, Store
 from office.training.methods import METHODS
 from office.training.runs import Run
 from small_runs import RUNTIME, features, result

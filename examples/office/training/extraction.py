@@ -1,44 +1,155 @@
-"""Features of images, from a frozen network."""
+"""From domains to their features on the disk, made by a frozen network that training can reuse."""
 
-from collections.abc import Iterator
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from office.data import images
-from office.options import Recipe, Runtime
+from office.console import visible
+from office.data import hashes, images
+from office.data.features import Extraction, Store, Stored
+from office.data.tasks import Domain
+from office.models import backbones
+from office.options import Frozen, Recipe, Runtime
+from office.results import outputs
 from office.training.batches import seed_of
+from office.training.progress import EVERY, in_time
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast
+
+
+def extract(
+    domains: Sequence[tuple[Domain, list[str]]], recipe: Recipe, runtime: Runtime, views: int
+) -> None:
+    """Write the missing features of domains, all of which are checked before the first is begun.
+
+    Args:
+        domains: Each with its categories.
+        recipe: Backbone, weights, preprocessing, precision and batch size, which counts views.
+        runtime: Where to run; the features go to its ``out``, below the name of the dataset.
+        views: Views per image: the centre crop; its mirror image; from the third on, random crops,
+            half of them mirrored, seeded by the image's number.
+
+    Raises:
+        UserError: If the network cannot be built, images cannot be read, the files belong to
+            another extraction, or features are not finite.
+        KeyboardInterrupt: After printing how far it got.
+    """
+    network = frozen_network(recipe)
+    stores = [
+        Store(runtime.out / recipe.dataset, extraction, network.num_features)
+        for extraction in describe(domains, recipe, runtime.out, views)
+    ]
+    left = [path for store in stores for path in store.extraction.images()[store.done :]]
+    cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
+    network = network.eval().to(runtime.device).to(memory_format=torch.channels_last)
+    for store in stores:
+        if store.finished:
+            print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
+        else:
+            _extract(store, network, recipe, runtime, cache)
+
+
+def frozen_network(recipe: Recipe) -> nn.Sequential:
+    """Build the network that makes a recipe's features; random weights are the same every time."""
+    torch.manual_seed(0)
+    return backbones.build_extractor(recipe.backbone, recipe.weights)
+
+
+def frozen(stored: Mapping[str, Stored]) -> Frozen:
+    """Return what a recipe records about the features, the same in all domains."""
+    one = next(iter(stored.values()))
+    return Frozen(one.features.shape[2], one.extraction.views, one.extraction.precision)
+
+
+def put_backbone(folder: Path, recipe: Recipe) -> None:
+    """Put the network before the features into a run's model.pt, which can then predict images."""
+    model = outputs.read_model(folder / "model.pt")
+    if model.frozen:
+        model.extractor.backbone = frozen_network(recipe).backbone
+        outputs.write_model(folder, dataclasses.replace(model, frozen=None))
+
+
+def describe(
+    domains: Sequence[tuple[Domain, list[str]]], recipe: Recipe, out: Path, views: int
+) -> Iterator[Extraction]:
+    """Yield what to extract, with a hash of each file."""
+    weights = recipe.weights_file
+    paths = [path for domain, _ in domains for path in domain.paths]
+    contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    for domain, categories in domains:
+        folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
+        yield Extraction(
+            dataset=recipe.dataset,
+            domain=visible(domain.name),
+            backbone=recipe.backbone,
+            weights=weights.name if weights else recipe.weights,
+            weights_content=contents[weights] if weights else None,
+            preprocessing=recipe.preprocessing,
+            precision=recipe.precision,
+            views=views,
+            categories=categories if domain.labels else [],
+            labels=domain.labels,
+            folder=str(folder.absolute()),
+            paths=[path.relative_to(folder).as_posix() for path in domain.paths],
+            contents=[contents[path] for path in domain.paths],
+        )
+
+
+def _extract(
+    store: Store, network: nn.Module, recipe: Recipe, runtime: Runtime, cache: dict[Path, Tensor]
+) -> None:
+    """Extract a domain's missing features, with a progress bar or, without a terminal, lines."""
+    domain, total, begun = store.extraction.domain, store.shape[0], store.done
+    started = printed = time.perf_counter()
+    with tqdm(
+        desc=domain, total=total, initial=begun, unit=" images", disable=None, leave=False
+    ) as bar:
+        try:
+            for features in batches(store.extraction, begun, network, recipe, runtime, cache):
+                store.add(features)
+                bar.update(len(features))
+                now, done = time.perf_counter(), store.done
+                if bar.disable and now - printed >= EVERY:
+                    left = in_time((total - done) * (now - started) / (done - begun))
+                    line = f"{domain}: {done:,} of {total:,} images, about {left} left"
+                    print(line, flush=True)
+                    printed = now
+        except KeyboardInterrupt:
+            tqdm.write(
+                f"{domain}: stopped after {store.done:,} of {total:,} images; run the same "
+                "command to continue"
+            )
+            raise
+    store.finish()
+    seconds = time.perf_counter() - started
+    size = " x ".join(f"{n:,}" for n in store.shape)
+    speed = f"{seconds:.0f} s, {(total - begun) / seconds:.1f} images/s"
+    print(f"{domain}: {size} features in {speed}, see {store.path}", flush=True)
 
 
 @torch.inference_mode()
-def extract(
+def batches(
+    extraction: Extraction,
+    first: int,
     network: nn.Module,
-    paths: list[Path],
-    views: int,
     recipe: Recipe,
     runtime: Runtime,
     cache: dict[Path, Tensor],
-    first: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yield the features of images, float16 ``(n, views, F)``, batch by batch, in order.
+    """Yield the features of images from number ``first`` on, float16 ``(n, views, F)``, in order.
 
-    Args:
-        network: In evaluation mode, on the runtime's device.
-        paths: The images.
-        views: Views per image: the centre crop; its mirror image; from the third on, random crops,
-            half of them mirrored, seeded by the image's number.
-        recipe: Preprocessing, precision and batch size, which counts views.
-        runtime: Where to run.
-        cache: What :func:`images.fill` returned; other images are read.
-        first: Number of the first image.
+    The network is in evaluation mode on the runtime's device; images not in the cache are read.
     """
-    device = runtime.device
+    device, paths, views = runtime.device, extraction.images(), extraction.views
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
-    keys = [(i, seed and seed_of(first + i, seed)) for i in range(len(paths)) for seed in seeds]
+    keys = [(i, seed and seed_of(i, seed)) for i in range(first, len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
     loader = images.loader(
         images.Images(paths, recipe.preprocessing, cache),
@@ -47,13 +158,12 @@ def extract(
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
     )
     normalize = images.Normalize(recipe.preprocessing).to(device)
-    autocast = torch.autocast(
-        device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
-    )
+    dtype = DTYPES.get(recipe.precision)
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
     for crops, flips, _ in loader:
         crops, flips = (t.to(device, non_blocking=True) for t in (crops, flips))
         crops = torch.where(flips[:, None, None, None], crops.flip(-1), crops)
-        crops = crops.unflatten(0, (-1, len(seeds)))
+        crops = crops.reshape(-1, len(seeds), *crops.shape[1:])
         if views > 1:
             crops = torch.cat([crops[:, :1], crops[:, :1].flip(-1), crops[:, 1:]], 1)
         with autocast:

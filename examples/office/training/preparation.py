@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from office import distributed
 from office.console import UserError, visible
-from office.data import datasets, hashes, images
+from office.data import datasets, features, hashes, images
+from office.data.features import Stored
 from office.data.loading_tmp import load_tasks
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
-from office.training import extraction, features
+from office.training import extraction
 from office.training.batches import Batches, FeatureBatches, ImageBatches
-from office.training.features import Stored
 from office.training.runs import Run, plan
 
 EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
@@ -93,7 +93,7 @@ def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     )
     by_file = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
     stored = {domain.name: by_file[visible(domain.name)] for domain in domains}
-    recipe = replace(recipe, frozen=features.frozen(stored))
+    recipe = replace(recipe, frozen=extraction.frozen(stored))
     return from_features(stored, recipe, runtime, replace(selection, tasks=(task.name,)))
 
 
