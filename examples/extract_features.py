@@ -8,17 +8,14 @@ starts.
 """
 
 import os
-import signal
-import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from office import command_line, console
-from office.console import UserError, visible
+from office import console, options
+from office.console import visible
 from office.data import datasets, hashes, images
 from office.data.benchmarks import DATASETS
 from office.data.tasks import Domain
@@ -31,31 +28,18 @@ from office.training.progress import EVERY, in_time
 from torch import Tensor, nn
 from tqdm import tqdm
 
-PROG = "extract_features.py"
 OPTIONS = {"dataset", "root", "source", "target", "task", "backbone", "weights", "device"}
 OPTIONS |= {"workers", "precision"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Extract the features of every requested domain.
-
-    Raises:
-        SystemExit: With one clear line if something is wrong, 130 if stopped.
-    """
-    console.take_any_character()
-    try:
-        carry_out(*read(argv))
-    except BrokenPipeError:
-        raise
-    except (UserError, OSError) as error:
-        sys.exit(f"{PROG}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Extract the features of every requested domain."""
+    carry_out(*read(argv))
 
 
 def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
     """Read the command line; the last is the number of views."""
-    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser = options.build_parser("extract_features.py", __doc__.partition("\n")[0], OPTIONS)
     parser.add_argument(
         "--views",
         type=console.positive,
@@ -67,18 +51,21 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
     parser.add_argument(
         "--batch-size",
         type=console.positive,
+        default=64,
         metavar="N",
         help="approximate number of views per forward pass (default: 64)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: features")
-    parser.set_defaults(batch_size=64, out=Path("features"))
-    args = parser.parse_args(argv)
-    if args.dataset in DATASETS and DATASETS[args.dataset].kept:
+    parser.add_argument(
+        "--out", type=Path, default=Path("features"), metavar="DIR", help="default: features"
+    )
+    given = vars(parser.parse_args(argv))
+    dataset = given["dataset"]
+    if dataset in DATASETS and DATASETS[dataset].kept:
         parser.error(
-            f"--dataset {args.dataset} uses another benchmark's images: extract that one, and pass "
-            f"--dataset {args.dataset} to train_features.py"
+            f"--dataset {dataset} uses another benchmark's images: extract that one, and pass "
+            f"--dataset {dataset} to train_features.py"
         )
-    return *command_line.filled(parser, args), args.views
+    return *options.filled(parser, given), given["views"]
 
 
 def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection, views: int) -> None:
@@ -189,6 +176,4 @@ def extract(
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
     console.run(main)

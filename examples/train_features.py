@@ -8,15 +8,11 @@ This trains a bottleneck and the heads, in seconds per run on a CPU. Each run wr
 as train_office.py, except checkpoints.
 """
 
-import signal
-import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from office import command_line, console, distributed
-from office.console import UserError
+from office import console, distributed, options
 from office.data import hashes
 from office.data.benchmarks import DATASETS
 from office.options import Recipe, Runtime, Selection
@@ -26,42 +22,31 @@ from office.training.features import Stored
 from office.training.plan import make_plan
 from office.training.runs import Run
 
-PROG = "train_features.py"
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
 OPTIONS |= {"weight-decay", "device"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and evaluate every requested run that is not finished.
-
-    Raises:
-        SystemExit: With one clear line if something is wrong, 130 if stopped.
-    """
-    console.take_any_character()
-    try:
-        carry_out(*read(argv))
-    except BrokenPipeError:
-        raise
-    except (UserError, OSError) as error:
-        sys.exit(f"{PROG}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Train and evaluate every requested run that is not finished."""
+    carry_out(*read(argv))
 
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
     """Read the command line and the features' folder, which records how they were made."""
-    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser = options.build_parser("train_features.py", __doc__.partition("\n")[0], OPTIONS)
     add = parser.add_argument
     add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
     add(
         "--epochs",
         type=console.positive,
+        default=20,
         metavar="N",
         help="passes over the larger domain (default: 20)",
     )
     add(
         "--bottleneck",
         type=console.positive,
+        default=256,
         metavar="N",
         help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
     )
@@ -71,15 +56,20 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
         help="another benchmark with the same domains, e.g. office31-partial (default: the "
         "features' own)",
     )
-    add("--out", type=Path, metavar="DIR", help="folder for the runs (default: runs-frozen)")
-    parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
-    args = parser.parse_args(argv)
-    stored = features.read(args.features)
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs-frozen"),
+        metavar="DIR",
+        help="folder for the runs (default: runs-frozen)",
+    )
+    given = vars(parser.parse_args(argv))
+    stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction
-    args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
-    args.backbone, args.weights = made.backbone, made.weights
-    args.frozen = features.frozen(stored)
-    return stored, *command_line.filled(parser, args)
+    given = {"dataset": made.dataset} | given
+    given |= {name: getattr(made, name) for name in ("backbone", "weights", "preprocessing")}
+    given["frozen"] = features.frozen(stored)
+    return stored, *options.filled(parser, given)
 
 
 def carry_out(
@@ -116,6 +106,4 @@ def carry_out(
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
     console.run(main)

@@ -9,7 +9,6 @@ checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py mak
 
 import math
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dataclasses import replace
 
 import extract_features
 import train_features
-from office import command_line, console, distributed
+from office import console, distributed, options
 from office.console import UserError, visible
 from office.data import datasets, hashes, images
 from office.options import PROG, Recipe, Runtime, Selection
@@ -34,8 +33,7 @@ NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # C
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and run it; exits as :func:`carry_out` does."""
-    console.take_any_character()
-    carry_out(*command_line.read(argv))
+    carry_out(*options.read(argv))
 
 
 def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
@@ -122,7 +120,4 @@ def fitted(recipe: Recipe, images: list[int]) -> Recipe:
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    # A job scheduler's SIGTERM ends a run as Ctrl-C does: it prints which checkpoint is left.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console.run(main)
