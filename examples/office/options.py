@@ -32,20 +32,6 @@ OWN_METHODS = ("source-only", "symnets")  # for own images, if none are named
 BALANCE = ("balance", "prior")  # settings of the balanced methods only
 
 
-class _Once(argparse.Action):
-    """Keep each value once; "all" stands for ``const``."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        values = self.const if "all" in values else values
-        setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
-
-
 def option(default: T, help: str, **settings: Any) -> T:
     """Return a dataclass field that is an option too.
 
@@ -57,7 +43,7 @@ def option(default: T, help: str, **settings: Any) -> T:
     if isinstance(default, bool):
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
     elif isinstance(default, tuple):
-        settings |= {"nargs": "+", "action": _Once}
+        settings["nargs"] = "+"
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
@@ -228,7 +214,6 @@ class Selection:
         ("all",),
         "one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
         flag="--task",
-        const=("all",),
         metavar="S2T",
     )
     methods: Sequence[str] = option(
@@ -236,7 +221,6 @@ class Selection:
         "one, several, or all (default: symnets; for folders also source-only [ours]): "
         + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
         flag="--method",
-        const=METHODS,
         choices=[*METHODS, "all"],
         metavar="M",
     )
@@ -348,6 +332,10 @@ def filled(
         given = QUICK | given
     if folders:
         given = {"methods": OWN_METHODS} | given
+    for name, every in (("tasks", ("all",)), ("methods", (*METHODS,)), ("seeds", ())):
+        if name in given:  # each once
+            values = every if "all" in given[name] else tuple(dict.fromkeys(given[name]))
+            given = given | {name: values}
     recipe, runtime = _fill(Recipe, given), _fill(Runtime, given)
     selection = _fill(Selection, given)
     if recipe.precision == "fp16" and runtime.device.type != "cuda":

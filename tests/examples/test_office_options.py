@@ -81,7 +81,7 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--device meta", "argument --device: must be a device"),
         ("--epochs abc", "--epochs: must be a whole number of at least 1, got 'abc'"),
         ("--batch-size 0", "--batch-size: must be a whole number of at least 1, got '0'"),
-        ("--epochs 2 --max-steps 2", "not allowed with"),
+        ("--epochs 200 --max-steps 2", "not allowed with"),  # also at its default
         ("--source here", "--source and --target belong to --dataset folders, not office31"),
         ("--dataset folders", "--dataset folders needs --source DIR and --target DIR"),
         ("--dataset folders --source a", "--dataset folders needs --source DIR and --target DIR"),
