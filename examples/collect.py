@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 def main(argv: list[str] | None = None) -> None:
     """Write the file."""
-    console.take_any_character()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -9,7 +9,6 @@ Unreadable images are named on stderr and skipped, and the exit code is then 1.
 
 import argparse
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: 1 if an image could not be read, 2 if nothing can be predicted.
     """
-    console.take_any_character()
     parser = build_parser()
     args = parser.parse_args(argv)
     if not args.images and not args.export:
@@ -163,5 +161,4 @@ def _batches(
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     console.run(main)

@@ -20,7 +20,6 @@ from office.results import figures, health, outputs, tables, tsne
 
 def main(argv: list[str] | None = None) -> None:
     """Write and print the report."""
-    console.take_any_character()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -233,7 +233,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Train every method with every seed, print the table and write the results."""
-    console.take_any_character()
     args = parse_arguments(argv)
     recipe = Recipe(args.epochs, args.batch_size, args.lr, args.balance)
     objectives = [None, symnets, partial(symnets_balanced, weight=recipe.balance)]

@@ -11,7 +11,7 @@ bottleneck and the heads, in seconds per run on a CPU.
 from collections.abc import Sequence
 from pathlib import Path
 
-from office import command_line, console, distributed
+from office import console, distributed, options
 from office.data import features
 from office.data.benchmarks import DATASETS
 from office.data.features import Stored
@@ -19,7 +19,6 @@ from office.options import Recipe, Runtime, Selection
 from office.training import extraction, preparation
 from train_office import train
 
-PROG = "train_features.py"
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
 OPTIONS |= {"weight-decay", "device"}
 
@@ -36,18 +35,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
     """Read the command line and the features' folder, which records how they were made."""
-    parser = command_line.build_parser(PROG, __doc__.partition("\n")[0], OPTIONS)
+    parser = options.build_parser("train_features.py", __doc__.partition("\n")[0], OPTIONS)
     add = parser.add_argument
     add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
     add(
         "--epochs",
         type=console.positive,
+        default=20,
         metavar="N",
         help="passes over the larger domain (default: 20)",
     )
     add(
         "--bottleneck",
         type=console.positive,
+        default=256,
         metavar="N",
         help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
     )
@@ -57,15 +58,20 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
         help="another benchmark with the same domains, e.g. office31-partial (default: the "
         "features' own)",
     )
-    add("--out", type=Path, metavar="DIR", help="folder for the runs (default: runs-frozen)")
-    parser.set_defaults(epochs=20, bottleneck=256, out=Path("runs-frozen"))
-    args = parser.parse_args(argv)
-    stored = features.read(args.features)
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs-frozen"),
+        metavar="DIR",
+        help="folder for the runs (default: runs-frozen)",
+    )
+    given = vars(parser.parse_args(argv))
+    stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction
-    args.dataset, args.preprocessing = args.dataset or made.dataset, made.preprocessing
-    args.backbone, args.weights = made.backbone, made.weights
-    args.frozen = extraction.frozen(stored)
-    return stored, *command_line.filled(parser, args)
+    given = {"dataset": made.dataset} | given
+    given |= {name: getattr(made, name) for name in ("backbone", "weights", "preprocessing")}
+    given["frozen"] = extraction.frozen(stored)
+    return stored, *options.filled(parser, given)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from office import command_line, console, distributed
+from office import console, distributed, options
 from office.console import UserError
 from office.data import shares
 from office.models import backbones
@@ -213,7 +213,7 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, and train or only check the images."""
-    run_all(*command_line.read(argv))
+    run_all(*options.read(argv))
 
 
 if __name__ == "__main__":

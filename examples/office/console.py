@@ -1,10 +1,13 @@
-"""What all scripts share at the console: errors, names as they are shown, option types, the end."""
+"""What all scripts share at the console: how they end, names as they are shown, option types."""
 
 import argparse
+import io
 import math
 import os
+import signal
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +23,12 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; Ctrl-C, or ``| head``, ends it without a traceback."""
+    """Run a script; whatever ends it early, Ctrl-C or ``| head`` too, leaves no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may need characters it lacks
+    warnings.formatwarning = _in_one_line
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
     try:
         main()
         sys.stdout.flush()
@@ -30,13 +38,12 @@ def run(main: Callable[[], None]) -> None:
         # Or Python complains about unwritten lines when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (UserError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
-def take_any_character() -> None:
-    """Escape characters that the console's encoding lacks, as in a name from another system."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not in a notebook
-            stream.reconfigure(errors="backslashreplace")
+def _in_one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
 
 
 def same(name: str) -> str:

@@ -1,26 +1,71 @@
-"""What is trained, where, and which runs, as three frozen dataclasses.
+# ruff: noqa: RUF009  (option() is dataclasses.field(), with what argparse needs)
+"""Every option of the training scripts, declared once: a field of one of three dataclasses.
 
-A setting that changes the numbers is a field of :class:`Recipe`, and so part of a run's identity.
+To add one, add a field; the command line follows. A setting that changes the numbers belongs in
+:class:`Recipe`, which makes it part of a run's identity.
 """
 
+import argparse
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from office import console, distributed
+from office.console import UserError, positive, real, whole
 from office.data import shares
+from office.data.benchmarks import DATASETS
 from office.data.images import Preprocessing
+from office.models import backbones
+from office.training.methods import METHODS
 
+T = TypeVar("T")
 PROG = "train_office.py"
 WORKERS = min(4, os.cpu_count() or 1)
 # A first answer on a CPU: a small frozen network, and a bottleneck trained on its features.
 QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": None, "seeds": (0,)}
 OWN_METHODS = ("source-only", "symnets")  # for own images, if none are named
 BALANCE = ("balance", "prior")  # settings of the balanced methods only
+
+
+def option(default: T, help: str, **settings: Any) -> T:
+    """Return a dataclass field that is an option too.
+
+    Args:
+        default: Its default.
+        help: For the command line, with ``{}`` for the default.
+        settings: Of argparse's ``add_argument``; and ``flag``, if it is not named like the field.
+    """
+    if isinstance(default, bool):
+        settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
+    elif isinstance(default, tuple):
+        settings["nargs"] = "+"
+    return field(default=default, metadata={"help": help.format(default), **settings})
+
+
+def _prior(text: str) -> str | shares.Shares:
+    """Read ``uniform``, ``source`` or a file of shares."""
+    if text in ("uniform", "source"):
+        return text
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
+    try:
+        return shares.read_shares(Path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _device(text: str) -> torch.device:
+    """Read a device's name, or choose one; with CUDA, torchrun gives each process its own GPU."""
+    text = text or ("cuda" if torch.cuda.is_available() else "cpu")
+    rank = os.environ.get("LOCAL_RANK")
+    if text == "cuda" or (rank and text.startswith("cuda:")):
+        text = f"cuda:{rank or 0}"
+    return console.device(text)
 
 
 @dataclass(frozen=True)
@@ -40,24 +85,88 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting that changes the numbers, besides task, method and seed; see ``--help``."""
+    """Every setting that changes the numbers, besides task, method and seed."""
 
-    dataset: str
-    backbone: str = "resnet50"
-    weights: str = "imagenet"
-    bottleneck: int | None = None
-    epochs: int | None = 200  # None: in --preset quick, which then counts steps too
-    max_steps: int | None = None  # instead of epochs
-    balance: float = 3.0
-    prior: str | shares.Shares = "uniform"
-    partial: bool = False
-    batch_size: int = 128
-    lr: float = 0.01
-    weight_decay: float = 1e-4
-    precision: str = "fp32"
-    compile: bool = False
-    channels_last: bool = True
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    dataset: str = field(
+        metadata={"help": "benchmark", "required": True, "choices": [*DATASETS, "folders"]}
+    )
+    backbone: str = option(
+        "resnet50",
+        "torchvision classification network that ends in a linear layer, timm:NAME, or "
+        "resnet50_v1, for weights from Keras, Caffe or TensorFlow (default: {} [paper])",
+        metavar="NAME",
+    )
+    weights: str = option(
+        "imagenet",
+        "imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag such as "
+        "timm:resnet50.tv_in1k), none, or the FILE of a state_dict (default: {} [paper])",
+        metavar="W",
+    )
+    bottleneck: int | None = option(
+        None,
+        "add a linear layer of N units with batch norm and ReLU after the backbone, trained at "
+        "--lr (default: no such layer [paper])",
+        type=positive,
+        metavar="N",
+    )
+    epochs: int | None = option(  # None: in --preset quick, which then counts steps too
+        200, "passes over the larger domain (default: {} [script])", type=positive, metavar="N"
+    )
+    max_steps: int | None = option(
+        None,
+        "steps instead of epochs, with one evaluation at the end; checkpoints are still written "
+        "after every epoch's worth of steps",
+        type=positive,
+        metavar="N",
+    )
+    balance: float = option(
+        3.0,
+        "for balanced methods: weight (times λ) that pulls each target batch's mean prediction "
+        "towards the prior; 1 is safer; harmful if the target lacks categories (default: {} "
+        "[ours])",
+        type=real(0),
+        metavar="X",
+    )
+    prior: str | shares.Shares = option(
+        "uniform",
+        "for balanced methods: expected share of each category in the target: uniform, source "
+        "(the source's shares), or a FILE with lines such as mug,0.05 (default: {} [ours])",
+        type=_prior,
+        metavar="P",
+    )
+    partial: bool = option(
+        False,
+        "the target may lack some of the source's categories: methods with a symmetric head weight "
+        "each category by its share among the target predictions, re-estimated every epoch; other "
+        "methods ignore this (default: off [ours])",
+    )
+    batch_size: int = option(
+        128,
+        "images per step and domain, over all processes; batch norm sees the images of one process "
+        "and one domain (default: {} [paper])",
+        type=positive,
+        metavar="N",
+    )
+    lr: float = option(
+        0.01,
+        "initial learning rate of the head; the backbone's is a tenth (default: {} [paper])",
+        type=real(0, above=True),
+        metavar="X",
+    )
+    weight_decay: float = option(
+        0.0001, "L2 penalty on all weights (default: {} [script])", type=real(0), metavar="X"
+    )
+    precision: str = option(
+        "fp32",
+        "of the forward pass; losses are always float32; fp16 scales its gradients and needs CUDA "
+        "(default: {} [ours])",
+        choices=["fp32", "bf16", "fp16"],
+    )
+    compile: bool = option(False, "torch.compile the backbone (default: off [ours])")
+    channels_last: bool = option(
+        True, "memory layout in which convolutions are fastest (default: on [ours])"
+    )
+    preprocessing: Preprocessing = Preprocessing()  # the backbone's
     frozen: Frozen | None = None
 
     @property
@@ -75,30 +184,194 @@ class Recipe:
         file = self.weights_file  # its folder does not matter
         weights = file.name if file else self.weights
         epochs = None if self.max_steps else self.epochs
-        return json.loads(json.dumps(asdict(self) | {"weights": weights, "epochs": epochs}))
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how to train; a run may be resumed on another computer."""
-
-    device: torch.device
-    workers: int = WORKERS
-    cache: str = "ram"
-    out: Path = Path("runs")
-    resume: bool = False
+        text = json.dumps(asdict(self) | {"weights": weights, "epochs": epochs})
+        settings: dict[str, Any] = json.loads(text)
+        return settings
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which runs: every task with every method and seed; or only a check of the images."""
 
-    root: Path | None = None
-    source: Path | None = None
-    target: Path | None = None
-    tasks: Sequence[str] = ("all",)
-    methods: Sequence[str] = ("symnets",)
-    seeds: Sequence[int] = (0, 1, 2)
-    check: bool = False
-    unlabelled: bool = False  # whether the target's folders are not categories
-    preset: str = "paper"  # or "quick"
+    root: Path | None = option(
+        None, "the benchmark's folder, in any common layout", type=Path, metavar="DIR"
+    )
+    source: Path | None = option(
+        None, "for folders: one subfolder per category", type=Path, metavar="DIR"
+    )
+    target: Path | None = option(
+        None,
+        "for folders: the same subfolders, or just images, which are then predicted",
+        type=Path,
+        metavar="DIR",
+    )
+    unlabelled: bool = option(
+        False,
+        "for folders: the target's subfolders are not categories; predict all its images, at any "
+        "depth",
+    )
+    tasks: Sequence[str] = option(
+        ("all",),
+        "one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
+        flag="--task",
+        metavar="S2T",
+    )
+    methods: Sequence[str] = option(
+        ("symnets",),
+        "one, several, or all (default: symnets; for folders also source-only [ours]): "
+        + ", ".join(f"{name} = {method.row}" for name, method in METHODS.items()),
+        flag="--method",
+        choices=[*METHODS, "all"],
+        metavar="M",
+    )
+    seeds: Sequence[int] = option(
+        (0, 1, 2),
+        "one run per seed (default: 0 1 2; three runs [paper])",
+        type=whole(0),
+        metavar="N",
+    )
+    preset: str = option(
+        "paper",
+        "other defaults, for folders: quick gives a first answer on a CPU in minutes, by training "
+        f"on features of a small frozen network (backbone {QUICK['backbone']}, bottleneck "
+        f"{QUICK['bottleneck']}, one seed; 20 epochs, more in small folders to reach 1,000 steps) "
+        "(default: {})",
+        choices=["quick", "paper"],
+    )
+    check: bool = option(False, "open every image, print a table, train nothing")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how to train; a run may be resumed on another computer."""
+
+    device: torch.device = field(
+        metadata={
+            "help": "cuda, cuda:N or cpu; torchrun gives each process its own GPU (default: cuda, "
+            "or cpu if torch finds no GPU [ours])",
+            "type": _device,
+            "default": "",
+            "metavar": "D",
+        }
+    )
+    workers: int = option(
+        WORKERS,
+        "processes that read images if they are not cached, per domain and training process; does "
+        "not change results (default: 4, at most the number of cores [ours])",
+        type=whole(0),
+        metavar="N",
+    )
+    cache: str = option(
+        "ram",
+        "where to keep the images, decoded once for all runs, if they fit in half of its free "
+        "memory, or off; does not change results (default: {} [ours])",
+        choices=["ram", "device", "off"],
+    )
+    out: Path = option(
+        Path("runs"),
+        "folder for the runs (default: {} [ours]); finished runs are not repeated",
+        type=Path,
+        metavar="DIR",
+    )
+    resume: bool = option(False, "continue runs that were stopped")
+
+
+def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]:
+    """Read the command line of train_office.py.
+
+    Raises:
+        SystemExit: With one clear line if options are wrong or do not go together.
+    """
+    parser = build_parser()
+    return filled(parser, vars(parser.parse_args(argv)))
+
+
+def build_parser(
+    prog: str = PROG,
+    description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
+    only: Collection[str] | None = None,
+) -> argparse.ArgumentParser:
+    """Return a parser whose result holds only what was given: defaults are the fields'.
+
+    Args:
+        prog: Name of the script.
+        description: What it does.
+        only: Names of the options to include; all by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog="Where defaults come from: [paper] section 4.1 of the paper, [script] the "
+        "authors' released training script, [ours] our own choice.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for kind, title in (
+        (Recipe, "settings, which change the numbers"),
+        (Selection, "which runs"),
+        (Runtime, "where and how to run them"),
+    ):
+        group = parser.add_argument_group(title)
+        for each in fields(kind):
+            settings = {"flag": "--" + each.name.replace("_", "-"), **each.metadata}
+            flag = settings.pop("flag")
+            if settings and (only is None or flag.removeprefix("--") in only):
+                group.add_argument(flag, dest=each.name, **settings)
+    return parser
+
+
+def filled(
+    parser: argparse.ArgumentParser, given: dict[str, Any]
+) -> tuple[Recipe, Runtime, Selection]:
+    """Fill the dataclasses with what was given; the parser reports what does not go together."""
+    folders = given["dataset"] == "folders"
+    if {"epochs", "max_steps"} <= given.keys():
+        parser.error("argument --max-steps: not allowed with argument --epochs")
+    if given.get("preset") == "quick":
+        if not folders:
+            parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
+        given = QUICK | given
+    if folders:
+        given = {"methods": OWN_METHODS} | given
+    for name, every in (("tasks", ("all",)), ("methods", (*METHODS,)), ("seeds", ())):
+        if name in given:  # each once
+            values = every if "all" in given[name] else tuple(dict.fromkeys(given[name]))
+            given = given | {name: values}
+    recipe, runtime = _fill(Recipe, given), _fill(Runtime, given)
+    selection = _fill(Selection, given)
+    if recipe.precision == "fp16" and runtime.device.type != "cuda":
+        parser.error(f"--precision fp16 needs a CUDA GPU, got --device {runtime.device}; try bf16")
+    if recipe.batch_size % distributed.launched():
+        parser.error(
+            f"--batch-size {recipe.batch_size} must be divisible by the number of processes, "
+            f"{distributed.launched()}"
+        )
+    balanced = [name for name, method in METHODS.items() if method.balanced]
+    for name in BALANCE:
+        if name in given and not {*balanced} & {*selection.methods}:
+            parser.error(
+                f"--{name} only affects {' and '.join(balanced)}, not --method "
+                f"{' '.join(selection.methods)}"
+            )
+    if recipe.frozen:  # the images are already taken care of
+        return recipe, runtime, selection
+    if not folders:
+        if selection.source or selection.target:
+            parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
+        if selection.unlabelled:
+            parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
+    elif selection.source is None or selection.target is None:
+        parser.error("--dataset folders needs --source DIR and --target DIR")
+    elif selection.root is not None or selection.tasks != ("all",):
+        parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    try:
+        preprocessing = backbones.preprocessing(recipe.backbone)
+    except UserError as error:
+        parser.error(str(error))
+    return replace(recipe, preprocessing=preprocessing), runtime, selection
+
+
+Part = TypeVar("Part", Recipe, Selection, Runtime)
+
+
+def _fill(kind: type[Part], given: dict[str, Any]) -> Part:
+    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})

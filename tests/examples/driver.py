@@ -10,19 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from office import command_line
+from office import options
 from office.data.images import Preprocessing
 from office.models import backbones
 from torch import nn
 
-SCRIPT = Path(command_line.__file__).parents[1] / "train_office.py"
-read, build_extractor = command_line.read, backbones.build_extractor
+SCRIPT = Path(options.__file__).parents[1] / "train_office.py"
+read, build_extractor = options.read, backbones.build_extractor
 
 
 def read_small(argv=None):
     """The command line's recipe, for small images."""
-    recipe, machine, wanted = read(argv)
-    return replace(recipe, preprocessing=Preprocessing(resize=36, crop=32)), machine, wanted
+    recipe, runtime, selection = read(argv)
+    return replace(recipe, preprocessing=Preprocessing(resize=36, crop=32)), runtime, selection
 
 
 def build(backbone, *args):
@@ -38,5 +38,5 @@ def build(backbone, *args):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command_line.read, backbones.build_extractor = read_small, build
+    options.read, backbones.build_extractor = read_small, build
     runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -1,4 +1,4 @@
-"""Names and words that an output's encoding lacks end no script."""
+"""How scripts end, and names and words that an output's encoding lacks."""
 
 import csv
 import os
@@ -74,7 +74,8 @@ def test_predictions_of_any_path_are_read_as_they_were_written(tmp_path):
 
 
 ENDLESS = """
-import console, itertools, time
+import itertools, time
+from office import console
 def main():
     for i in itertools.count():
         print(i, flush=True)
@@ -83,7 +84,7 @@ console.run(main)
 """
 
 
-def started() -> subprocess.Popen:
+def started() -> subprocess.Popen[bytes]:
     """An endless script that has printed a line."""
     process = subprocess.Popen(
         [sys.executable, "-c", ENDLESS],
@@ -98,9 +99,10 @@ def started() -> subprocess.Popen:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-def test_ctrl_c_leaves_no_traceback() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_job_schedulers_end_leave_no_traceback(number: signal.Signals) -> None:
     with started() as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.communicate(timeout=60)[1] == b""
     assert process.returncode == 130
 
@@ -111,3 +113,34 @@ def test_a_reader_that_has_enough_leaves_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+FAULTY = """
+import warnings
+from office import console
+def main():
+    warnings.warn("odd →")
+    {fault}
+console.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("raise console.UserError('no images in data')", "no images in data"),
+        ("open('nowhere/file')", "[Errno 2] No such file or directory: 'nowhere/file'"),
+    ],
+)
+def test_a_fault_of_files_or_data_is_one_line(fault: str, line: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FAULTY.format(fault=fault), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES), "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.stderr.splitlines() == ["warning: odd \\u2192", f"script.py: error: {line}"]
+    assert done.returncode == 1

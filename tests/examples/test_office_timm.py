@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from office import command_line
+from office import options
 from office.console import UserError
 from office.data import images
 from office.data.images import Preprocessing
@@ -116,11 +116,11 @@ def test_the_papers_network_wants_its_images_as_torchvisions_do():
 
 def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
     line = ["--dataset", "office31", "--weights", "none", "--backbone"]
-    recipe, _, _ = command_line.read([*line, TINY])
+    recipe, _, _ = options.read([*line, TINY])
     half = (0.5, 0.5, 0.5)
     assert recipe.preprocessing == Preprocessing(248, 224, half, half, "bicubic")
     with pytest.raises(SystemExit):
-        command_line.read([*line, "timm:vit_tiny_patch16_22"])
+        options.read([*line, "timm:vit_tiny_patch16_22"])
     assert "similar: vit_tiny_patch16_224" in capsys.readouterr().err
 
 

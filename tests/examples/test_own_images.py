@@ -11,7 +11,7 @@ import pytest
 import torch
 import train_office
 from conftest import write_image, write_tree
-from office import command_line
+from office import options
 from office.data.images import Preprocessing
 from office.models import backbones
 from office.options import Recipe
@@ -173,10 +173,10 @@ def test_labels_make_it_a_table_of_accuracies(tmp_path, weights, capsys):
     [((), ("source-only", "symnets")), (("--method", "symnets"), ("symnets",))],
 )
 def test_a_method_that_is_named_is_the_only_one(more, methods):
-    _, _, wanted = command_line.read(
+    _, _, selection = options.read(
         ["--dataset", "folders", "--source", "a", "--target", "b", "--device", "cpu", *more]
     )
-    assert wanted.methods == methods
+    assert selection.methods == methods
 
 
 def test_quick_is_for_folders(capsys):

@@ -10,12 +10,13 @@ import pytest
 import report
 import torch
 import train_features
+from office.console import UserError
 from office.data import features as stored_features
 from office.data.features import Extraction, Store
 from office.data.hashes import Content
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
-from office.options import Frozen, Recipe
+from office.options import OWN_METHODS, Frozen, Recipe
 from office.results import outputs
 from office.training.batches import FeatureBatches
 from office.training.methods import METHODS
@@ -76,12 +77,11 @@ def call(folder, tmp_path):
 
 
 def fails(call, *args, **kwargs):
-    """The one line that the script exits with."""
-    with pytest.raises(SystemExit) as stop:
+    """The error, of one line, that ends the script."""
+    with pytest.raises(UserError) as stop:
         call(*args, **kwargs)
-    assert "\n" not in stop.value.code
-    assert stop.value.code.startswith("train_features.py: error: ")
-    return stop.value.code
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
 
 
 # Batches
@@ -292,6 +292,19 @@ def test_a_target_may_be_cut_to_the_benchmarks_categories(call, folder):
 )
 def test_what_does_not_fit_is_told_in_one_line(call, more, told):
     assert told in fails(call, *more)
+
+
+def test_features_of_own_folders_have_own_default_methods(tmp_path, capsys):
+    for domain in ("shop", "phone"):
+        write(tmp_path, domain, [0, 1, 2] * 8, dataset="folders")
+    line = [str(tmp_path / "folders"), "--device", "cpu"]
+    for more, methods in (([], OWN_METHODS), (["--method", "symnets"], ("symnets",))):
+        _, _, _, selection = train_features.read([*line, *more])
+        assert selection.methods == methods
+    with pytest.raises(SystemExit, match="0"):
+        train_features.read(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: symnets; for folders also source-only [ours])" in shown
 
 
 def test_options_of_images_are_not_taken(call, capsys):
