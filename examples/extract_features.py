@@ -19,14 +19,13 @@ from pathlib import Path
 import torch
 from office import command_line, console
 from office.console import UserError, visible
-from office.data import datasets, hashes, images
+from office.data import hashes, images
 from office.data.benchmarks import DATASETS
-from office.data.tasks import Domain
+from office.data.tasks import Task, available_tasks, load_tasks, warn_about_copies
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
 from office.training.features import Extraction, Store
-from office.training.plan import load_tasks
 from office.training.progress import EVERY, in_time
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -88,12 +87,12 @@ def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection, views: int
         UserError: With one clear line.
         KeyboardInterrupt: After printing how far it got.
     """
-    domains = load_domains(recipe.dataset, selection)
+    tasks = load(recipe.dataset, selection)
     torch.manual_seed(0)  # so that random weights are the same when the command continues
     extractor = backbones.build_extractor(recipe.backbone, recipe.weights)
     stores = [
         Store(runtime.out / recipe.dataset, described, extractor.num_features)
-        for described in describe(domains, recipe, runtime.out, views)
+        for described in describe(tasks, recipe, runtime.out, views)
     ]
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
     cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
@@ -102,26 +101,27 @@ def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection, views: int
         extract(store, network, recipe, runtime, cache)
 
 
-def load_domains(dataset: str, selection: Selection) -> list[tuple[Domain, list[str]]]:
-    """Return the domains of the requested (or available) tasks, with their categories."""
-    if selection.tasks == ("all",) and dataset != "folders" and selection.root:
-        there = datasets.available_tasks(dataset, selection.root)
-        selection = replace(selection, tasks=tuple(there) or selection.tasks)
-    found = {}
-    for task in load_tasks(dataset, selection, partial=True):
-        for domain in (task.source, task.target):
-            found[domain.name] = (domain, task.categories)
-    return [*found.values()]
+def load(dataset: str, selection: Selection) -> list[Task]:
+    """Return the requested or, of all, the available tasks."""
+    if selection.tasks == ("all",) and dataset != "folders":
+        available = available_tasks(dataset, selection.root)
+        selection = replace(selection, tasks=available or selection.tasks)
+    return load_tasks(dataset, selection, partial=True)
 
 
-def describe(
-    domains: list[tuple[Domain, list[str]]], recipe: Recipe, out: Path, views: int
-) -> Iterator[Extraction]:
-    """Yield what to extract, with a hash of each file."""
+def describe(tasks: list[Task], recipe: Recipe, out: Path, views: int) -> Iterator[Extraction]:
+    """Yield what to extract of each domain, with a hash of each file."""
+    domains = {
+        domain.name: (domain, task.categories)
+        for task in tasks
+        for domain in (task.source, task.target)
+    }
     weights = recipe.weights_file
-    paths = [path for domain, _ in domains for path in domain.paths]
+    paths = [path for domain, _ in domains.values() for path in domain.paths]
     contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
-    for domain, categories in domains:
+    for task in tasks:
+        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+    for domain, categories in domains.values():
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(
             dataset=recipe.dataset,

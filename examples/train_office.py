@@ -19,12 +19,14 @@ import extract_features
 import train_features
 from office import command_line, console, distributed
 from office.console import UserError, visible
-from office.data import datasets, hashes, images
+from office.data import hashes, images
+from office.data.check import check_images
+from office.data.tasks import load_tasks
 from office.options import PROG, Recipe, Runtime, Selection
 from office.results import summary
 from office.training import features
 from office.training.experiment import perform
-from office.training.plan import load_tasks, make_plan
+from office.training.plan import make_plan
 from office.training.runs import Run
 
 EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
@@ -68,7 +70,7 @@ def train(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
     with distributed.process_group(runtime.device):
         tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
         if selection.check:
-            sys.exit(0 if datasets.check(tasks) else 1)
+            sys.exit(0 if check_images(tasks) else 1)
         # Only the first process checks existing files and reports errors.
         runs, todo = distributed.in_first(
             lambda: make_plan(
@@ -94,7 +96,7 @@ def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
     """
     (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
     if selection.check:
-        sys.exit(0 if datasets.check([task]) else 1)
+        sys.exit(0 if check_images([task]) else 1)
     domains = task.source, task.target
     recipe = fitted(recipe, [len(domain.paths) for domain in domains])
     out = runtime.out / "features"

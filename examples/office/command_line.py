@@ -11,7 +11,8 @@ import torch
 
 from office import console, distributed
 from office.console import UserError
-from office.data import datasets, shares
+from office.data import shares
+from office.data.benchmarks import DATASETS
 from office.models import backbones
 from office.options import BALANCE, OWN_METHODS, PROG, QUICK, Recipe, Runtime, Selection
 from office.training.methods import METHODS
@@ -155,7 +156,7 @@ def build_parser(
 
 
 def _data(add: Add) -> None:
-    add("--dataset", required=True, choices=[*datasets.DATASETS, "folders"], help="benchmark")
+    add("--dataset", required=True, choices=[*DATASETS, "folders"], help="benchmark")
     add("--root", type=Path, metavar="DIR", help="the benchmark's folder, in any common layout")
     add("--source", type=Path, metavar="DIR", help="for folders: one subfolder per category")
     add(

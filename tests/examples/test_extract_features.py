@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import extract_features
 import numpy as np
@@ -211,6 +212,13 @@ def test_every_unreadable_image_is_named_before_the_network_sees_one(call, root,
     assert len(told.splitlines()) == 2
     for path in broken:
         assert f"cannot read the image {path}" in told
+
+
+def test_copies_are_reported_once(call, root):
+    shutil.copy(root / "amazon/mug/0.jpg", root / "webcam/mug/9.jpg")
+    with pytest.warns(UserWarning, match="in both amazon and webcam") as caught:
+        call("--task", "A2W")
+    assert len([warning for warning in caught if "in both" in str(warning.message)]) == 1
 
 
 def test_the_tasks_that_are_wanted_say_which_domains(call, tree):

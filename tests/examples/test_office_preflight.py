@@ -13,7 +13,7 @@ import pytest
 import torch
 from office import files
 from office.console import UserError
-from office.data import datasets, images
+from office.data import images, tasks
 from office.data.images import Preprocessing
 from office.options import Recipe, Runtime
 from office.training import preflight
@@ -102,14 +102,14 @@ def test_a_file_where_a_folder_must_be(refused, tmp_path, blocked):
 def test_a_name_that_is_too_long(root, tmp_path):
     for name, domain in (("s" * 200, "amazon"), ("t" * 200, "webcam")):
         (root / domain).rename(tmp_path / name)
-    task = datasets.load_folders(tmp_path / ("s" * 200), tmp_path / ("t" * 200))
+    task = tasks.load_folders(tmp_path / ("s" * 200), tmp_path / ("t" * 200))
     runs = [Run(Recipe("folders", "shufflenet_v2_x0_5", "none"), task, "symnets", 0)]
     with pytest.raises(UserError, match=r"cannot write to .*2t*.*: File name too long"):
         preflight.check(runs, Runtime(torch.device("cpu"), out=tmp_path / "runs"))
 
 
 def test_a_look_ahead_leaves_no_folder(root, tmp_path):
-    task = datasets.load_task("office31", root, "A2W")
+    task = tasks.load_task("office31", root, "A2W")
     runs = [Run(Recipe("office31", "shufflenet_v2_x0_5", "none"), task, "symnets", 0)]
     preflight.check(runs, Runtime(torch.device("cpu"), out=tmp_path / "runs"))
     assert [*(tmp_path / "runs").iterdir()] == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from office.console import UserError
 from office.data import images
-from office.data.datasets import load_task
+from office.data.tasks import load_task
 from office.training import trainer as training
 from office.training.batches import EpochBatches
 from office.training.methods import METHODS

@@ -193,7 +193,8 @@ class Experiment:
         run, runtime, seconds = self.run, self.runtime, time.perf_counter() - self.started
         classifier, labels = METHODS[run.method].classifier, self.task.target.labels
         expected = run.recipe.prior if METHODS[run.method].balanced else "source"
-        prior = shares.of_task(expected, self.task)
+        source = self.task.source.labels or ()
+        prior = shares.of_categories(expected, self.task.categories, source)
         result = outputs.Result(
             dataset=run.recipe.dataset,
             task=self.task.name,

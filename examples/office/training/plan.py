@@ -1,19 +1,16 @@
 """Which tasks and runs a command line asks for, all checked before the first is trained."""
 
-import dataclasses
 import itertools
-import warnings
 from collections.abc import Mapping
 
-from office import distributed
-from office.data import datasets
+from office.data.tasks import Task
 from office.options import Recipe, Runtime, Selection
 from office.training import preflight
 from office.training.runs import Run, open_runs
 
 
 def make_plan(
-    tasks: list[datasets.Task],
+    tasks: list[Task],
     listings: Mapping[str, str],
     recipe: Recipe,
     runtime: Runtime,
@@ -39,38 +36,3 @@ def make_plan(
     todo = open_runs(runs, runtime)
     preflight.check(todo, runtime)
     return runs, todo
-
-
-def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> list[datasets.Task]:
-    """Return the tasks, all before the first is trained; warn only in the first process.
-
-    In ``partial`` adaptation a target may lack categories of its source.
-    """
-    with warnings.catch_warnings():
-        if distributed.rank():
-            warnings.simplefilter("ignore")
-        if dataset == "folders":
-            task = datasets.load_folders(
-                selection.source, selection.target, partial=partial, unlabelled=selection.unlabelled
-            )
-            return [readable(task)]
-        names = list(selection.tasks)
-        if "all" in names:
-            names = datasets.task_names(dataset)
-            if selection.check and selection.root:  # look at the domains that are there
-                names = datasets.available_tasks(dataset, selection.root) or names
-        return [
-            readable(datasets.load_task(dataset, selection.root, name, partial=partial))
-            for name in names
-        ]
-
-
-def readable(task: datasets.Task) -> datasets.Task:
-    """Escape what is not UTF-8 in names taken from folders, because files and figures use them.
-
-    The images' paths are unchanged.
-    """
-    name, *categories = (
-        name.encode("utf-8", "backslashreplace").decode() for name in (task.name, *task.categories)
-    )
-    return dataclasses.replace(task, name=name, categories=categories)

@@ -11,7 +11,7 @@ from typing import Any
 from office import files
 from office.console import UserError, visible
 from office.data import hashes, shares
-from office.data.datasets import Task
+from office.data.tasks import Task
 from office.options import BALANCE, PROG, Recipe, Runtime
 from office.results import outputs
 from office.training.methods import METHODS
@@ -195,7 +195,7 @@ def open_runs(runs: Iterable[Run], runtime: Runtime) -> list[Run]:
 def _check_prior(run: Run) -> None:
     """Raise :class:`UserError` if the prior does not fit; warn if it cannot be right."""
     prior, task = run.recipe.prior, run.task
-    shares.of_task(prior, task)
+    shares.of_categories(prior, task.categories, task.source.labels or ())
     if isinstance(prior, str) and (run.recipe.partial or task.lacking):
         told = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
         warnings.warn(

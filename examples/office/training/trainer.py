@@ -59,7 +59,9 @@ class Trainer:
         )
         self.network = Network(extractor, self.method, len(run.task.categories))
         self.inputs = (FeatureInputs if recipe.frozen else Inputs)(run, runtime, cache)
-        self.prior = torch.tensor(shares.of_task(recipe.prior, run.task), device=self.device)
+        task = run.task
+        prior = shares.of_categories(recipe.prior, task.categories, task.source.labels or ())
+        self.prior = torch.tensor(prior, device=self.device)
         self.weight: Tensor | None = None  # of each category, in partial adaptation
         self.images_per_step = recipe.batch_size * len(self.inputs.batches)
         self.network.to(self.device, memory_format=self.inputs.layout)
