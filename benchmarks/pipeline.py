@@ -23,7 +23,8 @@ import torch
 from office.console import UserError
 
 # timing has put examples/ on the path.
-from office.data import datasets, images
+from office.data import images, tasks
+from office.data.benchmarks import DATASETS
 from office.models import backbones
 from office.options import WORKERS, Recipe, Runtime
 from office.training.batches import Batch, ImageBatches
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = timing.parser(__doc__, repeat=5)
     add, positive = parser.add_argument, console.positive
     add("--root", type=Path, metavar="DIR", help="folder of the benchmark")
-    add("--dataset", default="office-caltech10", choices=[*datasets.DATASETS])
+    add("--dataset", default="office-caltech10", choices=[*DATASETS])
     add("--task", default="A2W", metavar="S2T")
     add("--backbone", default="resnet50", metavar="NAME")
     add("--weights", default="none", metavar="W", help="imagenet, none or FILE (default: none)")
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_run(args: argparse.Namespace) -> tuple[Run, Runtime]:
     """Return what to train, and where."""
-    task = datasets.load_task(args.dataset, args.root, args.task)
+    task = tasks.load_task(args.dataset, args.root, args.task)
     smallest = min(len(domain.paths) for domain in (task.source, task.target))
     if args.batch_size > smallest:
         raise UserError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from office import console, options
 from office.data.benchmarks import DATASETS
-from office.data.loading_tmp import load_tasks
+from office.data.tasks import available_tasks, load_tasks
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
 
@@ -24,11 +24,11 @@ OPTIONS |= {"workers", "precision"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Extract the missing features of every selected domain."""
     recipe, runtime, selection, views = read(argv)
-    # As for a check, "all" are the tasks whose domains are there.
-    tasks = load_tasks(recipe.dataset, replace(selection, check=True), partial=True)
-    pairs = [(side, task.categories) for task in tasks for side in (task.source, task.target)]
-    domains = {domain.name: (domain, categories) for domain, categories in pairs}
-    extraction.extract([*domains.values()], recipe, runtime, views)
+    if selection.tasks == ("all",) and recipe.dataset in DATASETS:
+        available = available_tasks(recipe.dataset, selection.root)
+        selection = replace(selection, tasks=available or selection.tasks)
+    tasks = load_tasks(recipe.dataset, selection, partial=True)
+    extraction.extract(tasks, recipe, runtime, views)
 
 
 def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:

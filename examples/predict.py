@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from office import console
 from office.console import UserError
-from office.data import formats, images, listing
+from office.data import folders, images
 from office.models import exported
 from office.results import outputs
 from torch import Tensor
@@ -115,13 +115,13 @@ def find_images(given: Path) -> list[Path]:
     """
     if not given.is_dir():
         return [given]
-    held = listing.look_below(given)
-    unread = [item for item in held.left_out if formats.is_image(item.path)]
+    contents = folders.look_below(given)
+    unread = [item for item in contents.skipped if folders.is_image(item.path)]
     if unread:
-        print(listing.summary(str(given), unread), file=sys.stderr, flush=True)
-    if not held.images:
+        print(folders.summary(str(given), unread), file=sys.stderr, flush=True)
+    if not contents.images:
         raise UserError(f"no images in the folder {given}")
-    return held.images
+    return contents.images
 
 
 def tell(failed: list[str], error: Exception) -> None:

@@ -105,7 +105,9 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         started -= checkpoint["seconds"]
 
     done = min(len(history) * run.per_epoch, run.steps)
-    prior = torch.tensor(shares.of_task(recipe.prior, task), device=device)
+    prior = torch.tensor(
+        shares.of_categories(recipe.prior, task.categories, task.source.labels or ()), device=device
+    )
     settings = methods.Settings(k, recipe.balance, prior)
     images_per_step = recipe.batch_size * (1 + method.target)
     with Progress(run, run.folder(runtime.out), done, images_per_step) as progress:

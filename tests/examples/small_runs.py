@@ -9,8 +9,8 @@ import torch
 import train_office
 from office import files
 from office.console import UserError
-from office.data.datasets import Domain, Task
 from office.data.images import Preprocessing
+from office.data.tasks import Domain, Task
 from office.options import Recipe, Runtime, Selection
 from office.results import outputs
 from office.training.runs import Run

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,6 +260,13 @@ def test_every_unreadable_image_is_named_before_the_network_sees_one(
     assert len(message.splitlines()) == 2
     for path in broken:
         assert f"cannot read the image {path}" in message
+
+
+def test_copies_are_reported_once(call: Call, root: Path) -> None:
+    shutil.copy(root / "amazon/mug/0.jpg", root / "webcam/mug/9.jpg")
+    with pytest.warns(UserWarning, match="in both amazon and webcam") as caught:
+        call("--task", "A2W")
+    assert len([warning for warning in caught if "in both" in str(warning.message)]) == 1
 
 
 def test_domains_are_those_of_the_selected_or_available_tasks(

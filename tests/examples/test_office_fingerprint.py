@@ -101,7 +101,7 @@ def test_a_copy_on_a_system_with_other_unicode_names_is_the_same_run(tree, tmp_p
 
 
 def listing(root: Path, out: Path) -> str:
-    from office.data.datasets import load_task
+    from office.data.tasks import load_task
 
     return hashes.listings([load_task("office31", root, "A2W")], None, out)["A2W"]
 

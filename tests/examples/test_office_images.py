@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from office.console import UserError
-from office.data import datasets, images, memory
+from office.data import images, memory, tasks
 from office.data.images import Images, Preprocessing
 from office.options import Recipe, Runtime
 from office.training.batches import Inputs
@@ -157,7 +157,7 @@ def test_truncated_files_are_named(tmp_path: Path, kind: str, options: dict) -> 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded")
 def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None:
     root = tree()
-    paths = datasets.load_task("office31", root, "A2W").source.paths
+    paths = tasks.load_task("office31", root, "A2W").source.paths
     paths[3].write_text("no image")
     with pytest.raises(UserError) as direct:
         Images(paths, PAPER, {})[3, None]
@@ -189,7 +189,7 @@ def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
 
 
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
-    task = datasets.load_task("office31", tree(), "A2W")
+    task = tasks.load_task("office31", tree(), "A2W")
     order = [7, 0, 11, 4, 2]
     loader = images.loader(
         Images(task.target.paths, PAPER, {}),
@@ -285,8 +285,8 @@ def test_the_seed_alone_fixes_crop_and_flip(odd_images: list[Path]) -> None:
 
 def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence[int]):
     """What a Trainer gives to the network for the images 0, 1, ..., again and again."""
-    domain = datasets.Domain("a", paths, [*range(len(paths))])
-    task = datasets.Task("a2b", domain, domain, [*map(str, domain.labels)])
+    domain = tasks.Domain("a", paths, [*range(len(paths))])
+    task = tasks.Task("a2b", domain, domain, [*map(str, domain.labels)])
     recipe = Recipe("folders", batch_size=len(seeds))
     inputs = Inputs(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]

@@ -1,15 +1,223 @@
-"""Lists of images, as people have them."""
+"""Where a benchmark's domains are found, and lists of images as other systems write them."""
 
+import os
+import shutil
+import unicodedata
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_image, write_tree
 from office.console import UserError
-from office.data import datasets
-from test_office_datasets import colours
+from office.data import images, layouts
+from office.data.benchmarks import DATASETS
+from office.data.tasks import Domain, Task, available_tasks, load_task
+from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
+MANY = [f"c{i:02}" for i in range(65)]
+
+
+def load(root: Path, dataset: str = "office31", name: str = "A2W") -> Task:
+    return load_task(dataset, root, name)
+
+
+def colours(domain: Domain) -> dict[int, np.ndarray]:
+    """Mean colour of the images of each label: the trees give each category its own."""
+    means: dict[int, list] = {}
+    for path, label in zip(domain.paths, domain.labels or [], strict=True):
+        means.setdefault(label, []).append(np.asarray(Image.open(path)).mean((0, 1)))
+    return {label: np.mean(values, 0) for label, values in means.items()}
+
+
+def assert_same_categories(task: Task) -> None:
+    source, target = colours(task.source), colours(task.target)
+    assert source.keys() == target.keys()
+    for label in source:
+        assert np.abs(source[label] - target[label]).max() < 8
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("dataset", [name for name in DATASETS if "partial" not in name])
+@pytest.mark.parametrize("layout", ["folders", "archive", "image_list", "list"])
+def test_every_task_loads_in_every_layout(
+    tree: Callable[..., Path], dataset: str, layout: str
+) -> None:
+    parts, names = DATASETS[dataset].domains, DATASETS[dataset].tasks
+    root = tree(layout, [part.name for part in parts.values()], images=2)
+    assert available_tasks(dataset, root) == names
+    for name in names:
+        task = load(root, dataset, name)
+        source, target = name.split("2")
+        assert task.name == name
+        assert (task.source.name, task.target.name) == (parts[source].name, parts[target].name)
+        numbers = layout == "list"
+        assert task.categories == (["0", "1", "2"] if numbers else ["bike", "mouse", "mug"])
+        for domain in (task.source, task.target):
+            assert domain.labels == [0, 0, 1, 1, 2, 2]
+            assert all(domain.name in path.parts for path in domain.paths)
+            assert len(set(domain.paths)) == 6
+        assert_same_categories(task)
+
+
+@pytest.mark.parametrize("folder", ["Real World", "RealWorld", "Real_World", "real-world"])
+def test_spellings_of_a_folder_name(tree: Callable[..., Path], folder: str) -> None:
+    task = load(tree("folders", ["ART", folder]), "office-home", "Ar2Rw")
+    assert (len(task.source.paths), len(task.target.paths)) == (12, 12)
+    assert folder in task.target.paths[0].parts
+    task = load(tree("image_list", ["Art", folder], name="lists"), "office-home", "Ar2Rw")
+    assert len(task.target.paths) == 12
+
+
+def test_archives_that_unpack_into_a_folder_of_their_own(tree: Callable[..., Path]) -> None:
+    for layout in ("archive", "image_list"):
+        assert len(load(tree(layout, name=f"{layout}/unpacked").parent).source.paths) == 12
+
+
+def test_links_are_followed(root: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    (linked / "webcam/mug").mkdir(parents=True)
+    (linked / "amazon").symlink_to(root / "amazon")
+    for name in ("bike", "mouse", "mug/0.jpg"):
+        (linked / "webcam" / name).symlink_to(root / "webcam" / name)
+    task = load(linked)
+    assert (len(task.source.paths), len(task.target.paths)) == (9, 7)
+    (root / "webcam/mug/0.jpg").unlink()
+    with pytest.raises(UserError, match=r"webcam/mug/0\.jpg"):
+        images.load_image(load(linked).target.paths[-1])
+
+
+def test_only_the_tasks_domains_are_needed(root: Path) -> None:
+    assert available_tasks("office-caltech10", root) == ["A2W", "W2A"]
+    with pytest.raises(UserError, match="caltech10 not found"):
+        load(root, "office-caltech10", "A2C")
+
+
+def test_domains_may_be_in_two_folders(tree: Callable[..., Path]) -> None:
+    root = tree(domains=("amazon",), name="all/one").parent
+    tree(domains=("webcam",), categories=MANY[:40], name="all/other")
+    tree(domains=("webcam",), name="all/third")  # fits better
+    task = load(root)
+    assert task.source.paths[0].relative_to(root).parts[:2] == ("one", "amazon")
+    assert task.target.paths[0].relative_to(root).parts[:2] == ("third", "webcam")
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped")
+def test_other_files_and_folders_are_skipped_with_the_reason(tree: Callable[..., Path]) -> None:
+    root = tree("archive", images=1)
+    photo = root / "amazon/images/mug/0.jpg"
+    for name in ("images/mug/more/deep/1.jpg", "images/mug/x.jpg/2.jpg", "images/_old/3.jpg"):
+        (root / "amazon" / name).parent.mkdir(parents=True)
+        shutil.copy(photo, root / "amazon" / name)
+    shutil.copy(photo, root / "amazon/images/4.jpg")
+    (root / "amazon/points").mkdir()
+    (root / "amazon/points/a.mat").write_bytes(b"MATLAB")
+    (root / "amazon/images/classes.txt").write_text("mug")
+    (root / "amazon/images/mug/Thumbs.db").write_text("left behind")
+    (root / "amazon/images/bike/round").symlink_to(root / "amazon/images/bike")
+    task = load(root)
+    assert len(task.source.paths) == 3
+    reasons = {(item.path.name, item.category): item.why for item in task.source.skipped}
+    assert reasons == {
+        ("0.jpg", "bike"): "in a folder inside a category's",  # of the link to itself, once
+        ("1.jpg", "mug"): "in a folder inside a category's",
+        ("2.jpg", "mug"): "in a folder inside a category's",
+        ("3.jpg", None): "in a folder whose name begins with _",
+        ("4.jpg", None): "an image outside category folders",
+        ("classes.txt", None): "not an image that Pillow can open",
+        ("a.mat", None): "in a folder beside images",
+    }
+    assert len(task.source.skipped) == len(reasons)
+    assert task.target.skipped == []
+
+
+@pytest.mark.parametrize("root", [None, Path("no/such/folder")])
+def test_a_missing_root_is_explained(root: Path | None) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task("office-home", root, "Ar2Rw")
+    message = str(caught.value)
+    assert "Art and Real World not found" in message
+    assert ("no/such/folder is not a folder" if root else "--root is not given") in message
+    for line in ("Art/<category>/*.jpg", "image_list/Art.txt", "hemanthdv.org", "train_digits.py"):
+        assert line in message
+
+
+def test_a_root_with_other_folders_is_explained(tmp_path: Path) -> None:
+    for name in ("webcam", "b\nc", *"defghijk"):
+        (tmp_path / name).mkdir()
+    contains = r"amazon not found: .* contains b\\nc, d, e, f, g, h, i, j, \.\.\.\.\n"
+    with pytest.raises(UserError, match=contains):
+        load(tmp_path)
+
+
+# The folder that fits
+
+
+def test_the_folder_whose_counts_fit_is_taken(tmp_path: Path) -> None:
+    for name, domains, k, count in (
+        ("a_home", ("amazon", "webcam", "dslr"), 65, 1),
+        ("b_part", ("amazon", "webcam"), 31, 1),
+        ("c_office31", ("amazon", "webcam", "dslr"), 31, 1),
+        ("d_caltech", ("amazon", "webcam", "dslr", "caltech10"), 10, 3),
+        ("e_half", ("amazon", "webcam", "dslr", "caltech10"), 10, 1),
+    ):
+        write_tree(tmp_path / name, domains=domains, categories=MANY[:k], images=count)
+    for dataset, names, folder in (
+        ("office31", ("A2W", "D2A"), "c_office31"),
+        ("office-caltech10", ("A2W", "C2D"), "d_caltech"),
+    ):
+        for name in names:
+            task = load(tmp_path, dataset, name)
+            paths = [*task.source.paths, *task.target.paths]
+            assert {path.relative_to(tmp_path).parts[0] for path in paths} == {folder}
+
+
+def test_the_folder_that_fits_may_lie_two_folders_deeper(tmp_path: Path) -> None:
+    write_tree(tmp_path / "sets/office31_part", categories=MANY[:3], images=2)
+    write_tree(tmp_path / "sets/office31", "archive", categories=MANY[:31], images=1)
+    write_tree(tmp_path / "office-home", domains=("Art", "Product"), images=1)
+    task = load(tmp_path)
+    assert {path.relative_to(tmp_path).parts[1] for path in task.source.paths} == {"office31"}
+    assert len(task.categories) == 31
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped")
+def test_a_domain_is_not_searched_for_domains(tmp_path: Path) -> None:
+    write_tree(tmp_path, categories=MANY[:3], images=1)
+    write_tree(tmp_path / "amazon/c00", categories=MANY[:31], images=1)
+    assert len(load(tmp_path).categories) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_a_folder_beside_them_that_cannot_be_read_is_passed_over(root: Path) -> None:
+    (root / "private").mkdir(mode=0)
+    assert len(load(root).source.paths) == 9
+
+
+def test_of_two_names_for_a_domain_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    write_tree(tmp_path, domains=("amazon", "caltech10"), categories=MANY[:10], images=1)
+    write_tree(tmp_path, domains=("caltech256",), categories=MANY[:40], images=2)
+    write_tree(tmp_path, domains=("caltech",), categories=MANY[:4], images=2)
+    task = load(tmp_path, "office-caltech10", "A2C")
+    assert {path.parts[-3] for path in task.target.paths} == {"caltech10"}
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped")
+def test_in_one_folder_lists_win_over_folders_however_few_they_name(
+    tree: Callable[..., Path],
+) -> None:
+    root = tree("image_list", images=2)
+    for domain in ("amazon", "webcam"):
+        path = root / f"image_list/{domain}.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    assert len(load(root).source.paths) == 4
+
+
+# Categories in lists
 
 
 def test_categories_are_matched_by_the_lists_numbers(tree: Callable[..., Path]) -> None:
@@ -20,12 +228,10 @@ def test_categories_are_matched_by_the_lists_numbers(tree: Callable[..., Path]) 
         # Numbers may start at 1, and lines come in any order.
         shifted = [f"{line.split()[0]} {int(line.split()[1]) + 1}" for line in lines]
         path.write_text("\n".join(shifted[::-1] if domain == "p" else shifted) + "\n\n")
-    task = datasets.load_task("imageclef-da", root, "I2P")
+    task = load(root, "imageclef-da", "I2P")
     assert task.categories == ["1", "2", "3"]
     assert task.target.labels == [0, 0, 1, 1, 2, 2]
-    found = colours(task.source), colours(task.target)
-    for label in range(3):
-        assert np.abs(found[0][label] - found[1][label]).max() < 8
+    assert_same_categories(task)
 
 
 def test_numbers_win_over_folder_names(tree: Callable[..., Path]) -> None:
@@ -34,47 +240,167 @@ def test_numbers_win_over_folder_names(tree: Callable[..., Path]) -> None:
     path = root / "image_list/webcam.txt"
     path.write_text(path.read_text().replace("/mug/", "/cup/"))
     with pytest.warns(UserWarning, match="category 2 is mug in amazon and cup in webcam"):
-        task = datasets.load_task("office31", root, "A2W")
-    assert task.categories == ["bike", "mouse", "mug"]
+        assert load(root).categories == ["bike", "mouse", "mug"]
 
 
-@pytest.mark.parametrize(("first", "message"), [(1, "bike has the number 0 in amazon and 1 in")])
+@pytest.mark.parametrize("k", [3, 9])
 def test_lists_that_number_the_categories_differently_are_refused(
-    tree: Callable[..., Path], first: int, message: str
+    tree: Callable[..., Path], k: int
 ) -> None:
     root = tree("image_list")
     path = root / "image_list/webcam.txt"
     lines = [line.split() for line in path.read_text().splitlines()]
-    path.write_text("".join(f"{image} {int(label) + first}\n" for image, label in lines))
-    with pytest.raises(UserError, match=message):
-        datasets.load_task("office31", root, "A2W")
-    path.write_text("".join(f"{image} {(int(label) + first) % 3}\n" for image, label in lines))
-    with pytest.raises(UserError, match=message):
-        datasets.load_task("office31", root, "A2W")
+    path.write_text("".join(f"{image} {(int(label) + 1) % k}\n" for image, label in lines))
+    with pytest.raises(UserError, match="bike has the number 0 in amazon and 1 in webcam: the two"):
+        load(root)
 
 
-def test_lists_made_on_another_machine(tree: Callable[..., Path]) -> None:
-    root = tree("image_list")
-    (root / "amazon/images/bike/0.jpg").rename(root / "amazon/images/bike/a b.jpg")
+def test_two_normalisations_of_a_folders_name_are_one_category(tree: Callable[..., Path]) -> None:
+    root = tree("image_list", images=1)
+    for form, domain in (("NFC", "amazon"), ("NFD", "webcam")):
+        name = unicodedata.normalize(form, "caf\u00e9")
+        (root / domain / "images/mug").rename(root / domain / "images" / name)
+        path = root / f"image_list/{domain}.txt"
+        path.write_text(path.read_text().replace("/mug/", f"/{name}/"))
+    assert load(root).categories == ["bike", "mouse", "caf\u00e9"]  # and no warning
+
+
+# Lines of lists
+
+
+@pytest.fixture
+def lists(tree: Callable[..., Path]) -> Path:
+    return tree("image_list", images=2)
+
+
+def read(root: Path, content: bytes | str) -> dict[int, list[Path]]:
+    """Read this as amazon's list; skipped files are an error."""
     path = root / "image_list/amazon.txt"
-    text = path.read_text().replace("bike/0.jpg", "bike/a b.jpg")
-    path.write_text(text.replace("amazon/", "/home/someone/office/amazon/"))
-    task = datasets.load_task("office31", root, "A2W")
-    assert root / "amazon/images/bike/a b.jpg" in task.source.paths
-    assert len(task.source.paths) == 12
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    numbered, skipped = layouts.read_list(path, root)
+    assert skipped == []
+    return numbered
+
+
+def original(root: Path) -> str:
+    return (root / "image_list/amazon.txt").read_text()
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("encoding", "end", "prefix"),
     [
-        ("amazon/images/bike/0.jpg 0\namazon/images/bike/9.jpg 0\n", "amazon.txt, line 2: no such"),
-        ("amazon/images/bike/0.jpg\n", "amazon.txt, line 1: expected 'path label'"),
-        ("amazon/images/bike/0.jpg bike\n", "amazon.txt, line 1: expected 'path label'"),
-        ("\n", "list is empty"),
+        ("utf-8", "\n", "C:\\Users\\me\\office\\"),
+        ("utf-8", "\r\n", ".\\"),
+        ("utf-8-sig", "\r\n", ""),
+        ("utf-8-sig", "\r", "D:office\\"),
+        ("utf-16", "\r\n", "\\\\nas\\a\\"),
+        ("utf-16", "\r", ""),
+        ("utf-16-le", "\n", ""),
+        ("utf-16-le", "\r\n", "C:\\Users\\me\\office\\"),
+        ("utf-16-be", "\n", "D:office\\"),
+        ("utf-16-be", "\r", ".\\"),
+        ("cp1252", "\r\n", "C:\\Users\\me\\office\\"),
+        ("cp1252", "\n", ""),
     ],
 )
-def test_bad_lists(tree: Callable[..., Path], text: str, message: str) -> None:
-    root = tree("image_list")
-    (root / "image_list/amazon.txt").write_text(text)
-    with pytest.raises(UserError, match=message):
-        datasets.load_task("office31", root, "A2W")
+def test_lists_that_windows_wrote(lists: Path, encoding: str, end: str, prefix: str) -> None:
+    image = lists / "amazon/images/mug/0.jpg"
+    image.rename(image.with_name("caf\u00e9 1.jpg"))
+    expected = read(lists, original(lists).replace("mug/0", "mug/caf\u00e9 1"))
+    text = original(lists)
+    if prefix:
+        text = "".join(prefix + line.replace("/", "\\") + "\n" for line in text.splitlines())
+    assert read(lists, text.replace("\n", end).encode(encoding)) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path, label: f'"{path}" {label}',
+        lambda path, label: f"'{path}'\t{label}",
+        lambda path, label: f"  {path} \t {label}  ",
+        lambda path, label: f"{path} 0{label}\n",
+        lambda path, label: f"/home/someone/data/{path} {label}",
+    ],
+)
+def test_other_ways_to_write_a_line(lists: Path, change: Callable[[str, str], str]) -> None:
+    expected = read(lists, original(lists))
+    lines = (line.rsplit(maxsplit=1) for line in original(lists).splitlines())
+    assert read(lists, "\n".join(change(*line) for line in lines)) == expected
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_unicode_form_is_found(lists: Path, forms: tuple[str, str]) -> None:
+    stored, listed = (unicodedata.normalize(form, "r\u00e9tro") for form in forms)
+    (lists / "amazon/images/mug").rename(lists / "amazon/images" / stored)
+    numbered = read(lists, original(lists).replace("/mug/", f"/{listed}/"))
+    assert numbered[2] == [lists / "amazon/images" / stored / f"{i}.jpg" for i in range(2)]
+    with warnings.catch_warnings():  # that category 2 is mug in webcam
+        warnings.simplefilter("ignore")
+        assert load(lists).categories[2] == unicodedata.normalize("NFC", "r\u00e9tro")
+
+
+def test_another_case_finds_the_one_file_that_is_called_so(lists: Path) -> None:
+    text = original(lists)
+    expected = read(lists, text)
+    assert read(lists, text.replace(".jpg", ".JPG").replace("amazon", "Amazon")) == expected
+    other = lists / "amazon/images/mug/0.JPG"
+    write_image(other, 2, 9)
+    assert read(lists, f"{text}amazon/images/mug/0.JPG 2\n")[2] == [*expected[2], other]
+    with pytest.raises(UserError, match=r"line 1: no such image .*0\.Jpg"):
+        read(lists, "amazon/images/mug/0.Jpg 2\n")
+
+
+def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
+    image = lists / "amazon/images/mug/0.jpg"
+    odd = image.rename(image.with_name(os.fsdecode(b"caf\xe9.jpg")))
+    assert odd in read(lists, original(lists).encode().replace(b"mug/0", b"mug/caf\xe9"))[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("amazon/images/bike/0.jpg", "line 7: expected 'path label', the label counted from 0"),
+        ("amazon/images/bike/0.jpg bike", "line 7: expected"),
+        ("amazon/images/bike/0.jpg -1", "line 7: expected"),
+        ("amazon/images/bike/0.jpg 1.0", "line 7: expected"),
+        ("amazon/images/bike/0.jpg \uff11", r"line 7: expected .*\\uff11"),
+        ("amazon/images/bike/0.jpg " + "9" * 5000, "line 7: expected"),
+        ("0", "line 7: expected"),
+        (". 0", "line 7: no such image"),
+        ("amazon/images/bike 0", "line 7: no such image"),
+        ("a\0b 0", r"line 7: no such image .*a\\x00b"),
+        ("caf\u200b\u00e9.jpg 0", r"line 7: no such image .*caf\\u200b"),
+        ("x" * 5000 + " 0", "line 7: no such image"),
+        ("amazon/images/bike/0.jpg 2", r"line 7: .*bike/0.jpg has label 0 above, in line 1"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_visible(lists: Path, line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(lists, original(lists) + line + "\n")
+    assert "\0" not in str(caught.value)
+
+
+def test_an_empty_list_is_named(lists: Path) -> None:
+    with pytest.raises(UserError, match=r"the list is empty: .*amazon\.txt"):
+        read(lists, "\n")
+
+
+def test_a_repeated_line_counts_once_and_is_reported(lists: Path) -> None:
+    expected, text = read(lists, original(lists)), original(lists)
+    with pytest.warns(UserWarning, match=r"amazon\.txt: 2 lines repeat an earlier one"):
+        assert read(lists, text + "\n".join(text.splitlines()[:2])) == expected
+
+
+def test_images_that_no_line_names_are_skipped_and_reported(lists: Path) -> None:
+    write_image(lists / "amazon/images/mug/9.jpg", 2, 9)
+    write_image(lists / "amazon/images/cup/0.jpg", 3, 9)
+    (lists / "amazon/images/bike/notes.txt").write_text("text")
+    with pytest.warns(UserWarning, match=r"amazon: 3 skipped: .*9\.jpg, 0\.jpg .*not in amazon"):
+        task = load(lists)
+    assert [(item.path.name, item.why) for item in task.source.skipped] == [
+        ("notes.txt", "not an image that Pillow can open"),
+        ("9.jpg", "not in amazon.txt"),
+        ("0.jpg", "not in amazon.txt"),
+    ]
+    assert len(task.source.paths) == 6

@@ -11,7 +11,7 @@ import torch
 import train_office
 from office.console import UserError
 from office.data import images
-from office.data.datasets import load_task
+from office.data.tasks import load_task
 from office.models import backbones
 from office.training import methods, progress
 from office.training.batches import EpochSampler, ImageBatches

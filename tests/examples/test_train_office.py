@@ -13,9 +13,9 @@ import train_office
 from conftest import write_tree
 from office import files
 from office.console import UserError
-from office.data import datasets, images
-from office.data.datasets import load_task
+from office.data import images
 from office.data.images import Images
+from office.data.tasks import load_task
 from office.results import health, outputs
 from office.training.batches import ImageBatches
 from office.training.methods import METHODS
@@ -358,7 +358,7 @@ def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monke
         random.Random(0).shuffle(task.target.labels)
         return task
 
-    monkeypatch.setattr(datasets, "load_task", shuffled)
+    monkeypatch.setattr("office.data.tasks.load_task", shuffled)
     other = office(epochs=3, partial=partial, out="shuffled")
     assert_same_weights(folder, other)
     labels = [features(f).label[9:].tolist() for f in (folder, other)]

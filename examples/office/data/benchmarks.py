@@ -30,8 +30,6 @@ class Benchmark:
     kept_images: dict[str, int] = field(default_factory=dict)
 
 
-_GUIDE = "https://github.com/jindongwang/transferlearning/tree/master/data"
-
 DATASETS = {
     "office31": Benchmark(
         domains={
@@ -62,9 +60,7 @@ DATASETS = {
         },
         tasks=[f"{s}2{t}" for s, t in itertools.permutations(("Ar", "Cl", "Pr", "Rw"), 2)],
         categories=65,
-        reference=(
-            "Venkateswara et al., CVPR 2017, https://www.hemanthdv.org/officeHomeDataset.html"
-        ),
+        reference="Venkateswara et al., CVPR 2017, https://www.hemanthdv.org/officeHomeDataset.html",
     ),
     "office-caltech10": Benchmark(
         domains={
@@ -97,27 +93,3 @@ DATASETS["office31-partial"] = replace(
     ),
     kept_images={"A": 958, "W": 295, "D": 157},
 )
-
-
-def why_no_task(benchmark: Benchmark, name: str) -> str:
-    """Say what is wrong with a task's name and which names are valid."""
-    source, _, target = name.partition("2")
-    why = (
-        "its source and target are the same domain"
-        if source == target and source in benchmark.domains
-        else f"the domains are {', '.join(benchmark.domains)}"
-    )
-    return f"{why}; choose {', '.join(benchmark.tasks)}"
-
-
-def about(benchmark: Benchmark) -> str:
-    """Say what a benchmark consists of and where it comes from."""
-    return "\n".join(
-        (
-            f"The domains are {', '.join(part.name for part in benchmark.domains.values())}, "
-            f"with {benchmark.categories} categories.",
-            f"Published by {benchmark.reference}",
-            f"Download links: {_GUIDE}",
-            "To try the method in a minute without any data: python examples/train_digits.py",
-        )
-    )

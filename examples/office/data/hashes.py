@@ -19,7 +19,7 @@ from typing import NamedTuple
 from office import files
 from office.console import UserError
 from office.data import images
-from office.data.datasets import Domain, Task
+from office.data.tasks import Domain, Task, warn_about_copies
 
 SETTLED = 2.0  # seconds; some file systems' clocks are no finer, so a newer file may still change
 
@@ -51,17 +51,22 @@ class Row(NamedTuple):
 
 
 def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str, str]:
-    """Return the listing of each task, by name.
+    """Return the listing of each task, by name; warn about images in two places.
 
     Args:
         tasks: Tasks with different names.
         weights: The file that the backbone starts from, if it is one.
         out: Folder of the runs, where hashes.json stores earlier hashes.
+
+    Raises:
+        UserError: If all images of a domain are also the other's.
     """
     tasks = list(tasks)
     domains = [domain for task in tasks for domain in (task.source, task.target)]
     paths = [path for domain in domains for path in domain.paths]
     contents = hash_files([*paths, *([weights] if weights else [])], out / "hashes.json")
+    for task in tasks:
+        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
     named = (weights.name, contents[weights]) if weights else None
     return {task.name: listing(task, contents, named) for task in tasks}
 

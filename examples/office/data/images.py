@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from office import distributed
 from office.console import UserError, visible
-from office.data import formats, memory
+from office.data import folders, memory
 
 T = TypeVar("T")
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -104,8 +104,8 @@ def _open(path: Path) -> Image.Image:
         )
         return image
     except Image.UnidentifiedImageError:
-        if formats.is_heif(path) and not formats.HEIF:
-            raise ValueError(formats.NO_HEIF) from None
+        if folders.is_heif(path) and not folders.HEIF:
+            raise ValueError(folders.NO_HEIF) from None
         content = path.read_bytes()
         if b"eXIf" not in content:
             raise

@@ -2,12 +2,11 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from office.console import UserError, same, told_apart
-from office.data.tasks import Task
 
 Shares: TypeAlias = tuple[tuple[str, float], ...]  # category names and shares
 
@@ -19,23 +18,14 @@ def read_shares(path: Path) -> Shares:
         UserError: If the file cannot be read, a share is not above 0, a name is repeated, or the
             sum is not 1; names the line.
     """
+    shares: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            found = list(_lines(csv.reader(file, strict=True), path))
+            rows = csv.reader(file, strict=True)
+            lines = [(f"{path}, line {rows.line_num}", row) for row in rows if row]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    total = math.fsum(share for _, share in found)
-    if abs(total - 1) > 1e-4:
-        raise UserError(f"{path}: the shares of all categories must sum to 1, got {total:g}")
-    return tuple(found)
-
-
-def _lines(rows: "csv._reader", path: Path) -> Iterator[tuple[str, float]]:
-    names = set()
-    for row in rows:
-        if not row:
-            continue
-        at = f"{path}, line {rows.line_num}"
+    for at, row in lines:
         if len(row) != 2:
             raise UserError(f"{at} must be a category and its share, like mug,0.05, got {row}")
         name, share = same(row[0]), _number(row[1])
@@ -44,10 +34,13 @@ def _lines(rows: "csv._reader", path: Path) -> Iterator[tuple[str, float]]:
                 f"{at}: the share of {told_apart(name)} must be a number above 0, at most 1, got "
                 f"{row[1].strip()!r}; use a small one, like 0.001, if the target may lack it"
             )
-        if name in names:
+        if name in shares:
             raise UserError(f"{at}: {told_apart(name)} is listed twice")
-        names.add(name)
-        yield name, share
+        shares[name] = share
+    total = math.fsum(shares.values())
+    if abs(total - 1) > 1e-4:
+        raise UserError(f"{path}: the shares of all categories must sum to 1, got {total:g}")
+    return tuple(shares.items())
 
 
 def _number(text: str) -> float:
@@ -57,28 +50,29 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def of_task(prior: str | Shares, task: Task) -> list[float]:
+def of_categories(
+    prior: str | Shares, categories: Sequence[str], labels: Sequence[int]
+) -> list[float]:
     """Return the expected shares in the order of a task's categories.
 
     Args:
         prior: ``"uniform"``, ``"source"`` for the source's shares, or shares by name.
-        task: The task.
+        categories: The task's.
+        labels: The source's.
 
     Raises:
         UserError: If the task's categories are not those with a share.
     """
-    k = len(task.categories)
     if prior == "uniform":
-        return [1 / k] * k
-    if prior == "source":
-        labels = task.source.labels
-        return [labels.count(i) / len(labels) for i in range(k)]
+        return [1 / len(categories)] * len(categories)
+    if isinstance(prior, str):
+        return [labels.count(i) / len(labels) for i in range(len(categories))]
     shares = dict(prior)
     for names, others, fault in (
-        (task.categories, shares, "has no share for"),
-        (shares, task.categories, "has shares of categories that the source lacks:"),
+        (categories, shares, "has no share for"),
+        (shares, categories, "has shares of categories that the source lacks:"),
     ):
         lacking = [told_apart(name) for name in names if name not in others]
         if lacking:
             raise UserError(f"--prior {fault} {', '.join(lacking)}")
-    return [shares[name] for name in task.categories]
+    return [shares[name] for name in categories]

@@ -67,7 +67,7 @@ def write(run: Run, runtime: Runtime, end: End, seconds: float) -> outputs.Resul
             folder, [outputs.Prediction(path, task.categories[k], float(p)) for path, k, p in rows]
         )
     expected = recipe.prior if method.balanced else "source"
-    prior = shares.of_task(expected, task)
+    prior = shares.of_categories(expected, task.categories, task.source.labels or ())
     result = outputs.Result(
         dataset=recipe.dataset,
         task=task.name,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from office.console import visible
 from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
-from office.data.tasks import Domain
+from office.data.tasks import Task, warn_about_copies
 from office.models import backbones
 from office.options import Frozen, Recipe, Runtime
 from office.results import outputs
@@ -24,13 +24,11 @@ from office.training.progress import EVERY, in_time
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast
 
 
-def extract(
-    domains: Sequence[tuple[Domain, list[str]]], recipe: Recipe, runtime: Runtime, views: int
-) -> None:
-    """Write the missing features of domains, all of which are checked before the first is begun.
+def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
+    """Write the missing features of tasks' domains, all checked before the first is begun.
 
     Args:
-        domains: Each with its categories.
+        tasks: The tasks; a domain of several is extracted once.
         recipe: Backbone, weights, preprocessing, precision and batch size, which counts views.
         runtime: Where to run; the features go to its ``out``, below the name of the dataset.
         views: Views per image: the centre crop; its mirror image; from the third on, random crops,
@@ -44,7 +42,7 @@ def extract(
     network = frozen_network(recipe)
     stores = [
         Store(runtime.out / recipe.dataset, extraction, network.num_features)
-        for extraction in describe(domains, recipe, runtime.out, views)
+        for extraction in describe(tasks, recipe, runtime.out, views)
     ]
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
     cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
@@ -76,14 +74,19 @@ def put_backbone(folder: Path, recipe: Recipe) -> None:
         outputs.write_model(folder, dataclasses.replace(model, frozen=None))
 
 
-def describe(
-    domains: Sequence[tuple[Domain, list[str]]], recipe: Recipe, out: Path, views: int
-) -> Iterator[Extraction]:
-    """Yield what to extract, with a hash of each file."""
+def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> Iterator[Extraction]:
+    """Yield what to extract of each domain, with a hash of each file."""
+    domains = {
+        domain.name: (domain, task.categories)
+        for task in tasks
+        for domain in (task.source, task.target)
+    }
     weights = recipe.weights_file
-    paths = [path for domain, _ in domains for path in domain.paths]
+    paths = [path for domain, _ in domains.values() for path in domain.paths]
     contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
-    for domain, categories in domains:
+    for task in tasks:
+        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+    for domain, categories in domains.values():
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(
             dataset=recipe.dataset,

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from office import distributed
 from office.console import UserError, visible
-from office.data import datasets, features, hashes, images
+from office.data import features, hashes, images
+from office.data.check import check_images
 from office.data.features import Stored
-from office.data.loading_tmp import load_tasks
+from office.data.tasks import load_tasks
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
@@ -41,7 +42,7 @@ def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     """Plan runs that train the whole network on images; with ``--check``, look at them and exit."""
     tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
     if selection.check:
-        sys.exit(0 if datasets.check(tasks) else 1)
+        sys.exit(0 if check_images(tasks) else 1)
 
     def planned() -> tuple[list[Run], list[Run]]:
         listings = hashes.listings(tasks, recipe.weights_file, runtime.out)
@@ -84,13 +85,11 @@ def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     """Extract features of two folders with a frozen network, and plan runs on them."""
     (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
     if selection.check:
-        sys.exit(0 if datasets.check([task]) else 1)
+        sys.exit(0 if check_images([task]) else 1)
     domains = (task.source, task.target)
     recipe = fitted(recipe, [len(domain.paths) for domain in domains])
     out = runtime.out / "features"
-    extraction.extract(
-        [(domain, task.categories) for domain in domains], recipe, replace(runtime, out=out), VIEWS
-    )
+    extraction.extract([task], recipe, replace(runtime, out=out), VIEWS)
     by_file = features.read(out / recipe.dataset, [visible(domain.name) for domain in domains])
     stored = {domain.name: by_file[visible(domain.name)] for domain in domains}
     recipe = replace(recipe, frozen=extraction.frozen(stored))

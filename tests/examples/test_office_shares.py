@@ -1,12 +1,10 @@
 """Expected shares of the categories: the file of them, and their order in a task."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 from office.console import UserError
 from office.data import shares
-from small_runs import made_task
 
 
 def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -55,19 +53,20 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         shares.read_shares(path)
 
 
+CATEGORIES = ["bike", "mouse", "mug"]
+
+
 def test_shares_come_in_the_order_of_the_categories() -> None:
-    task = made_task()  # bike, mouse, mug
-    few = dataclasses.replace(task.source, labels=[0, 2, 2, 1, 2, 2, 2, 2])
-    uneven = dataclasses.replace(task, source=few)
-    assert shares.of_task("uniform", uneven) == [1 / 3] * 3
-    assert shares.of_task("source", uneven) == [1 / 8, 1 / 8, 6 / 8]
+    labels = [0, 2, 2, 1, 2, 2, 2, 2]
+    assert shares.of_categories("uniform", CATEGORIES, labels) == [1 / 3] * 3
+    assert shares.of_categories("source", CATEGORIES, labels) == [1 / 8, 1 / 8, 6 / 8]
     given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.2))
-    assert shares.of_task(given, uneven) == [0.3, 0.2, 0.5]
+    assert shares.of_categories(given, CATEGORIES, labels) == [0.3, 0.2, 0.5]
 
 
 def test_categories_that_differ_are_named() -> None:
     with pytest.raises(UserError, match="--prior has no share for mouse, mug"):
-        shares.of_task((("bike", 1.0),), made_task())
+        shares.of_categories((("bike", 1.0),), CATEGORIES, [])
     given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
     with pytest.raises(UserError, match="categories that the source lacks: Pen"):
-        shares.of_task(given, made_task())
+        shares.of_categories(given, CATEGORIES, [])
