@@ -47,7 +47,7 @@ def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
     try:
         runs = (quick if selection.preset == "quick" else train)(recipe, runtime, selection)
         if recipe.dataset == "folders" and distributed.rank() == 0:
-            print(summary.answer(runs, runtime.out))
+            print(summary.summarise([run.folder(runtime.out) for run in runs]))
     except BrokenPipeError:
         raise
     except (UserError, OSError) as error:

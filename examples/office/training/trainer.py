@@ -17,7 +17,7 @@ from office.console import UserError
 from office.data import shares
 from office.models import backbones
 from office.options import Runtime
-from office.results import evaluation
+from office.results import scores
 from office.training.batches import FeatureInputs, Inputs, stream
 from office.training.methods import METHODS, Network, losses
 from office.training.runs import Run
@@ -124,7 +124,7 @@ class Trainer:
         """
         task = self.run.task
         _, logits = self.predict(sorted(task.target.paths))
-        answers = evaluation.classifiers(logits, len(task.categories))[self.method.classifier]
+        answers = scores.by_classifier(logits, len(task.categories))[self.method.classifier]
         lam = symloss.progressive_lambda(done / self.total)
         weight = symloss.scores.category_weights(answers, lam, joint=False)
         self.weight = weight.to(self.device)
