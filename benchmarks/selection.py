@@ -35,7 +35,8 @@ import torch
 from digits.data import Digits, load_handwritten, render_digits
 from digits.results import Run, mean_and_error
 from office.console import UserError
-from office.results import evaluation, outputs
+from office.results import outputs
+from office.results.scores import by_classifier
 from timing import console
 from torch import Tensor
 from train_digits import SOURCE_SIZE, Method, Recipe, accuracies, train
@@ -260,7 +261,7 @@ def finished_runs(folder: Path) -> dict[str, list[Candidate]]:
         logits = outputs.read_features(saved).logits
         if logits is None:
             raise UserError(f"{saved} has no logits: an older train_office.py wrote it")
-        parts = evaluation.classifiers(torch.from_numpy(logits), len(result.categories))
+        parts = by_classifier(torch.from_numpy(logits), len(result.categories))
         symmetric = len(parts) == 2
         made = Candidate(
             parts[result.classifier],

@@ -9,12 +9,18 @@ import argparse
 import csv
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from office.results.means import mean_and_error, plus_minus  # noqa: E402
+
 RESULTS = HERE.parent / "results"
-PUBLISHED = HERE.parent / "examples" / "office" / "results" / "published.json"
+PUBLISHED = EXAMPLES / "office" / "results" / "published.json"
 DEVELOPMENT = "A2W"  # the task on which settings were chosen
 OFFICE31 = ["A2W", "D2W", "W2D", "A2D", "D2A", "W2A"]
 ROWS = {
@@ -77,14 +83,10 @@ def numbers(runs: Iterable[Run], column: str) -> list[float]:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Format mean and standard error, the sample deviation over the root of the number."""
+    """Format mean and standard error, on one line."""
     if not values:
         return "-"
-    mean = f"{statistics.fmean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean} ± {error:.1f}".replace(" ", "\N{NO-BREAK SPACE}")
+    return plus_minus(*mean_and_error(values)).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def of(runs: list[Run], **wanted: str) -> list[Run]:

@@ -8,6 +8,7 @@ t-SNE, recall of each category, confusion matrix).
 """
 
 import argparse
+import csv
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from office import console
 from office.console import UserError
-from office.results import figures, health, outputs, tables, tsne
+from office.results import figures, outputs, summary, tables
+from office.results.outputs import Features, Result
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,80 +45,75 @@ def write_report(runs: Path, out: Path, task: str | None = None) -> None:
     Raises:
         UserError: If there is no result, a file is broken, or nobody ran ``task``.
     """
-    results = find_results(runs)
-    if task is not None and task not in {result.task for result in results.values()}:
+    by_path = read_results(runs)
+    results = [*by_path.values()]
+    if task is not None and task not in {result.task for result in results}:
         raise UserError(f"no finished run of task {task} in {runs}")
     out.mkdir(parents=True, exist_ok=True)
+    pages = [
+        (name, tables.markdown(table), tables.csv_rows(table))
+        for name, table in tables.tables(results).items()
+    ]
+    if any(result.predicted for result in results):
+        pages.append(("health", summary.on_targets(results), summary.csv_rows(results)))
     written = []
-    for name, table in tables.tables(results.values()).items():
-        text = tables.markdown(table)
+    for name, text, rows in pages:
         print(text)
-        (out / f"{name}.md").write_text(text, encoding="utf-8")
-        tables.write_csv(table, out / f"{name}.csv")
         written += [out / f"{name}.md", out / f"{name}.csv"]
-    told = health.summary(results.values())
-    if told:
-        print(told)
-        (out / "health.md").write_text(told, encoding="utf-8")
-        health.write_csv(results.values(), out / "health.csv")
-        written += [out / "health.md", out / "health.csv"]
+        written[-2].write_text(text, encoding="utf-8")
+        with written[-1].open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
     with matplotlib.rc_context(figures.STYLE):
-        for dataset in dict.fromkeys(result.dataset for result in results.values()):
-            for name, figure in draw(results, dataset, task).items():
+        for dataset in dict.fromkeys(result.dataset for result in results):
+            for name, figure in draw(by_path, dataset, task).items():
                 written.append(out / f"{name}.png")
                 figure.savefig(written[-1])
     print("Written:", *written, sep="\n")
 
 
-def find_results(runs: Path) -> dict[Path, outputs.Result]:
+def read_results(runs: Path) -> dict[Path, Result]:
     """Return every result below ``runs`` by its path.
 
     Raises:
         UserError: If there is none, one is broken, or one seed of a method was run twice.
     """
-    results: dict[Path, outputs.Result] = {}
-    paths: dict[tuple, Path] = {}
+    results: dict[Path, Result] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(runs.rglob("result.json")):
         results[path] = result = outputs.read_result(path)
-        key = (result.dataset, result.task, result.method, result.seed)
-        if key in paths:
-            same = " ".join(map(str, key))
-            raise UserError(f"{path} and {paths[key]} hold the same run: {same}")
-        paths[key] = path
+        if result.title in paths:
+            raise UserError(f"{path} and {paths[result.title]} hold the same run: {result.title}")
+        paths[result.title] = path
     if not results:
         raise UserError(f"no finished run (result.json) in {runs}")
     return results
 
 
-def draw(
-    results: dict[Path, outputs.Result], dataset: str, task: str | None = None
-) -> dict[str, Figure]:
+def draw(results: dict[Path, Result], dataset: str, task: str | None = None) -> dict[str, Figure]:
     """Return the figures of one task by name; by default the first of the benchmark's tasks."""
     order = [t for p in tables.PUBLISHED.values() if p["dataset"] == dataset for t in p["tasks"]]
-    found = {result.task for result in results.values() if result.dataset == dataset}
-    task = task or next((name for name in order if name in found), min(found))
+    tasks = {result.task for result in results.values() if result.dataset == dataset}
+    task = task or next((name for name in order if name in tasks), min(tasks))
     shown = {p: r for p, r in results.items() if (r.dataset, r.task) == (dataset, task)}
-    made = {
+    drawn = {
         "convergence": figures.convergence([*shown.values()]),
-        "tsne": tsne.maps(read_features(shown)),
+        "tsne": figures.tsne(read_features(shown)),
         "recall": figures.recalls([*shown.values()]),
         "confusion": figures.confusion([*shown.values()]),
     }
-    return {f"{name}-{dataset}-{task}": f for name, f in made.items() if f is not None}
+    return {f"{name}-{dataset}-{task}": f for name, f in drawn.items() if f is not None}
 
 
-def read_features(
-    results: dict[Path, outputs.Result],
-) -> list[tuple[outputs.Result, outputs.Features]]:
-    """Return each mapped method's lowest seed that saved features, with them.
+def read_features(results: dict[Path, Result]) -> list[tuple[Result, Features]]:
+    """Return the lowest seed that saved features, with them, of each method shown as t-SNE.
 
     Raises:
         UserError: If they cannot be read, or are not all finite.
     """
-    runs: dict[str, tuple[outputs.Result, outputs.Features]] = {}
+    runs: dict[str, tuple[Result, Features]] = {}
     for path, result in sorted(results.items(), key=lambda item: item[1].seed):
         saved = path.with_name("features.npz")
-        if result.method in tsne.PANELS and result.method not in runs and saved.exists():
+        if result.method in figures.PANELS and result.method not in runs and saved.exists():
             features = outputs.read_features(saved)
             if not np.isfinite(features.features).all():
                 raise UserError(f"the features in {saved} are not all finite")

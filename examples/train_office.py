@@ -20,7 +20,7 @@ from office.console import UserError
 from office.data import shares
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
-from office.results import evaluation, finish, summary
+from office.results import finish, scores, summary
 from office.training import extraction, methods, preparation
 from office.training.batches import Batches, seed_of
 from office.training.methods import METHODS
@@ -144,7 +144,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             last = epoch + 1 == run.epochs
             if task.target.labels and not last and not recipe.max_steps:
                 _, logits = predict(network, batches, task.target.paths, autocast)
-                accuracies = evaluation.target_accuracies(logits, task.target.labels, k)
+                accuracies = scores.target_accuracies(logits, task.target.labels, k)
             history.append({"epoch": epoch + 1, **accuracies, **weights, **progress.means()})
             if first and not recipe.frozen:  # on features a run takes seconds
                 checkpoint = {
@@ -168,16 +168,20 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
                 f"{run.title}: the trained network's features or logits are not finite; the run "
                 f"has diverged, try a lower --lr than {recipe.lr:g}"
             )
-        final = evaluation.target_accuracies(v_t, task.target.labels, k)
-        final |= evaluation.source_accuracy(v_s, task.source.labels, k)
+        final = scores.target_accuracies(v_t, task.target.labels, k)
+        final |= scores.source_accuracy(v_s, task.source.labels, k)
         history[-1] = {"epoch": run.epochs, **final, **history[-1]}
         progress.epoch(history)
         if first:
             classifier = methods.plain_classifier(network.head, method.classifier)
-            end = finish.End(extractor, classifier, f_s, f_t, v_t, final, history)
             seconds = time.perf_counter() - started
-            result = finish.write(run, runtime, end, seconds)
-            progress.bar.write(summary.ending(run, result, run.folder(runtime.out)))
+            try:
+                result = finish.write_run(
+                    run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds
+                )
+            except (UserError, OSError) as error:
+                raise UserError(f"{error}; {run.checkpoint_left(runtime.out)}") from None
+            progress.bar.write(summary.finished(result, run.folder(runtime.out)))
 
 
 def predict(
@@ -210,7 +214,7 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
             for run in plan.runs:
                 extraction.put_backbone(run.folder(runtime.out), run.recipe)
         if distributed.rank() == 0 and recipe.dataset == "folders":
-            print(summary.answer(plan.runs, runtime.out))
+            print(summary.summarise([run.folder(runtime.out) for run in plan.runs]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

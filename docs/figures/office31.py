@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, help="folder with runs, searched at any depth")
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR")
     args = parser.parse_args(argv)
-    results = report.find_results(args.runs)
+    results = report.read_results(args.runs)
     for ending, styles in (("", []), ("_dark", [HERE / "dark.mplstyle"])):
         with matplotlib.style.context([*styles, figures.STYLE]):
             for name, figure in report.draw(results, "office31", TASK).items():

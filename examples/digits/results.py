@@ -1,13 +1,13 @@
 """The output of a run: the printed table and diagnosis, and results.json."""
 
 import json
-import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import TextWrapper
 
 import torch
+from office.results import means
 from torch import Tensor, nn
 
 import symloss
@@ -94,10 +94,7 @@ def print_row(method: str, seed: str, runs: list[Run]) -> None:
 
 def mean_and_error(values: list[float]) -> str:
     """Format the mean and its standard error."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.1f} ± {error:.1f}"
+    return means.plus_minus(*means.mean_and_error(values))
 
 
 def write_results(runs: list[Run], settings: dict[str, object], path: Path) -> None:

@@ -55,6 +55,13 @@ def made_result(
         "predicted": dict(zip(CATEGORIES, (0.5, 0.3, 0.2), strict=True)),
         "expected": dict.fromkeys(CATEGORIES, 1 / 3),
         "agreement": 0.9 if symmetric else None,
+        "images": [18, 12, 0],
+        "machine": {"device": "cpu"},
+        "versions": {},
+        "commit": None,
+        "processes": 1,
+        "seconds": 0.0,
+        "peak_memory_bytes": None,
     }
     return Result(**{**fields, **changes})
 

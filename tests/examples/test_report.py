@@ -71,9 +71,9 @@ def test_runs_without_target_labels_have_no_table(
     blind = made_result("a2b", accuracy=None, dataset="folders", confusion=None, length=1)
     write(tmp_path, blind, features=True)
     report.main([str(tmp_path)])
-    told = (tmp_path / "report/health.md").read_text(encoding="utf-8")
+    health = (tmp_path / "report/health.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.splitlines() == [
-        *told.splitlines(),
+        *health.splitlines(),
         "",
         "Written:",
         f"{tmp_path}/report/health.md",
@@ -82,7 +82,7 @@ def test_runs_without_target_labels_have_no_table(
     ]
 
 
-def test_the_report_tells_which_runs_rarely_predict_a_category(
+def test_the_report_says_which_runs_rarely_predict_a_category(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = {"bike": 0.7, "mouse": 0.3, "mug": 0.0}
@@ -91,9 +91,9 @@ def test_the_report_tells_which_runs_rarely_predict_a_category(
     older = {"predicted": {}, "expected": {}, "agreement": None}
     write(tmp_path, made_result("W2D", "symnets", **older))
     report.main([str(tmp_path)])
-    told = (tmp_path / "report/health.md").read_text(encoding="utf-8")
-    assert told in capsys.readouterr().out
-    assert told.splitlines()[2:] == [
+    health = (tmp_path / "report/health.md").read_text(encoding="utf-8")
+    assert health in capsys.readouterr().out
+    assert health.splitlines()[2:] == [
         "- office31 A2W symnets seed 0: 1 of 3 categories is rarely or never predicted (mug): "
         "if the target contains it, try --method symnets-balanced.",
         "- In 1 of 2 runs every category is predicted.",
@@ -110,11 +110,11 @@ def test_results_from_before_the_label_free_numbers_have_a_report(tmp_path: Path
     assert not (tmp_path / "report/health.md").exists()
 
 
-def test_the_lowest_seed_with_features_is_mapped(tmp_path: Path) -> None:
+def test_tsne_is_of_the_lowest_seed_with_features(tmp_path: Path) -> None:
     for seed in (10, 2, 1):
         write(tmp_path, made_result(seed=seed), features=seed > 1)
     write(tmp_path, made_result(method="symnets-wo-entropy"), features=True)
-    results = report.find_results(tmp_path)
+    results = report.read_results(tmp_path)
     features = {r.seed: p.with_name("features.npz") for p, r in results.items() if r.seed > 1}
     features[10].write_bytes(b"never read")
     assert [result.seed for result, _ in report.read_features(results)] == [2]

@@ -16,7 +16,7 @@ from office.console import UserError
 from office.data import images
 from office.data.images import Images
 from office.data.tasks import load_task
-from office.results import health, outputs
+from office.results import outputs, summary
 from office.training.batches import ImageBatches
 from office.training.methods import METHODS
 from office.training.runs import Run
@@ -251,7 +251,7 @@ def test_a_finished_run_tells_of_its_target_without_labels(root, office, capsys,
     assert [*found.expected.values()] == pytest.approx([4 / 9, 3 / 9, 2 / 9])
     same = np.mean(logits[:, :3].argmax(1) == logits[:, -3:].argmax(1))
     assert found.agreement == (None if method == "source-only" else pytest.approx(same))
-    told = health.diagnosis(found).describe("--method symnets-balanced")
+    told = summary.diagnosis(found).describe("--method symnets-balanced")
     assert f", see {root.parent}" in (out := capsys.readouterr().out)
     assert out.split("done in")[1].split("\n", 1)[1].startswith(told)
 

@@ -1,18 +1,26 @@
-"""Figures out of results: convergence, recall of each category, confusion matrices."""
+"""Figures of one task: convergence, recall of each category, confusion matrices, t-SNE."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 
-from office.results.outputs import Result
+from office.results import scores
+from office.results.outputs import Features, Result
 from office.results.tables import NAMES as ROWS
 
 NAMES = {method: row.replace("Adding ", "") for method, row in ROWS.items()}
@@ -20,7 +28,7 @@ COLUMN, CHART, PAGE = 3.3, 4.8, 6.9  # width of a column, of a chart and of a pa
 # Okabe and Ito's colours, told apart with any colour vision.
 ORANGE, SKY, GREEN, VERMILION, BLUE = "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2"
 INK = "text"  # the colour of text: black, or light on a dark page
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -42,17 +50,41 @@ CURVES = [
     ("symnets", "C_t", "SymNets-T", VERMILION, "-"),
     ("symnets-balanced", "C_t", NAMES["symnets-balanced"], BLUE, "-"),
 ]
-# Of what methods recalls are compared, and their marks: colour, marker, size.
+# The methods whose recalls are compared, and their marks: colour, marker, size.
 COMPARED = {
     "source-only": (INK, "|", 40),
     "symnets": (VERMILION, "o", 34),
     "symnets-balanced": (BLUE, "D", 14),
 }
+# The methods with a t-SNE panel, and the marks of images: name, colour, marker, size.
+PANELS = ("source-only", "domain-confusion", "domain-confusion-em", "symnets", "symnets-balanced")
+MARKS = (
+    ("source", BLUE, "o", 4),
+    ("target", VERMILION, "x", 7),
+    ("target, misclassified", INK, "x", 9),
+)
 
 
-def colour_of(name: str) -> str:
+def _colour(name: str) -> str:
     """Return a colour, that of text for :data:`INK`."""
     return rcParams["text.color"] if name == INK else name
+
+
+def _title(results: Sequence[Result]) -> str:
+    """Return the method's name and the mean of its accuracies."""
+    name = NAMES.get(results[0].method, results[0].method)
+    accuracies = [result.accuracy for result in results if result.accuracy is not None]
+    return f"{name}: {statistics.fmean(accuracies):.1f} %" if accuracies else name
+
+
+def _plain(category: str) -> str:
+    return category.replace("_", " ")
+
+
+def _write(axes: Axes, x: float, y: float, text: str, outline: float, **style: Any) -> Text:
+    """Write on top of a figure, with an outline in the colour of the background."""
+    stroke = withStroke(linewidth=outline, foreground=rcParams["axes.facecolor"])
+    return axes.text(x, y, text, path_effects=[stroke], in_layout=False, **style)
 
 
 def convergence(results: Sequence[Result]) -> Figure | None:
@@ -62,46 +94,46 @@ def convergence(results: Sequence[Result]) -> Figure | None:
     """
     figure = Figure(figsize=(CHART, 2.9), layout="constrained")
     axes = figure.add_subplot()
-    for method, classifier, label, colour, line in CURVES:
-        found = defaultdict(list)
-        for result in results:
-            for epoch in result.epochs if result.method == method else []:
-                accuracy = epoch.get(f"target_accuracy/{classifier}")
-                if accuracy is not None:
-                    found[epoch["epoch"]].append(accuracy)
-        if len(found) > 1:
-            epochs = sorted(found)
-            means = [statistics.fmean(found[epoch]) for epoch in epochs]
-            axes.plot(
-                epochs, means, color=colour_of(colour), linestyle=line, linewidth=1.4, label=label
-            )
-    if not axes.lines:
+    ends: list[tuple[float, float, str, str]] = []
+    for method, classifier, label, ink, line in CURVES:
+        accuracies: dict[float, list[float]] = defaultdict(list)
+        for entry in (e for result in results if result.method == method for e in result.epochs):
+            epoch, accuracy = entry["epoch"], entry.get(f"target_accuracy/{classifier}")
+            if epoch is not None and accuracy is not None:
+                accuracies[epoch].append(accuracy)
+        if len(accuracies) > 1:
+            epochs, colour = sorted(accuracies), _colour(ink)
+            means = [statistics.fmean(accuracies[epoch]) for epoch in epochs]
+            axes.plot(epochs, means, color=colour, linestyle=line, linewidth=1.4, label=label)
+            ends.append((means[-1], epochs[-1], label, colour))
+    if not ends:
         return None
     axes.set(xlabel="epoch", ylabel="target accuracy (%)")
     axes.margins(x=0.02)
     axes.grid(axis="y", alpha=0.3, linewidth=0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    _label_ends(axes)
+    axes.locator_params("x", integer=True)
+    _label_ends(axes, sorted(ends, key=lambda end: end[0]))
     return figure
 
 
-def _label_ends(axes: Axes) -> None:
-    """Write each line's name and last value at its end, one above the other where they meet."""
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each line's name and last value at its end, one above the other where they meet.
+
+    The ends, from the lowest to the highest, are y, x, name and colour.
+    """
     low, high = axes.get_ylim()
-    lines = sorted(axes.lines, key=lambda line: line.get_ydata()[-1])
-    heights = np.array([line.get_ydata()[-1] for line in lines])
+    heights = np.array([end[0] for end in ends])
     for _ in range(100):
         push = (0.07 * (high - low) - np.diff(heights)).clip(0) / 2
         heights[:-1] -= push
         heights[1:] += push
-    for line, height in zip(lines, heights, strict=True):
-        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+    for (y, x, label, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
-            f"{line.get_label()} {y:.1f}",
+            f"{label} {y:.1f}",
             (x, y),
             (1.08, height),
             textcoords=("axes fraction", "data"),
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)},
             va="center",
         )
 
@@ -119,24 +151,25 @@ def recalls(results: Sequence[Result]) -> Figure | None:
     known = counts[0].sum(1) > 0  # a category without an image has no recall
     recall = 100 * (counts.diagonal(axis1=1, axis2=2) / counts.sum(2).clip(1))[:, known]
     order = np.lexsort((recall[0], recall[-1] - recall[-2]))
-    names = np.array([plain(name) for name in groups[0][0].categories])[known][order]
+    names = np.array([_plain(name) for name in groups[0][0].categories])[known][order]
     recall, rows = recall[:, order], np.arange(len(names))
     figure = Figure(figsize=(CHART, 0.75 + 0.15 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    lost, recovered = (colour_of(COMPARED[group[0].method][0]) for group in groups[-2:])
+    lost, recovered = (_colour(COMPARED[group[0].method][0]) for group in groups[-2:])
     colours = np.where(recall[-1] > recall[-2], recovered, lost)
-    axes.hlines(rows, recall[-2], recall[-1], colours, linewidth=1.6, alpha=0.6)
+    axes.hlines(rows, recall[-2], recall[-1], colours.tolist(), linewidth=1.6, alpha=0.6)
     for group, values in zip(groups, recall, strict=True):
         colour, marker, size = COMPARED[group[0].method]
-        dots = axes.scatter(values, rows, size, colour_of(colour), marker=marker, zorder=3)
-        dots.set(label=title(group), clip_on=False)
+        dots = axes.scatter(values, rows, size, _colour(colour), marker=marker, zorder=3)
+        dots.set(label=_title(group), clip_on=False)
     axes.set_yticks(rows, names)
     axes.set(xlabel="recall (%)", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
     axes.grid(axis="x", alpha=0.3, linewidth=0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
-    place = {"loc": "outside upper center", "ncols": 3}
-    figure.legend(frameon=False, handletextpad=0.1, columnspacing=1, **place)
+    figure.legend(
+        loc="outside upper center", ncols=3, frameon=False, handletextpad=0.1, columnspacing=1
+    )
     return figure
 
 
@@ -149,12 +182,8 @@ def _groups(results: Sequence[Result], methods: Iterable[str]) -> list[list[Resu
 
 
 def _counts(results: Sequence[Result]) -> np.ndarray:
-    return np.sum([result.confusion for result in results], 0)
-
-
-def plain(name: str) -> str:
-    """Return a category's name with spaces, as a figure shows it."""
-    return name.replace("_", " ")
+    counts: np.ndarray = np.array([result.confusion for result in results]).sum(0)
+    return counts
 
 
 def confusion(results: Sequence[Result]) -> Figure | None:
@@ -167,7 +196,7 @@ def confusion(results: Sequence[Result]) -> Figure | None:
     groups = groups or _groups(results, dict.fromkeys(r.method for r in results))[:1]
     if not groups:
         return None
-    categories = [plain(name) for name in groups[0][0].categories]
+    categories = [_plain(name) for name in groups[0][0].categories]
     small = len(categories) <= 12
     width = COLUMN * len(groups) if small else PAGE
     height = 0.92 * COLUMN if small else PAGE * (0.92 if len(groups) == 1 else 0.74)
@@ -177,7 +206,7 @@ def confusion(results: Sequence[Result]) -> Figure | None:
         image = _matrix(axes, _counts(group), categories, small)
         size = 6.5 if small else min(7.5 if len(groups) == 1 else 6, 200 / len(categories))
         axes.set_xticks(range(len(categories)), categories, rotation=90, fontsize=size)
-        axes.set(xlabel="predicted", title=title(group))
+        axes.set(xlabel="predicted", title=_title(group))
     size = 6.5 if small else min(8, 250 / len(categories))
     grid[0].set_yticks(range(len(categories)), categories, fontsize=size)
     grid[0].set(ylabel="true")
@@ -190,7 +219,10 @@ def confusion(results: Sequence[Result]) -> Figure | None:
 
 
 def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], numbers: bool) -> AxesImage:
-    """Draw one matrix, right answers blue, mistakes vermilion; return the mistakes' layer."""
+    """Draw one matrix, right predictions blue, mistakes vermilion; return the mistakes' layer.
+
+    Instead of numbers it may have names, of what more than half of a category is taken for.
+    """
     share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     right = np.eye(len(share), dtype=bool)
     axes.spines[:].set_visible(False)
@@ -201,30 +233,118 @@ def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], numbers: bool)
         layer = np.ma.masked_array(share, hidden)
         image = axes.imshow(layer, cmap=shades, norm=PowerNorm(0.5, 0, 100), aspect="auto")
     edges = np.arange(len(share) + 1) - 0.5
-    axes.hlines(edges, edges[0], edges[-1], linewidth=0.3, alpha=0.25, color=colour_of(INK))
-    axes.vlines(edges, edges[0], edges[-1], linewidth=0.3, alpha=0.25, color=colour_of(INK))
-    if not numbers:
-        _name_lost(axes, share, names)
-    else:
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if share[i, j] > 30 else colour_of(INK)
+    axes.hlines(edges, edges[0], edges[-1], linewidth=0.3, alpha=0.25, color=_colour(INK))
+    axes.vlines(edges, edges[0], edges[-1], linewidth=0.3, alpha=0.25, color=_colour(INK))
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        if numbers:
+            colour = "white" if share[i, j] > 30 else _colour(INK)
             text = f"{share[i, j]:.0f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
+        elif i != j and share[i, j] > 50:  # named beside the cell, where there is room
+            side, align = (0.8, "left") if j < len(names) / 2 else (-0.8, "right")
+            _write(axes, j + side, i, names[j], 2, ha=align, va="center", fontsize=7)
     return image
 
 
-def _name_lost(axes: Axes, share: np.ndarray, names: Sequence[str]) -> None:
-    """Name what more than half of a category is taken for, beside the cell, where there is room."""
-    outline = [withStroke(linewidth=2, foreground=rcParams["axes.facecolor"])]
-    for i, j in zip(*np.nonzero(share > 50), strict=True):
-        if i != j:
-            side, align = (0.8, "left") if j < len(names) / 2 else (-0.8, "right")
-            text = axes.text(j + side, i, names[j], ha=align, va="center", fontsize=7)
-            text.set(path_effects=outline, in_layout=False)
+# t-SNE
 
 
-def title(results: Sequence[Result]) -> str:
-    """Return the method's name and the mean of its accuracies."""
-    name = NAMES.get(results[0].method, results[0].method)
-    accuracies = [result.accuracy for result in results if result.accuracy is not None]
-    return f"{name}: {statistics.fmean(accuracies):.1f} %" if accuracies else name
+def tsne(runs: Sequence[tuple[Result, Features]], limit: int = 2000) -> Figure | None:
+    """Draw the paper's Figure 3, t-SNE of both domains' features; ``None`` without :data:`PANELS`.
+
+    Categories are named at their source images where the name fits, those with the lowest recall
+    first.
+
+    Args:
+        runs: One of each method.
+        limit: How many images of each domain are shown at most.
+    """
+    by_method = {run[0].method: run for run in runs}
+    shown = [by_method[method] for method in PANELS if method in by_method]
+    if not shown:
+        return None
+    columns, rows = min(2, len(shown)), math.ceil(len(shown) / 2)
+    height = 0.3 + rows * (2.15 if columns == 2 else 4.3)
+    figure = Figure(figsize=(CHART, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    points = [_panel(axes, *run, limit) for axes, run in zip(grid, shown, strict=False)]
+    marks: dict[str, Any] = {}
+    for axes in grid:
+        handles, labels = axes.get_legend_handles_labels()
+        marks |= dict(zip(labels, handles, strict=True))
+    style = {"frameon": False, "markerscale": 2.5, "fontsize": 8}
+    if len(grid) > len(shown):  # the legend has the panel that is left
+        grid[-1].set_axis_off()
+        grid[-1].legend(marks.values(), marks, loc="center", **style)
+    else:
+        figure.legend(marks.values(), marks, loc="outside lower center", ncols=3, **style)
+    figure.draw_without_rendering()  # after this the panels have their sizes
+    for axes, (result, _), (source, label) in zip(grid, shown, points, strict=False):
+        _name_categories(axes, result, source, label)
+    return figure
+
+
+def _panel(
+    axes: Axes, result: Result, saved: Features, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a method's panel of ``limit`` images; return the source images' points and labels."""
+    order = np.random.default_rng(0).permutation(len(saved.features))
+    of_both = [order[saved.domain[order] == value][:limit] for value in (0, 1)]
+    keep = np.sort(np.concatenate(of_both))
+    points, domain = _embed(saved.features[keep]), saved.domain[keep]
+    label, mistaken = saved.label[keep], _mistaken(result, saved)[keep]
+    kinds = (domain == 0, (domain == 1) & ~mistaken, mistaken)
+    for (name, colour, marker, size), chosen in zip(MARKS, kinds, strict=True):
+        if chosen.any():
+            x, y = points[chosen].T
+            ink = _colour(colour)
+            axes.scatter(x, y, size, ink, marker=marker, lw=0.5, alpha=0.7, label=name)
+    axes.spines[:].set(visible=True, color=rcParams["axes.edgecolor"], alpha=0.4)
+    axes.set(xticks=[], yticks=[], title=_title([result]))
+    return points[domain == 0], label[domain == 0]
+
+
+def _embed(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float32)
+    components = min(50, *features.shape)
+    features = PCA(components, random_state=0).fit_transform(features)
+    perplexity = min(30, (len(features) - 1) / 3)
+    embedding = TSNE(perplexity=perplexity, init="pca", random_state=0)
+    points: np.ndarray = embedding.fit_transform(features)
+    return points
+
+
+def _mistaken(result: Result, saved: Features) -> np.ndarray:
+    """Return which images are of the target, labelled, and given another category."""
+    mistaken = np.zeros(len(saved.features), dtype=bool)
+    if saved.logits is not None:
+        logits = scores.by_classifier(torch.from_numpy(saved.logits), len(result.categories))
+        prediction = logits[result.classifier].argmax(1).numpy()
+        label = saved.label[saved.domain == 1]
+        mistaken[saved.domain == 1] = (label >= 0) & (prediction != label)
+    return mistaken
+
+
+def _name_categories(axes: Axes, result: Result, points: np.ndarray, label: np.ndarray) -> None:
+    """Write the categories' names above or below their points, where they meet no other name."""
+    frame = axes.get_window_extent()
+    taken: list[Bbox] = []
+    recall = [result.per_category.get(name) for name in result.categories]
+    order = np.argsort([np.inf if r is None else r for r in recall], kind="stable")
+    for k in (k for k in order if (label == k).any()):
+        x, y = _middle_half(points[label == k]).T
+        name = _plain(result.categories[k])
+        for height, side in ((y.max(), "bottom"), (y.min(), "top")):
+            text = _write(axes, np.median(x), height, name, 1.5, size=6, ha="center", va=side)
+            box = text.get_window_extent().padded(3, 0)
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _middle_half(points: np.ndarray) -> np.ndarray:
+    """Return the half of the points nearest to their median: a category may lie in two places."""
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return points[np.argsort(distance)[: len(points) // 2 + 1]]

@@ -1,86 +1,96 @@
-"""The files of a run at its end."""
+"""The end of a run: all its files."""
 
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 import symloss
 from office import distributed
 from office.data import shares
+from office.data.tasks import Task
 from office.options import Runtime
-from office.results import evaluation, health, outputs
+from office.results import outputs, scores
+from office.results.outputs import Result
 from office.training.methods import METHODS
 from office.training.runs import Run
 
 
-@dataclass(frozen=True)
-class End:
-    extractor: nn.Module
-    classifier: nn.Linear
-    f_s: Tensor
-    f_t: Tensor
-    v_t: Tensor
-    final: dict[str, float | None]
-    history: list[dict[str, Any]]
+def write_run(
+    run: Run,
+    runtime: Runtime,
+    extractor: nn.Module,
+    classifier: nn.Linear,
+    features: tuple[Tensor, Tensor],
+    logits: Tensor,
+    history: list[dict[str, Any]],
+    seconds: float,
+) -> Result:
+    """Write the files of a trained run, result.json last, because it marks the run as finished.
 
+    Args:
+        run: The run.
+        runtime: Where it was trained.
+        extractor: From images to features.
+        classifier: From features to K logits, the classifier whose predictions count.
+        features: Features of the source and of the target images, ``(N, F)`` and ``(M, F)``.
+        logits: Logits of the target images, ``(M, 2K)``, or ``(M, K)`` for one classifier.
+        history: For each epoch its number, its mean losses and the accuracies measured; the last
+            entry has all those at the end of training.
+        seconds: Duration of the run.
 
-def write(run: Run, runtime: Runtime, end: End, seconds: float) -> outputs.Result:
-    task, recipe, method = run.task, run.recipe, METHODS[run.method]
-    folder, k = run.folder(runtime.out), len(task.categories)
-    answers = evaluation.classifiers(end.v_t, k)[method.classifier]
-    features = torch.cat([end.f_s, end.f_t])
-    labels = [domain.labels or [-1] * len(domain.paths) for domain in (task.source, task.target)]
-    half = features.half()
-    outputs.write_features(
-        folder,
-        outputs.Features(
-            (half if half.isfinite().all() else features).numpy(),
-            np.repeat(np.arange(2, dtype=np.uint8), [*map(len, labels)]),
-            np.concatenate(labels).astype(np.int16),
-            end.v_t.numpy(),
-        ),
+    Raises:
+        UserError: If a file cannot be written.
+    """
+    recipe, task, method = run.recipe, run.task, METHODS[run.method]
+    categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
+    counting = scores.by_classifier(logits, len(categories))[method.classifier]
+    outputs.write_features(folder, _features(task, torch.cat(features), logits))
+    model = outputs.Model(
+        recipe.backbone,
+        recipe.bottleneck,
+        extractor,
+        classifier,
+        categories,
+        recipe.preprocessing,
+        recipe.width,
     )
-    outputs.write_model(
-        folder,
-        outputs.Model(
-            recipe.backbone,
-            recipe.bottleneck,
-            end.extractor,
-            end.classifier,
-            task.categories,
-            recipe.preprocessing,
-            recipe.width,
-        ),
-    )
-    if task.target.labels is None:
-        confidence, predicted = answers.softmax(1).max(1)
-        rows = zip(task.target.paths, predicted, confidence, strict=True)
+    outputs.write_model(folder, model)
+    if labels is None:
+        confidence, prediction = counting.softmax(1).max(1)
+        rows = zip(task.target.paths, prediction.tolist(), confidence.tolist(), strict=True)
         outputs.write_predictions(
-            folder, [outputs.Prediction(path, task.categories[k], float(p)) for path, k, p in rows]
+            folder, [outputs.Prediction(path, categories[k], p) for path, k, p in rows]
         )
-    expected = recipe.prior if method.balanced else "source"
-    prior = shares.of_categories(expected, task.categories, task.source.labels or ())
-    result = outputs.Result(
+
+    final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
+    confusion = None if labels is None else scores.confusion_matrix(counting, labels)
+    recalls = [None] * len(categories) if confusion is None else scores.recalls(confusion)
+    prior = shares.of_categories(
+        recipe.prior if method.balanced else "source", categories, task.source.labels or ()
+    )
+    predicted, expected = symloss.scores.category_shares(counting, prior, joint=False)
+    result = Result(
         dataset=recipe.dataset,
         task=task.name,
         method=run.method,
         seed=run.seed,
         classifier=method.classifier,
-        accuracy=end.final[f"target_accuracy/{method.classifier}"],
-        final=end.final,
-        epochs=end.history,
-        **evaluation.by_category(answers, task.target.labels, task.categories),
-        categories=task.categories,
+        accuracy=final[f"target_accuracy/{method.classifier}"],
+        final=final,
+        epochs=history,
+        per_category=dict(zip(categories, recalls, strict=True)),
+        confusion=confusion,
+        categories=categories,
         recipe=run.settings,
-        **health.label_free(end.v_t, answers, task.categories, prior),
+        predicted=dict(zip(categories, predicted.tolist(), strict=True)),
+        expected=dict(zip(categories, expected.tolist(), strict=True)),
+        agreement=scores.agreement(logits, len(categories)),
         images=run.identity["images"],
         machine={"device": str(runtime.device), "workers": runtime.workers, "cache": runtime.cache},
         versions=_versions(),
@@ -93,12 +103,23 @@ def write(run: Run, runtime: Runtime, end: End, seconds: float) -> outputs.Resul
     return result
 
 
+def _features(task: Task, features: Tensor, logits: Tensor) -> outputs.Features:
+    labels = [domain.labels or [-1] * len(domain.paths) for domain in (task.source, task.target)]
+    half = features.half()
+    return outputs.Features(
+        (half if half.isfinite().all() else features).numpy(),
+        np.repeat(np.arange(2, dtype=np.uint8), [*map(len, labels)]),
+        np.concatenate(labels).astype(np.int16),
+        logits.numpy(),
+    )
+
+
 def _versions() -> dict[str, str]:
-    modules = [torch, torchvision, symloss, *filter(None, [sys.modules.get("timm")])]
-    return {
-        "python": platform.python_version(),
-        **{module.__name__: module.__version__ for module in modules},
-    }
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "symloss", "timm"):
+        if name in sys.modules:
+            versions[name] = sys.modules[name].__version__
+    return versions
 
 
 def _commit() -> str | None:

@@ -12,7 +12,7 @@ import re
 import reprlib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -25,26 +25,26 @@ from office.console import UserError
 from office.data.images import Preprocessing
 from office.models import backbones
 
-# Fields that older results lack.
-YOUNGER: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
+# What results have that older ones lack.
+ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
 
 
 @dataclass(frozen=True)
 class Result:
     """The result of a run, and how it was made.
 
-    Accuracies are in %, ``None`` if the target has no labels. Their names give domain and
-    classifier: ``target_accuracy/C_t`` (the target classifier), ``target_accuracy/C_s`` (the source
-    classifier) and ``source_accuracy/C_s``, the last on the training images. The classifier of a
-    method with only one is C_t.
+    Accuracies and recalls are in %, ``None`` if the target has no labels. The names of accuracies
+    give domain and classifier: ``target_accuracy/C_t`` (the target classifier),
+    ``target_accuracy/C_s`` (the source classifier) and ``source_accuracy/C_s``, the last on the
+    training images. The classifier of a method with only one is C_t.
 
     Attributes:
-        classifier: The one whose answers count, ``"C_t"`` or ``"C_s"``.
+        classifier: The one whose predictions count, ``"C_t"`` or ``"C_s"``.
         accuracy: Its accuracy on the target at the end of training.
         final: Accuracies by name at the end of training.
         epochs: For each epoch its number, the accuracies measured, and its mean losses.
-        per_category: Recall of each category in %.
-        confusion: Images by category (row) and prediction (column), ``None`` without labels.
+        per_category: Recall of each category.
+        confusion: Images by category (row) and prediction (column).
         predicted: Predicted share of each category in the target.
         expected: Expected share of each category in the target.
         agreement: Share of target images for which C_t and C_s predict the same category, ``None``
@@ -66,16 +66,27 @@ class Result:
     confusion: list[list[int]] | None
     categories: list[str]
     recipe: dict[str, Any]
-    predicted: dict[str, float] = field(default_factory=dict)
-    expected: dict[str, float] = field(default_factory=dict)
-    agreement: float | None = None
-    images: list[int] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    commit: str | None = None
-    processes: int = 1
-    seconds: float = 0.0
-    peak_memory_bytes: int | None = None
+    predicted: dict[str, float]
+    expected: dict[str, float]
+    agreement: float | None
+    images: list[int]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    commit: str | None
+    processes: int
+    seconds: float
+    peak_memory_bytes: int | None
+
+    @property
+    def title(self) -> str:
+        """Name of the run."""
+        return f"{self.dataset} {self.task} {self.method} seed {self.seed}"
+
+    @property
+    def worst_category(self) -> tuple[str, float] | None:
+        """The category with the smallest recall, and that recall; ``None`` without labels."""
+        recalls = [(name, r) for name, r in self.per_category.items() if r is not None and r == r]
+        return min(recalls, key=lambda recall: recall[1], default=None)
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -91,20 +102,20 @@ def read_result(path: Path) -> Result:
         UserError: If the file cannot be read or contains something else; names path and error.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path} was not written by train_office.py")
-    kinds = get_type_hints(Result)
-    found = YOUNGER | found
-    for name, kind in kinds.items():
-        if name not in found:
+    content = ADDED | content
+    types = get_type_hints(Result)
+    for name, kind in types.items():
+        if name not in content:
             raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
-        if not _fits(found[name], kind):
-            told = kind.__name__ if type(kind) is type else kind
-            raise UserError(f"{path}: {name} must be {told}, got {reprlib.repr(found[name])}")
-    result = Result(**{name: found[name] for name in kinds})
+        if not _has_type(content[name], kind):
+            expected = kind.__name__ if type(kind) is type else kind
+            raise UserError(f"{path}: {name} must be {expected}, got {reprlib.repr(content[name])}")
+    result = Result(**{name: content[name] for name in types})
     if any("epoch" not in epoch for epoch in result.epochs):
         raise UserError(f"{path}: each entry of epochs must have its number, epoch")
     if result.predicted.keys() != result.expected.keys():
@@ -115,18 +126,18 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _has_type(value: object, kind: Any) -> bool:
     """Whether a value from JSON has a type such as ``dict[str, float | None]``."""
     if kind is Any:
         return True
     if isinstance(kind, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
+        return any(_has_type(value, one) for one in get_args(kind))
     if kind is float:  # JSON has only one kind of number
         return isinstance(value, (int, float))
     if not isinstance(value, get_origin(kind) or kind):
         return False
-    parts = value.values() if isinstance(value, dict) else value
-    return all(_fits(part, get_args(kind)[-1]) for part in parts) if get_args(kind) else True
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(_has_type(part, get_args(kind)[-1]) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -150,9 +161,9 @@ class Features:
 def write_features(folder: Path, features: Features) -> None:
     """Write features.npz; :class:`UserError` if it cannot be written."""
     arrays = {name: value for name, value in vars(features).items() if value is not None}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    files.write(folder / "features.npz", buffer.getvalue())
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write(folder / "features.npz", content.getvalue())
 
 
 def read_features(path: Path) -> Features:
@@ -162,11 +173,10 @@ def read_features(path: Path) -> Features:
             arrays = dict(file)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    names = [f.name for f in dataclasses.fields(Features)]
-    missing = [name for name in names[:3] if name not in arrays]
-    if missing:
-        raise UserError(f"{path} was not written by train_office.py: it has no {missing[0]}")
-    features = Features(**{name: arrays.get(name) for name in names})
+    for name in ("features", "domain", "label"):
+        if name not in arrays:
+            raise UserError(f"{path} was not written by train_office.py: it has no {name}")
+    features = Features(arrays["features"], arrays["domain"], arrays["label"], arrays.get("logits"))
     if not len(features.features) == len(features.domain) == len(features.label):
         raise UserError(f"{path}: features, domain and label must have the same length")
     if features.logits is not None and len(features.logits) != (features.domain == 1).sum():

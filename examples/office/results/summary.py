@@ -1,12 +1,12 @@
-"""The summary after training on own images: a table, and the files with the rest."""
+"""Finished runs in words, for the console and the report; most of it needs no target labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from office.console import visible
-from office.results import health
 from office.results.outputs import Result, read_result
-from office.training.runs import Run
+from office.training.methods import METHODS
+from symloss.scores import Diagnosis
 
 FILES = {
     "predictions.csv": "the target's images with their predictions",
@@ -15,45 +15,68 @@ FILES = {
 }
 
 
-def ending(run: Run, result: Result, folder: Path) -> str:
-    """Return what a run says at its end."""
-    advice = health.remedy(run.method, run.settings)
-    diagnosis = health.diagnosis(result).describe(advice)
-    return f"{run.title}: done in {result.seconds:.0f} s, see {folder}\n{diagnosis}"
+def diagnosis(result: Result) -> Diagnosis:
+    """Return how a run's predictions spread over the categories, with printable names."""
+    return Diagnosis(
+        tuple(map(visible, result.predicted)),
+        tuple(result.predicted.values()),
+        tuple(result.expected.values()),
+        result.agreement,
+    )
 
 
-def answer(runs: Sequence[Run], out: Path) -> str:
-    """Return a table of the runs, a line for each with rarely predicted categories, the files."""
-    folders = [run.folder(out) for run in runs]
+def remedy(result: Result) -> str | None:
+    """Return the option to try if categories are rarely predicted, if there is one."""
+    method = METHODS.get(result.method)
+    if result.recipe.get("partial") or (method and method.balanced):
+        return None
+    balanced = f"{result.method}-balanced"
+    return f"--method {balanced if balanced in METHODS else 'symnets-balanced'}"
+
+
+def finished(result: Result, folder: Path) -> str:
+    """Return the lines that a run prints at its end."""
+    description = diagnosis(result).describe(remedy(result))
+    return f"{result.title}: done in {result.seconds:.0f} s, see {folder}\n{description}"
+
+
+def _rarely_predicted(result: Result) -> str | None:
+    """Return a sentence about rarely predicted categories, if there are any."""
+    spread = diagnosis(result)
+    return spread.sentence(remedy(result)) if spread.rarely_predicted else None
+
+
+# Own images
+
+
+def summarise(folders: Sequence[Path]) -> str:
+    """Return a table of finished runs, what each rarely predicts, and the files in its folder."""
     results = [read_result(folder / "result.json") for folder in folders]
     lines = ["", *_table(results), ""]
     for result in results:
-        found = health.diagnosis(result)
-        if found.rarely_predicted:
-            advice = health.remedy(result.method, result.recipe)
-            lines.append(f"{result.method}, seed {result.seed}: {found.sentence(advice)}")
+        if sentence := _rarely_predicted(result):
+            lines.append(f"{result.method}, seed {result.seed}: {sentence}")
     lines.append("Files:")
     for folder in folders:
-        there = [f"{name} ({what})" for name, what in FILES.items() if (folder / name).exists()]
-        lines.append(f"  {visible(folder)}: {', '.join(there)}")
+        written = [f"{name} ({use})" for name, use in FILES.items() if (folder / name).exists()]
+        lines.append(f"  {visible(folder)}: {', '.join(written)}")
     return "\n".join(lines)
 
 
 def _table(results: Sequence[Result]) -> list[str]:
     """Return the table's lines, with accuracies if the target has labels."""
     labelled = any(result.accuracy is not None for result in results)
-    header = ["method", "seed"]
-    header += ["accuracy", "worst category"] if labelled else []
-    rows = [[*header, "C^s and C^t agree", "rarely predicted", "seconds"]]
+    accuracies = ["accuracy", "worst category"] if labelled else []
+    rows = [["method", "seed", *accuracies, "C^s and C^t agree", "rarely predicted", "seconds"]]
     for result in results:
         row = [result.method, str(result.seed)]
         if labelled:
-            row += [_percent(result.accuracy), _worst(result)]
-        same = None if result.agreement is None else 100 * result.agreement
-        lost = len(health.diagnosis(result).rarely_predicted)
-        rows.append(
-            [*row, _percent(same), f"{lost} of {len(result.categories)}", f"{result.seconds:.0f}"]
-        )
+            worst = result.worst_category
+            row.append("-" if result.accuracy is None else f"{result.accuracy:.1f} %")
+            row.append("-" if worst is None else f"{visible(worst[0])} {worst[1]:.0f} %")
+        row.append("-" if result.agreement is None else f"{100 * result.agreement:.1f} %")
+        row.append(f"{len(diagnosis(result).rarely_predicted)} of {len(result.categories)}")
+        rows.append([*row, f"{result.seconds:.0f}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -61,13 +84,33 @@ def _table(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} %"
+# The report
 
 
-def _worst(result: Result) -> str:
-    recalls = {name: r for name, r in result.per_category.items() if r is not None and r == r}
-    if not recalls:
-        return "-"
-    name = min(recalls, key=recalls.__getitem__)
-    return f"{visible(name)} {recalls[name]:.0f} %"
+def on_targets(results: Iterable[Result]) -> str:
+    """Return a line per run with rarely predicted categories, and a summary of the others.
+
+    Results from before the label-free numbers do not count.
+    """
+    results = [result for result in results if result.predicted]
+    sentences = [(result.title, _rarely_predicted(result)) for result in results]
+    lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
+    healthy = len(results) - len(lines)
+    lines.append(f"- In {healthy} of {len(results)} runs every category is predicted.")
+    same = [100 * result.agreement for result in results if result.agreement is not None]
+    if same:
+        spread = f"{min(same):.1f} to {max(same):.1f} %"
+        lines.append(f"- The source and target classifiers agree on {spread} of the target.")
+    return "\n".join(["**On the targets, without their labels**", "", *lines, ""])
+
+
+def csv_rows(results: Iterable[Result]) -> list[list[object]]:
+    """Return the rows of a CSV file with the shares of every run, one per category."""
+    rows: list[list[object]] = [
+        ["dataset", "task", "method", "seed", "agreement", "category", "predicted", "expected"]
+    ]
+    for result in results:
+        run = [result.dataset, result.task, result.method, result.seed, result.agreement]
+        for category, share in result.predicted.items():
+            rows.append([*run, category, share, result.expected[category]])
+    return rows

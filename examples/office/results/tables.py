@@ -6,38 +6,39 @@ averages. A row's "ours" names our method that is shown beside it. Table 1's Res
 from other work, so our source-only runs are shown beside Table 4's.
 """
 
-import csv
 import json
-import math
 import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from office.options import BALANCE
+from office.results.means import Mean, mean_and_error, plus_minus
 from office.results.outputs import Result
 from office.training.methods import METHODS
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 # Table 4's names, except the backbone's, because ours need not be ResNet-50.
 NAMES = {name: method.row.replace("ResNet-50", "Source only") for name, method in METHODS.items()}
+OF_SOME = (*BALANCE, "partial")  # settings that only some methods have
 # The settings in every note; others appear only if the rows of a table differ in them.
-OWN = (*BALANCE, "partial")  # only some methods have these
-TOLD = ("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr")
-TOLD += ("precision", *OWN)
+NOTED = (
+    *("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr", "precision"),
+    *OF_SOME,
+)
 POOLED = ("GFK", "TCA")  # on the network's pooled features
 
-Cell = tuple[float, float | None]  # mean and standard error
+Groups: TypeAlias = dict[str, list[Result]]  # by method
 
 
 class Row(NamedTuple):
     """A method's accuracies in %: a cell or ``None`` per task, average or ``None``."""
 
     label: str
-    cells: list[Cell | None]
+    cells: list[Mean | None]
     average: float | None
 
 
@@ -51,52 +52,63 @@ class Table:
     note: str
 
 
-def mean_and_error(values: Sequence[float]) -> Cell:
-    """Return the mean and its standard error, the sample deviation over sqrt(n); none for n = 1."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return statistics.fmean(values), error
-
-
 def tables(results: Iterable[Result]) -> dict[str, Table]:
     """Return a table by file name for every dataset among the results with an accuracy."""
     by_dataset: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         if result.accuracy is not None:
             by_dataset[result.dataset].append(result)
-    made = {
-        name.lower().replace(" ", ""): _beside(name, by_dataset[published["dataset"]])
-        for name, published in PUBLISHED.items()
-        if published["dataset"] in by_dataset
-    }
-    known = {published["dataset"] for published in PUBLISHED.values()}
-    made |= {name: _alone(name, group) for name, group in by_dataset.items() if name not in known}
+    made = {}
+    for name, table in PUBLISHED.items():
+        if table["dataset"] in by_dataset:
+            tasks, rows = table["tasks"], table["rows"]
+            ours = _by_method(r for r in by_dataset[table["dataset"]] if r.task in tasks)
+            if name == "Table 1":  # of Table 4's methods, on the same tasks, those also in Table 1
+                ablation = {row["ours"] for row in PUBLISHED["Table 4"]["rows"]}
+                ablation -= {row.get("ours") for row in rows}
+                ours = {method: group for method, group in ours.items() if method not in ablation}
+            title = f"{name}. Accuracy (%) on {table['title']}"
+            made[name.lower().replace(" ", "")] = _table(title, tasks, ours, rows)
+    known = {table["dataset"] for table in PUBLISHED.values()}
+    for dataset, group in by_dataset.items():
+        if dataset not in known:
+            tasks = sorted({result.task for result in group})
+            made[dataset] = _table(f"Accuracy (%) on {dataset}", tasks, _by_method(group))
     return made
 
 
-def _beside(name: str, results: list[Result]) -> Table:
-    """Make a table of the paper, each of our rows below the published one of the same method."""
-    published = PUBLISHED[name]
-    tasks, beside = published["tasks"], {row.get("ours") for row in published["rows"]}
-    ours = _by_method(result for result in results if result.task in tasks)
-    if name == "Table 1":  # of Table 4's methods, on the same tasks, only those also in Table 1
-        ablation = {row["ours"] for row in PUBLISHED["Table 4"]["rows"]} - beside
-        ours = {method: shown for method, shown in ours.items() if method not in ablation}
+def _by_method(results: Iterable[Result]) -> Groups:
+    """Group results by method, in the order of :data:`METHODS`."""
+    groups: Groups = {method: [] for method in METHODS}
+    for result in results:
+        groups.setdefault(result.method, []).append(result)
+    return {method: group for method, group in groups.items() if group}
+
+
+def _table(
+    title: str, tasks: list[str], ours: Groups, published: Sequence[dict[str, Any]] = ()
+) -> Table:
+    """Make a table, each of our rows below the published one of the same method, if any."""
     rows = []
-    for row in published["rows"]:
-        cells = [cell and tuple(cell) for cell in row["cells"]]
-        printed = Row(row["method"], cells, row["average"])
-        if row.get("ours") in ours:
-            label = f"{NAMES[row['ours']]}, ours"
-            rows += _compared(printed, _row(label, ours[row["ours"]], tasks))
+    for row in published:
+        printed = Row(
+            row["method"], [cell and tuple(cell) for cell in row["cells"]], row["average"]
+        )
+        method = row.get("ours")
+        if method in ours:
+            rows += _compared(printed, _row(f"{NAMES[method]}, ours", ours[method], tasks))
         else:
             rows.append(printed)
-    for method, shown in ours.items():
+    beside = {row.get("ours") for row in published}
+    for method, group in ours.items():
         if method not in beside:
-            rows.append(_row(f"{NAMES.get(method, method)}, ours", shown, tasks))
-    title, note = f"{name}. Accuracy (%) on {published['title']}", _note(ours)
-    if _are_frozen(ours):
-        title += ", ours on frozen features"
-        pooled = [row["method"] for row in published["rows"] if row["method"] in POOLED]
+            label = f"{_label(method)}, ours" if published else _label(method)
+            rows.append(_row(label, group, tasks))
+    note = _note(ours)
+    # If only some results use frozen features, the note warns of it.
+    if ours and all(result.recipe.get("frozen") for group in ours.values() for result in group):
+        title += f", {'ours ' if published else ''}on frozen features"
+        pooled = [row["method"] for row in published if row["method"] in POOLED]
         if pooled:
             note += (
                 f" Published {' and '.join(pooled)} also use frozen features of ResNet-50; the "
@@ -105,41 +117,28 @@ def _beside(name: str, results: list[Result]) -> Table:
     return Table(title, tasks, rows, note)
 
 
-def _alone(dataset: str, results: list[Result]) -> Table:
-    """Make the table of a dataset without published numbers."""
-    tasks = sorted({result.task for result in results})
-    ours = _by_method(results)
-    rows = [_row(NAMES.get(method, method), shown, tasks) for method, shown in ours.items()]
-    frozen = ", on frozen features" if _are_frozen(ours) else ""
-    return Table(f"Accuracy (%) on {dataset}{frozen}", tasks, rows, _note(ours))
-
-
-def _are_frozen(ours: dict[str, list[Result]]) -> bool:
-    """Whether all results use frozen features; if only some do, the settings' warning says so."""
-    results = [result for group in ours.values() for result in group]
-    return bool(results) and all(result.recipe.get("frozen") for result in results)
-
-
-def _by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group results by method, in the order of :data:`METHODS`."""
-    groups: dict[str, list[Result]] = {method: [] for method in NAMES}
-    for result in results:
-        groups.setdefault(result.method, []).append(result)
-    return {method: group for method, group in groups.items() if group}
+def _label(method: str) -> str:
+    return NAMES.get(method, method)
 
 
 def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
-    values = {task: [r.accuracy for r in results if r.task == task] for task in tasks}
-    cells = [mean_and_error(values[task]) if values[task] else None for task in tasks]
-    average = statistics.fmean(cell[0] for cell in cells) if all(cells) else None
-    return Row(label, cells, average)
+    cells: list[Mean | None] = []
+    for task in tasks:
+        values = [r.accuracy for r in results if r.task == task and r.accuracy is not None]
+        cells.append(mean_and_error(values) if values else None)
+    means = [cell[0] for cell in cells if cell]
+    return Row(label, cells, statistics.fmean(means) if len(means) == len(tasks) else None)
 
 
 def _compared(published: Row, ours: Row) -> list[Row]:
     """Return the published row, ours, and the difference of their means."""
-    pairs = zip(ours.cells, published.cells, strict=True)
-    cells = [(mine[0] - theirs[0], None) if mine and theirs else None for mine, theirs in pairs]
-    average = None if ours.average is None else ours.average - published.average
+    cells: list[Mean | None] = [
+        (mine[0] - theirs[0], None) if mine and theirs else None
+        for mine, theirs in zip(ours.cells, published.cells, strict=True)
+    ]
+    average = None
+    if ours.average is not None and published.average is not None:
+        average = ours.average - published.average
     named = published._replace(label=f"{published.label}, published")
     return [named, ours, Row("difference", cells, average)]
 
@@ -147,20 +146,56 @@ def _compared(published: Row, ours: Row) -> list[Row]:
 # Notes
 
 
-def _note(ours: dict[str, list[Result]]) -> str:
+def _note(ours: Groups) -> str:
     """Say how a table's results were made, and warn if their settings differ."""
     if not ours:
         return "Published numbers only: none of our runs belongs in this table."
-    settings = [_settings(result) for results in ours.values() for result in results]
-    facts = {name: dict.fromkeys(s[name] for s in settings if name in s) for name in TOLD}
-    made = [f"{name} {' / '.join(values)}" for name, values in facts.items() if values]
+    results = [result for group in ours.values() for result in group]
+    runs = [(_label(result.method), result.task, _settings(result)) for result in results]
+    made = []
+    for name in NOTED:
+        values = dict.fromkeys(settings[name] for _, _, settings in runs if name in settings)
+        if values:
+            made.append(f"{name} {' / '.join(values)}")
     note = f"Ours: {'; '.join([*made, _seeds(ours)])}. Mean ± standard error over the seeds."
-    names = dict.fromkeys([*TOLD, *(name for setting in settings for name in setting)])
-    unequal = [name for name in names if _differs(name, ours)]
-    if unequal:
-        where = "; ".join(f"{name} {_where(name, ours)}" for name in unequal)
-        note += f"\n\n**Warning: settings differ between the runs of this table:** {where}."
+    names = dict.fromkeys([*NOTED, *(name for _, _, settings in runs for name in settings)])
+    differences = "; ".join(filter(None, (_differences(name, runs) for name in names)))
+    if differences:
+        note += f"\n\n**Warning: settings differ between the runs of this table:** {differences}."
     return note
+
+
+def _differences(name: str, runs: list[tuple[str, str, dict[str, str]]]) -> str:
+    """List a setting's values with their rows, and tasks if a row has several values.
+
+    Empty if all are equal; a setting that some methods lack is compared only where it is set.
+    """
+    rows: dict[str, dict[str, set[str]]] = {}
+    for label, task, settings in runs:
+        row = rows.setdefault(label, defaultdict(set))
+        row[settings.get(name, "not set")].add(task)
+    values = {value for row in rows.values() for value in row}
+    if name in OF_SOME:
+        values.discard("not set")
+    if len(values) < 2 and all(len(row) == 1 for row in rows.values()):
+        return ""
+    places: dict[str, list[str]] = defaultdict(list)
+    for label, row in rows.items():
+        for value, tasks in row.items():
+            only = f" on {', '.join(map(arrow, sorted(tasks)))}" if len(row) > 1 else ""
+            places[value].append(f"{label}{only}")
+    listed = ", ".join(f"{value} ({', '.join(labels)})" for value, labels in places.items())
+    return f"{name} {listed}"
+
+
+def _seeds(ours: Groups) -> str:
+    """List the seeds, by row if they differ."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for method, group in ours.items():
+        rows[", ".join(map(str, sorted({result.seed for result in group})))].append(_label(method))
+    if len(rows) == 1:
+        return f"seeds {next(iter(rows))}"
+    return "seeds " + " / ".join(f"{seeds} ({', '.join(labels)})" for seeds, labels in rows.items())
 
 
 def _settings(result: Result) -> dict[str, str]:
@@ -181,37 +216,6 @@ def _settings(result: Result) -> dict[str, str]:
     }
 
 
-def _differs(name: str, ours: dict[str, list[Result]]) -> bool:
-    """Whether a setting differs; one that some methods lack is compared only where it is set."""
-    rows = [{_settings(result).get(name) for result in results} for results in ours.values()]
-    every = set().union(*rows)
-    return len(every - {None} if name in OWN else every) > 1 or max(map(len, rows)) > 1
-
-
-def _seeds(ours: dict[str, list[Result]]) -> str:
-    """List the seeds, by row if they differ."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    for method, results in ours.items():
-        seeds = ", ".join(map(str, sorted({result.seed for result in results})))
-        rows[seeds].append(NAMES.get(method, method))
-    if len(rows) == 1:
-        return f"seeds {next(iter(rows))}"
-    return "seeds " + " / ".join(f"{seeds} ({', '.join(labels)})" for seeds, labels in rows.items())
-
-
-def _where(name: str, ours: dict[str, list[Result]]) -> str:
-    """List a setting's values, each with its rows, and the tasks if a row has several values."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    for method, results in ours.items():
-        tasks: dict[str, set[str]] = defaultdict(set)
-        for result in results:
-            tasks[_settings(result).get(name, "not set")].add(result.task)
-        for value, at in tasks.items():
-            only = f" on {', '.join(map(arrow, sorted(at)))}" if len(tasks) > 1 else ""
-            rows[value].append(f"{NAMES.get(method, method)}{only}")
-    return ", ".join(f"{value} ({', '.join(labels)})" for value, labels in rows.items())
-
-
 # Files
 
 
@@ -222,29 +226,20 @@ def arrow(task: str) -> str:
 
 def markdown(table: Table) -> str:
     """Return the table in Markdown, with one decimal as in the paper."""
-
-    def text(cell: Cell | None, sign: str) -> str:
-        if cell is None:
-            return ""
-        mean, error = cell
-        return f"{mean:{sign}.1f}" + (f" ± {error:.1f}" if error is not None else "")
-
-    lines = [["Methods", *map(arrow, table.tasks), "Avg"]]
-    lines.append(["---"] * len(lines[0]))
+    lines = [["Methods", *map(arrow, table.tasks), "Avg"], ["---"] * (len(table.tasks) + 2)]
     for label, cells, average in table.rows:
         sign = "+" if label == "difference" else ""
-        last = None if average is None else (average, None)
-        lines.append([label, *(text(cell, sign) for cell in [*cells, last])])
+        means = [*cells, None if average is None else (average, None)]
+        lines.append([label, *(plus_minus(*mean, sign) if mean else "" for mean in means)])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
 
 
-def write_csv(table: Table, path: Path) -> None:
-    """Write the table with a column for each mean and each standard error, unrounded."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        columns = [column for task in table.tasks for column in (task, f"{task} error")]
-        writer.writerow(["method", *columns, "average"])
-        for label, cells, average in table.rows:
-            values = [value for cell in cells for value in cell or (None, None)]
-            writer.writerow([label, *values, average])
+def csv_rows(table: Table) -> list[list[object]]:
+    """Return the rows of a CSV file, a column for each mean and each standard error, unrounded."""
+    columns = [column for task in table.tasks for column in (task, f"{task} error")]
+    rows: list[list[object]] = [["method", *columns, "average"]]
+    for label, cells, average in table.rows:
+        values = [value for cell in cells for value in cell or (None, None)]
+        rows.append([label, *values, average])
+    return rows
