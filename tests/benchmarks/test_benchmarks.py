@@ -5,18 +5,14 @@ import math
 import re
 import sys
 from argparse import Namespace
-from pathlib import Path
 
+import losses
 import pytest
+import timing
 import torch
 from torch import nn
 
 import symloss
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import losses
-import timing
 
 CPU = torch.device("cpu")
 ROWS = [
@@ -38,14 +34,6 @@ SETTINGS = Namespace(
     precision="fp32",
     channels_last=False,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -4,13 +4,10 @@ import csv
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 pytest.importorskip("sklearn", reason="benchmarks/features.py needs scikit-learn")
 

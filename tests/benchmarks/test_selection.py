@@ -1,15 +1,11 @@
 import math
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 pytest.importorskip("sklearn", reason="benchmarks/selection.py needs scikit-learn")
 pytest.importorskip("torchvision", reason="benchmarks/selection.py needs torchvision")
 
@@ -21,14 +17,6 @@ from selection import Candidate, Objective
 from train_digits import Recipe
 
 import symloss
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def told(*values):
