@@ -4,7 +4,7 @@ import os
 # threads, one gives the same numbers everywhere, and pytest-xdist's workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # Time limits per example say more about the machine than about the code.
 settings.register_profile("symloss", deadline=None)
