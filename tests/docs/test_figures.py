@@ -60,8 +60,3 @@ def test_the_page_shows_every_picture_in_its_theme():
             assert found == f"only-{theme}"
             texts.append(text)
         assert texts[0] == texts[1]
-
-
-def test_contributors_find_every_script_that_draws():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert all(f"`{path.name}" in text for path in FIGURES.glob("*.py"))
