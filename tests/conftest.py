@@ -1,3 +1,9 @@
+import os
+
+# Before torch is imported, and for the processes that tests start: small tensors gain nothing from
+# threads, one gives the same numbers everywhere, and pytest-xdist's workers share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from hypothesis import settings
 
 # Time limits per example say more about the machine than about the code.

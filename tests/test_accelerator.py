@@ -16,6 +16,7 @@ CHECKS = Path(__file__).with_name("accelerator")
 EXAMPLES = ["PIL", "matplotlib", "numpy", "sklearn", "tensorboard", "torchvision", "tqdm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", ["check_library.py", "check_office.py"])
 def test_an_accelerator_without_one(checks):
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):

@@ -29,10 +29,23 @@ def test_the_wiring_example_trains_and_predicts():
     assert not backbone.training
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
-)
-def test_ci_runs_the_command_that_the_readme_gives(name):
+def commands(name):
+    """The lines of a file that may be commands."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    commands = [line.strip().removeprefix("- run: ") for line in lines]
-    assert 'pip install -e ".[dev]" && pytest' in commands
+    return [line.strip().removeprefix("- run: ") for line in lines]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"])
+def test_ci_runs_the_command_that_the_readme_gives_and_the_slow_tests(name):
+    fast, slow = 'pip install -e ".[dev]" && pytest', "pytest -m slow --cov-append"
+    assert fast in commands("README.md")
+    assert [line for line in commands(name) if line in (fast, slow)] == [fast, slow]
+
+
+def test_a_release_waits_for_all_checks_of_its_commit():
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    checks = re.search(
+        r"^  (\w+):\n    uses: \$/\.github/workflows/ci\.yml$", release, re.MULTILINE
+    )[1]
+    publish = release[release.index("\n  publish:\n") :]
+    assert f"    needs: [{checks}, build]\n" in publish

@@ -551,6 +551,7 @@ def distributed(rank, init_file, wrap, norm, results):
     os._exit(0)  # torch now and then aborts while its threads end, which is not under test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrap", "norm"), [("one", False), ("one", True), ("two", False), ("two", True)]
 )

@@ -1,8 +1,6 @@
 """The ablations on the digits: what is trained, on which target, and what the table says of it."""
 
 import statistics
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from torch import nn
 
 import symloss
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 pytest.importorskip("sklearn", reason="benchmarks/balance.py needs scikit-learn")
 pytest.importorskip("matplotlib", reason="benchmarks/balance.py needs Matplotlib")
 
@@ -19,14 +16,6 @@ import balance
 import train_digits
 from digits.data import Digits, load_handwritten
 from digits.results import Run
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_quick_prints_a_row_for_each_method_on_each_target(tmp_path, capsys):

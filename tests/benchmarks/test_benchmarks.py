@@ -5,18 +5,14 @@ import math
 import re
 import sys
 from argparse import Namespace
-from pathlib import Path
 
+import losses
 import pytest
+import timing
 import torch
 from torch import nn
 
 import symloss
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import losses
-import timing
 
 CPU = torch.device("cpu")
 ROWS = [
@@ -38,14 +34,6 @@ SETTINGS = Namespace(
     precision="fp32",
     channels_last=False,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -86,7 +74,8 @@ def assert_positive(values):
     assert all(math.isfinite(x) and x > 0 for x in values)
 
 
-def test_step(step, capsys, tmp_path):
+@pytest.mark.slow
+def test_step_prints_a_row_for_each_variant(step, capsys, tmp_path):
     rows = run(step, capsys, tmp_path)
     assert [row[0] for row in rows][:4] == [
         "supervised",
@@ -108,7 +97,9 @@ def test_step(step, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "bf16"), [("authors' settings", False), ("symloss", True)])
-def test_the_authors_settings_are_float32_and_contiguous(step, name, bf16, monkeypatch):
+def test_only_the_authors_settings_ignore_precision_and_channels_last(
+    step, name, bf16, monkeypatch
+):
     monkeypatch.setattr(step, "build_extractor", tiny_extractor)
     options = Namespace(**vars(SETTINGS) | {"precision": "bf16", "channels_last": True})
     net = step.build_trainer(options, name)
@@ -144,7 +135,7 @@ def test_the_variants_of_a_step_give_the_same_gradients(step, name, monkeypatch)
         torch.testing.assert_close(gradient, expected[key], rtol=1e-4, atol=1e-6 * scale.item())
 
 
-def test_losses(capsys, tmp_path):
+def test_losses_prints_a_row_for_each_shape_and_computation(capsys, tmp_path):
     rows = run(losses, capsys, tmp_path)
     names = [(str(shape), name) for shape in losses.QUICK_SHAPES for name in ROWS]
     assert [tuple(row[:2]) for row in rows] == names
@@ -186,7 +177,7 @@ def test_kept_bytes_tell_results_from_inputs():
     assert losses.kept_bytes(lambda v, _: v[0].sum(), logits, labels) == (0, 0)
 
 
-def test_scaling(scaling, capsys, tmp_path):
+def test_scaling_prints_exponents_and_draws_a_plot(scaling, capsys, tmp_path):
     plot = tmp_path / "plot.png"
     rows = run(scaling, capsys, tmp_path, "--plot", str(plot))
     assert len(rows) == 6
@@ -221,7 +212,7 @@ def test_the_clock_is_read_when_the_device_is_done(monkeypatch):
         assert waited == [1]
 
 
-def test_medians_and_quartiles():
+def test_times_are_shown_as_median_and_quartiles():
     assert timing.spread([5, 1, 2, 3, 4]) == "3.00 (2.00 to 4.00)"
     assert timing.median([5, 1, 2, 4]) == 3
     assert [timing.three_digits(x) for x in (0.01234, 0.9999, 12345.6)] == [
@@ -249,7 +240,7 @@ def test_medians_and_quartiles():
         (["--out", "nowhere/table.md"], "--out: must be a file in a folder that exists"),
     ],
 )
-def test_bad_values_are_one_line(step, arguments, message, capsys):
+def test_bad_arguments_exit_with_one_line(step, arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         step.main(arguments)
     assert exit_.value.code == 2

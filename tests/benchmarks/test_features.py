@@ -4,13 +4,10 @@ import csv
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 pytest.importorskip("sklearn", reason="benchmarks/features.py needs scikit-learn")
 
@@ -119,7 +116,7 @@ def test_both_kinds_of_files_are_read(tmp_path):
         assert named.tolist() == labels
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
+def test_unreadable_or_too_few_files_exit_with_one_line(tmp_path, capsys):
     np.savez(tmp_path / "a.npz", embeddings=np.zeros((2, 2)))
     with pytest.raises(SystemExit, match=r"features.py: error: .*a.npz: .*features"):
         features.main([str(tmp_path / "a.npz"), str(tmp_path / "a.npz")])

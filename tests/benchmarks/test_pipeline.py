@@ -1,13 +1,9 @@
 import re
-import sys
 from functools import partial
-from pathlib import Path
 
+import pipeline
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import pipeline
 
 
 def test_quick_prints_one_table_and_the_machine(tmp_path, capsys):

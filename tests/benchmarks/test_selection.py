@@ -1,15 +1,11 @@
 import math
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 pytest.importorskip("sklearn", reason="benchmarks/selection.py needs scikit-learn")
 pytest.importorskip("torchvision", reason="benchmarks/selection.py needs torchvision")
 
@@ -23,15 +19,7 @@ from train_digits import Recipe
 import symloss
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def told(*values):
+def doubles(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -60,21 +48,21 @@ def test_spearman_is_the_correlation_of_ranks():
         want = np.corrcoef(rank(x), rank(y))[0, 1]
         got = selection.spearman(torch.from_numpy(x), torch.from_numpy(y))
         assert got == pytest.approx(want)
-    x = told(1, 2, 3, 4)
+    x = doubles(1, 2, 3, 4)
     assert selection.spearman(x, x**3) == pytest.approx(1)
     assert selection.spearman(x, -x) == pytest.approx(-1)
-    assert selection.spearman(told(1, 2, 3, 4, 5), told(2, 1, 4, 3, 5)) == pytest.approx(0.8)
+    assert selection.spearman(doubles(1, 2, 3, 4, 5), doubles(2, 1, 4, 3, 5)) == pytest.approx(0.8)
 
 
-def test_the_highest_score_is_picked_and_like_ones_share():
-    assert selection.picked(told(0.1, 0.9, 0.5), told(10, 20, 30)) == 20
-    assert selection.picked(told(0.9, 0.9, 0.5), told(10, 20, 30)) == 15
-    assert selection.picked(told(math.nan, 0.1, -5), told(10, 20, 30)) == 20
+def test_the_highest_score_is_picked_and_ties_are_averaged():
+    assert selection.picked(doubles(0.1, 0.9, 0.5), doubles(10, 20, 30)) == 20
+    assert selection.picked(doubles(0.9, 0.9, 0.5), doubles(10, 20, 30)) == 15
+    assert selection.picked(doubles(math.nan, 0.1, -5), doubles(10, 20, 30)) == 20
 
 
-def test_good_blind_and_perverse_scores(monkeypatch):
+def test_scores_that_follow_oppose_or_ignore_accuracy_are_told_apart(monkeypatch):
     found = candidates()
-    accuracy = told(*(c.accuracy for c in found))
+    accuracy = doubles(*(c.accuracy for c in found))
     noise = torch.rand(20, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     monkeypatch.setattr(
         selection,
@@ -91,7 +79,7 @@ def test_good_blind_and_perverse_scores(monkeypatch):
     assert worth["blind"][2] == pytest.approx(25, abs=2)
 
 
-def test_who_has_no_score_is_not_counted():
+def test_candidates_without_a_score_are_not_counted():
     found = candidates()
     found[:3] = [replace(c, agreement=math.nan) for c in found[:3]]
     correlation, accuracy, _ = selection.worth(found)["`agreement`"]
@@ -119,12 +107,12 @@ def test_the_scores_are_those_of_the_library():
     assert selection.no_lost_category(lost) == -3
 
 
-def test_the_ensemble_of_a_draw_is_the_draw(monkeypatch):
+def test_an_ensemble_score_sees_only_the_drawn_candidates(monkeypatch):
     sizes = []
 
     def ensemble(found):
         sizes.append(len(found))
-        return told(*(c.accuracy for c in found))
+        return doubles(*(c.accuracy for c in found))
 
     monkeypatch.setattr(selection, "ensemble", ensemble)
     monkeypatch.setattr(selection, "SCORES", {"ensemble": ensemble})
@@ -133,7 +121,7 @@ def test_the_ensemble_of_a_draw_is_the_draw(monkeypatch):
     assert sizes == [20, 8, 8, 8]
 
 
-def test_several_tasks_have_their_mean(monkeypatch):
+def test_the_table_has_the_mean_over_tasks(monkeypatch):
     values = iter([{"a": (0.5, 80.0, 10.0)}, {"a": (0.1, 60.0, 30.0)}])
     monkeypatch.setattr(selection, "worth", lambda _: next(values))
     assert selection.table([[], []])[1:] == [["a", "0.30", "70.0", "20"]]
@@ -149,7 +137,7 @@ def routed():
     return symloss.RoutedLogits(*parts[:2]), symloss.RoutedLogits(*parts[2:])
 
 
-def test_an_objective_changes_what_it_says(routed):
+def test_each_field_of_an_objective_changes_its_own_term(routed):
     source, target = routed
     labels = torch.arange(8)
 
@@ -177,7 +165,7 @@ def test_an_objective_changes_what_it_says(routed):
         assert got == pytest.approx(want, rel=1e-5)
 
 
-def test_each_setting_is_another_one():
+def test_no_two_settings_are_equal():
     recipe = Recipe(epochs=7)
     grid = selection.settings(recipe)
     assert grid["SymNets"] == (Objective(), recipe)
@@ -205,6 +193,7 @@ def test_candidates_are_scored_on_the_development_half(monkeypatch):
     assert found["SymNets"][0].agreement == symloss.scores.agreement(logits)
 
 
+@pytest.mark.slow
 def test_quick_prints_both_tables_and_the_machine(capsys, tmp_path):
     out = tmp_path / "tables.md"
     selection.main(["--quick", "--seeds", "100", "--out", str(out)])
@@ -277,7 +266,7 @@ def fails(capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_runs_that_do_not_do_are_named(tmp_path, capsys):
+def test_too_few_or_unreadable_runs_are_named(tmp_path, capsys):
     assert "no task with 4 finished runs" in fails(capsys, "--runs", tmp_path)
     for seed in range(3):
         write(tmp_path, seed)

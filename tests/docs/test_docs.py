@@ -82,7 +82,7 @@ def test_every_setup_has_its_page():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_no_code_of_a_page_escapes(page):
+def test_every_block_of_a_page_is_run_or_is_no_python(page):
     text = page.read_text(encoding="utf-8")
     for mark in FENCE.finditer(text):
         assert re.fullmatch(r"python|console|text|bibtex|\{[\w-]+\}.*", mark["mark"]), mark[0]
@@ -90,7 +90,7 @@ def test_no_code_of_a_page_escapes(page):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_docstring_is_whole(name):
+def test_a_docstring_has_equation_shapes_errors_and_example(name):
     doc = PUBLIC[name].__doc__
     assert ".. math::" in doc or name in WITHOUT_EQUATION
     assert re.search(r"``\((N|M), ", doc) or name in WITHOUT_SHAPES
@@ -128,6 +128,7 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_every_public_name_is_on_an_api_page(site):
     from sphinx.util.inventory import InventoryFile
 
@@ -156,6 +157,7 @@ class Outline(HTMLParser):
             self.images.append(dict(attrs).get("alt"))
 
 
+@pytest.mark.slow
 def test_headings_are_in_order_and_images_have_texts(site):
     for page in PAGES:
         built = (site / page.relative_to(DOCS)).with_suffix(".html")

@@ -1,13 +1,17 @@
 """Every recipe runs as it stands, from another folder, and what its page says of it holds."""
 
 import importlib.util
+import io
 import re
 import runpy
 import subprocess
 import sys
 import warnings
-from functools import partial
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,23 +26,65 @@ NEEDS = {"with_timm": "timm", "with_lightning": "lightning", "with_accelerate": 
 IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
 
 
-@pytest.fixture
-def recipe(tmp_path, monkeypatch, capfd):
-    """Return a function that runs a recipe in an empty folder: its names, and what it prints."""
-    monkeypatch.chdir(tmp_path)
-    # Traced as for any backend, but without a C++ compiler.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+@dataclass
+class Finished:
+    """A recipe's names, what it printed and where, and notes of its calls."""
 
-    def run(name):
+    names: dict[str, Any]
+    printed: str
+    folder: Path
+    noted: dict[str, list[Any]]
+
+
+def noted_calls(name):
+    """The calls of a recipe to take note of: owner, function, and what to keep of its arguments."""
+    if name == "health_check":
+        yield symloss, "symnet_losses", lambda source, labels, target: target
+        yield L, "category_balance", lambda logits: logits
+    if name == "with_lightning":
+        yield symloss, "progressive_lambda", float
+    if name == "with_accelerate":
+        from accelerate import Accelerator
+
+        yield Accelerator, "clip_grad_norm_", lambda accelerator, *_: accelerator.sync_gradients
+
+
+def run(name, folder):
+    """Run a recipe in a folder."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    noted, printed = {}, io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(printed),
+        warnings.catch_warnings(),
+    ):
+        patch.chdir(folder)
+        # Traced as for any backend, but without a C++ compiler.
+        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        for owner, function, keep in noted_calls(name):
+            note(patch, owner, function, keep, noted.setdefault(function, []))
         if name in NEEDS:
-            pytest.importorskip(NEEDS[name])
-        with warnings.catch_warnings():
-            if name in NEEDS:
-                warnings.simplefilter("ignore")  # another package's
-            names = runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        return names, capfd.readouterr().out
+            warnings.simplefilter("ignore")  # another package's
+        names = runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+    return Finished(names, printed.getvalue(), folder, noted)
 
-    return run
+
+def note(patch, owner, function, keep, notes):
+    """Replace a function by itself, and keep something of the arguments of each call."""
+    original = getattr(owner, function)
+
+    def noting(*args, **kwargs):
+        notes.append(keep(*args))
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, function, noting)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A function that runs a recipe in an empty folder, each recipe once."""
+    return cache(lambda name: run(name, tmp_path_factory.mktemp(name)))
 
 
 def accuracy(printed):
@@ -69,7 +115,7 @@ def assert_each_player_has_its_own_gradient(backbone, head, batch, backward, lam
 
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_a_recipe_runs(name, recipe):
-    _, printed = recipe(name)
+    printed = recipe(name).printed
     if "accuracy" in (RECIPES / f"{name}.py").read_text("utf-8"):
         assert accuracy(printed) > 95
     else:
@@ -84,15 +130,15 @@ def test_a_recipe_is_shown_whole_on_one_page(name):
 
 
 def test_a_loop_over_an_empty_loader_ends_with_words(recipe):
-    names, _ = recipe("plain_loop")
+    names = recipe("plain_loop").names
     loader = torch.utils.data.DataLoader(range(10), batch_size=16, drop_last=True)
     with pytest.raises(ValueError, match="no batch: 10 samples and drop_last=True"):
         next(names["forever"](loader))
 
 
-def test_a_stopped_run_goes_on(recipe, monkeypatch):
+def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     saved, progress = [], []
-    save, schedule = torch.save, symloss.progressive_lambda
+    save = torch.save
 
     def save_three(state, path):
         if len(saved) == 3:
@@ -100,81 +146,68 @@ def test_a_stopped_run_goes_on(recipe, monkeypatch):
         save(state, path)
         saved.append(state)
 
-    def record(value):
-        progress.append(value)
-        return schedule(value)
-
     monkeypatch.setattr(torch, "save", save_three)
     with pytest.raises(KeyboardInterrupt):
-        recipe("save_and_resume")
+        run("save_and_resume", tmp_path)
     monkeypatch.setattr(torch, "save", save)
-    monkeypatch.setattr(symloss, "progressive_lambda", record)
-    names, printed = recipe("save_and_resume")
-    assert "resuming after 3 epochs" in printed
+    note(monkeypatch, symloss, "progressive_lambda", float, progress)
+    resumed = run("save_and_resume", tmp_path)
+    assert "resuming after 3 epochs" in resumed.printed
     assert progress[0] == 3 / 20
-    assert len(progress) == names["total"] * 17 / 20
-    assert names["head_optimizer"].param_groups[0]["lr"] == pytest.approx(0.01 / 11**0.75)
+    assert len(progress) == resumed.names["total"] * 17 / 20
+    rate = resumed.names["head_optimizer"].param_groups[0]["lr"]
+    assert rate == pytest.approx(0.01 / 11**0.75)
 
 
 def test_a_checkpoint_holds_weights_and_momentum(recipe):
-    first, _ = recipe("save_and_resume")
-    again, _ = recipe("save_and_resume")  # nothing left to do
+    first = recipe("save_and_resume")
+    again = run("save_and_resume", first.folder)  # nothing left to do
     for name in ("backbone", "head"):
-        for a, b in zip(first[name].parameters(), again[name].parameters(), strict=True):
-            assert torch.equal(a, b)
+        pairs = zip(first.names[name].parameters(), again.names[name].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     momenta = [
-        [s["momentum_buffer"] for s in names["extractor_optimizer"].state.values()]
-        for names in (first, again)
+        [s["momentum_buffer"] for s in finished.names["extractor_optimizer"].state.values()]
+        for finished in (first, again)
     ]
     assert len(momenta[0]) == 2
     assert all(map(torch.equal, *momenta))
 
 
-def test_an_exported_model_runs_without_symloss(recipe, tmp_path):
-    recipe("deploy")
+@pytest.mark.slow
+def test_an_exported_model_runs_without_symloss(recipe):
+    folder = recipe("deploy").folder
     code = (
         "import sys, torch; m = torch.export.load('model.pt2').module(); "
         "print(m(torch.zeros(7, 16)).shape, 'symloss' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True
     )
     assert done.stdout == "torch.Size([7, 3]) False\n", done.stderr
 
 
 def test_the_health_check_names_what_is_lost_and_the_page_shows_it(recipe):
-    names, printed = recipe("health_check")
-    without, balanced = printed.split("balance 3.0:")
+    finished = recipe("health_check")
+    without, balanced = finished.printed.split("balance 3.0:")
     assert accuracy(without) < 70 < accuracy(balanced)
     assert "(bike)" in without
-    assert names["diagnosis"].rarely_predicted == []
+    assert finished.names["diagnosis"].rarely_predicted == []
     page = (ROOT / "docs" / "recipes" / "health-check.md").read_text("utf-8")
     shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
     # Another processor may move a number, and with it the order of the categories.
-    words = [re.sub(r"%: .*|[\d.]+", "", text).strip() for text in (shown, printed)]
+    words = [re.sub(r"%: .*|[\d.]+", "", text).strip() for text in (shown, finished.printed)]
     assert words[0] == words[1]
 
 
-def test_the_balance_is_the_backbones_to_learn(recipe, monkeypatch):
-    losses, balance, targets, balanced = symloss.symnet_losses, L.category_balance, [], []
-
-    def record_target(source, labels, target):
-        targets.append(target)
-        return losses(source, labels, target)
-
-    def record_balanced(logits):
-        balanced.append(logits)
-        return balance(logits)
-
-    monkeypatch.setattr(symloss, "symnet_losses", record_target)
-    monkeypatch.setattr(L, "category_balance", record_balanced)
-    recipe("health_check")
-    assert len(balanced) == 600
-    assert all(v is target.extractor for v, target in zip(balanced, targets, strict=True))
+def test_the_balance_is_the_backbones_to_learn(recipe):
+    noted = recipe("health_check").noted
+    assert len(noted["category_balance"]) == 600
+    pairs = zip(noted["category_balance"], noted["symnet_losses"], strict=True)
+    assert all(balanced is target.extractor for balanced, target in pairs)
 
 
 def test_unlabelled_pixels_have_no_loss(recipe):
-    names, _ = recipe("dense_prediction")
+    names = recipe("dense_prediction").names
     logits = names["routed"](names["x_source"]).head
     loss = L.source_task(logits, names["y_source"], "none", ignore_index=255)
     assert (loss[:, :2] == 0).all()
@@ -182,7 +215,7 @@ def test_unlabelled_pixels_have_no_loss(recipe):
 
 
 def test_compiled_gradients(recipe):
-    names, _ = recipe("torch_compile")
+    names = recipe("torch_compile").names
     batch = names["x_s"], names["y_s"], names["x_t"]
     lam = torch.tensor(0.3)
     assert_each_player_has_its_own_gradient(
@@ -195,7 +228,7 @@ def test_compiled_gradients(recipe):
 
 
 def test_two_classifiers_copied_into_one_head_give_the_same(recipe):
-    names, _ = recipe("two_classifiers")
+    names = recipe("two_classifiers").names
     copied = symloss.SymmetricHead.from_classifiers(
         names["source_classifier"], names["target_classifier"]
     )
@@ -203,17 +236,10 @@ def test_two_classifiers_copied_into_one_head_give_the_same(recipe):
     torch.testing.assert_close(copied(features), names["head"](features))
 
 
-def test_accelerate_clips_and_steps_whole_gradients(recipe, monkeypatch):
-    accelerate = pytest.importorskip("accelerate")
-    clip, whole = accelerate.Accelerator.clip_grad_norm_, []
-
-    def record(self, *args):
-        whole.append(self.sync_gradients)
-        return clip(self, *args)
-
-    monkeypatch.setattr(accelerate.Accelerator, "clip_grad_norm_", record)
-    names, _ = recipe("with_accelerate")
-    assert whole == [True] * (names["total"] // 2)
+def test_accelerate_clips_and_steps_whole_gradients(recipe):
+    finished = recipe("with_accelerate")
+    names = finished.names
+    assert finished.noted["clip_grad_norm_"] == [True] * (names["total"] // 2)
     rates = [group["lr"] for group in names["optimizer"].param_groups]
     assert rates == pytest.approx([0.001 / 11**0.75, 0.01 / 11**0.75])
     network, batch, lam = names["network"], (names["x_s"], names["y_s"], names["x_t"]), 0.3
@@ -238,18 +264,16 @@ def test_one_cycle_with_one_number_makes_the_rates_equal():
 
 def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
     lightning = pytest.importorskip("lightning")
-    progress, schedule = [], symloss.progressive_lambda
-
-    def record(value):
-        progress.append(float(value))
-        return schedule(value)
-
-    monkeypatch.setattr(symloss, "progressive_lambda", record)
-    names, _ = recipe("with_lightning")
+    finished = recipe("with_lightning")
+    names = finished.names
+    progress = finished.noted["progressive_lambda"]
     assert progress == pytest.approx([i / 240 for i in range(240)])
     rates = [group["lr"] for group in names["trainer"].optimizers[0].param_groups]
     assert rates == pytest.approx([0.001 / 11**0.75, 0.01 / 11**0.75])
-    progress.clear()
+
+    progress = []
+    note(monkeypatch, symloss, "progressive_lambda", float, progress)
+    monkeypatch.chdir(finished.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(max_epochs=24, logger=False, enable_progress_bar=False)
@@ -258,6 +282,7 @@ def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
     assert progress == pytest.approx([i / 288 for i in range(240, 288)])
 
 
+@pytest.mark.slow
 def test_processes_train_one_model(tmp_path):
     script = RECIPES / "several_gpus.py"
     text = script.read_text("utf-8") + (

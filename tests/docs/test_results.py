@@ -1,16 +1,13 @@
 import csv
 import math
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
 
+import results
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "docs"))
-
-import results  # noqa: E402
-
 METHODS = ("source-only", "symnets", "symnets-balanced")
 
 

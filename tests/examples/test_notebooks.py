@@ -39,6 +39,7 @@ def test_a_notebook_is_kept_without_outputs(path):
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_the_digits_notebook_adapts(tmp_path):
     text = printed(execute(EXAMPLES / "digits_demo.ipynb", tmp_path))
     source_only, _, balanced = (
@@ -48,6 +49,7 @@ def test_the_digits_notebook_adapts(tmp_path):
     assert "classifiers agree on" in text
 
 
+@pytest.mark.slow
 def test_the_features_notebook_adapts(tmp_path):
     text = printed(execute(EXAMPLES / "features_demo.ipynb", tmp_path))
     source_only, adapted = (

@@ -1,9 +1,13 @@
 import functools
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 import train_digits
 from digits import pictures
 from digits.data import Digits, load_handwritten, render_digits
+from digits.results import Run
 from PIL import Image
 from train_digits import METHODS, Method, Recipe
 
@@ -18,64 +23,91 @@ import symloss
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "train_digits.py"
-QUICK = ["--epochs", "1", "--batch-size", "64"]
 NOT_SHOWN = {"target_worst_recall/C_s", "source_worst_recall/C_t", "source_worst_recall/C_s"}
 
 
-@pytest.fixture
-def main(monkeypatch):
-    """The script's main, with fewer printed digits and smaller pictures."""
-    monkeypatch.setattr(train_digits, "SOURCE_SIZE", 320)
-    monkeypatch.setattr(pictures, "TSNE_POINTS", 60)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield train_digits.main
-    torch.set_num_threads(threads)
+@dataclass
+class Demo:
+    """What a call of the script printed, trained and wrote."""
+
+    printed: str
+    trained: list[Run]
+    folder: Path
+
+    @property
+    def results(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The runs in results.json by method and seed."""
+        saved = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))["results"]
+        return {
+            (method, seed): run
+            for method, by_seed in saved.items()
+            for seed, run in by_seed.items()
+        }
+
+    def run(self, method: str, seed: int) -> Run:
+        """A trained network."""
+        (run,) = (run for run in self.trained if (run.method, run.seed) == (method, seed))
+        return run
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """A list that takes up every run that the script trains."""
-    runs, train = [], train_digits.train
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A function that runs the script, with fewer printed digits and smaller pictures."""
 
-    def record(*args):
-        runs.append(train(*args))
-        return runs[-1]
+    def call(*options: str) -> Demo:
+        demo = Demo("", [], tmp_path_factory.mktemp("digits"))
+        train, printed = train_digits.train, io.StringIO()
 
-    monkeypatch.setattr(train_digits, "train", record)
-    return runs
+        def recorded(*args: Any) -> Run:
+            demo.trained.append(train(*args))
+            return demo.trained[-1]
 
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.setattr(train_digits, "SOURCE_SIZE", 320)
+            patch.setattr(train_digits, "train", recorded)
+            patch.setattr(pictures, "TSNE_POINTS", 60)
+            train_digits.main(["--epochs", "2", *options, "--out", str(demo.folder)])
+        demo.printed = printed.getvalue()
+        return demo
 
-def results(folder):
-    """The runs in results.json by (method, seed)."""
-    saved = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
-    return {(method, seed): run for method, seeds in saved.items() for seed, run in seeds.items()}
-
-
-def epochs(folder):
-    return {key: run["epochs"] for key, run in results(folder).items()}
-
-
-def equal(first, second):
-    """Whether two modules hold the same parameters and buffers."""
-    ours, theirs = first.state_dict(), second.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    return call
 
 
-def test_all_pictures_are_drawn(main, tmp_path):
-    main([*QUICK, "--epochs", "2", "--seeds", "3", "4", "--out", str(tmp_path)])
-    names = {path.name for path in tmp_path.iterdir()}
+@pytest.fixture(scope="module")
+def two_seeds(demo):
+    """All methods with the seeds 3 and 4, and the pictures."""
+    return demo("--seeds", "3", "4")
+
+
+@pytest.fixture(scope="module")
+def without_balance(demo):
+    """All methods with the seed 4 alone, and no weight on the balance."""
+    return demo("--seeds", "4", "--balance", "0", "--no-plots")
+
+
+def same_weights(first: Run, second: Run) -> bool:
+    """Whether two runs ended with the same parameters and buffers."""
+    pairs = [(first.extractor, second.extractor), (first.head, second.head)]
+    states = [(a.state_dict(), b.state_dict()) for a, b in pairs]
+    return all(torch.equal(a[name], b[name]) for a, b in states for name in a.keys() | b.keys())
+
+
+def test_all_pictures_are_drawn(two_seeds):
+    names = {path.name for path in two_seeds.folder.iterdir()}
     assert names == {"results.json", "samples.png", "convergence.png", "tsne.png"}
-    for path in tmp_path.glob("*.png"):
+    for path in two_seeds.folder.glob("*.png"):
         with Image.open(path) as image:
             image.load()
             assert min(image.size) > 300
             assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_results_name_every_accuracy(main, tmp_path):
-    main([*QUICK, "--epochs", "2", "--seeds", "3", "4", "--no-plots", "--out", str(tmp_path)])
-    saved = results(tmp_path)
+def test_no_pictures_are_drawn_with_no_plots(without_balance):
+    assert [path.name for path in without_balance.folder.iterdir()] == ["results.json"]
+
+
+def test_results_name_every_accuracy(two_seeds):
+    saved = two_seeds.results
     methods = "source-only", "symnets", "symnets-balanced"
     assert set(saved) == {(method, seed) for method in methods for seed in ("3", "4")}
 
@@ -97,10 +129,9 @@ def test_results_name_every_accuracy(main, tmp_path):
         assert all(run["final"][name] == run["epochs"][-1][name] for name in target)
 
 
-def test_the_table_shows_the_numbers_of_the_file(main, tmp_path, capsys):
-    main([*QUICK, "--seeds", "3", "4", "--no-plots", "--out", str(tmp_path)])
-    table = capsys.readouterr().out
-    final = {key: run["final"] for key, run in results(tmp_path).items()}
+def test_the_table_shows_the_numbers_of_the_file(two_seeds):
+    table = two_seeds.printed
+    final = {key: run["final"] for key, run in two_seeds.results.items()}
     for accuracies in final.values():
         shown = (x for name, x in accuracies.items() if name not in NOT_SHOWN)
         assert all(f" {accuracy:.1f} " in table for accuracy in shown)
@@ -113,14 +144,11 @@ def test_the_table_shows_the_numbers_of_the_file(main, tmp_path, capsys):
         assert re.search(rf"{method} +gain +{sum(gains) / 2:.1f} ± {error:.1f}", table)
 
 
-def test_accuracies_are_of_the_final_network_in_evaluation_mode(main, trained, tmp_path):
-    main([*QUICK, "--seeds", "3", "--no-plots", "--out", str(tmp_path)])
+def test_accuracies_are_of_the_final_network_in_evaluation_mode(two_seeds):
     handwritten = load_handwritten()
-    domains = {
-        "source": render_digits(320, seed=3),
-        "target": Digits(handwritten.images[1::2], handwritten.labels[1::2]),
-    }
-    for run in trained:
+    target = Digits(handwritten.images[1::2], handwritten.labels[1::2])
+    for run in two_seeds.trained:
+        domains = {"source": render_digits(320, run.seed), "target": target}
         run.extractor.eval()
         for name, accuracy in run.final.items():
             images, labels = domains[name.split("_")[0]]
@@ -131,6 +159,31 @@ def test_accuracies_are_of_the_final_network_in_evaluation_mode(main, trained, t
             if "worst" in name:
                 right = min((right[labels == digit] for digit in range(10)), key=np.mean)
             assert accuracy == pytest.approx(100 * right.mean()), (run.method, name)
+
+
+def test_a_seed_gives_the_same_numbers_alone_and_after_others(two_seeds, without_balance):
+    for method in ("source-only", "symnets"):
+        first, again = two_seeds.run(method, 4), without_balance.run(method, 4)
+        assert same_weights(first, again)
+        assert first.history == again.history
+        assert first.history != two_seeds.run(method, 3).history
+
+
+def test_balance_zero_is_symnets(two_seeds, without_balance):
+    runs = without_balance.run("symnets", 4), without_balance.run("symnets-balanced", 4)
+    assert same_weights(*runs)
+    assert not same_weights(runs[0], two_seeds.run("symnets-balanced", 4))
+
+
+def test_target_labels_do_not_reach_training(demo, two_seeds, monkeypatch):
+    images, labels = load_handwritten()
+    shuffled = Digits(images, labels[torch.randperm(len(labels))])
+    monkeypatch.setattr(train_digits, "load_handwritten", lambda: shuffled)
+    for blind in demo("--seeds", "4", "--no-plots").trained:
+        honest = two_seeds.run(blind.method, 4)
+        assert same_weights(honest, blind)
+        assert [e["loss"] for e in honest.history] == [e["loss"] for e in blind.history]
+        assert honest.final["target_accuracy/C_t"] != blind.final["target_accuracy/C_t"]
 
 
 def test_c_t_and_c_s_are_not_confused():
@@ -189,12 +242,6 @@ def test_balance_pulls_the_mean_prediction_to_equal_shares_beside_eq_11():
     assert not torch.allclose(torch.autograd.grad(balanced, target.extractor)[0], before)
 
 
-def test_balance_zero_is_symnets(main, tmp_path):
-    main([*QUICK, "--balance", "0", "--no-plots", "--out", str(tmp_path)])
-    runs = epochs(tmp_path)
-    assert runs["symnets", "0"] == runs["symnets-balanced", "0"]
-
-
 def test_balance_keeps_every_digit():
     """On the development half, where SymNets alone read 1 % of the 9s by then."""
     images, labels = load_handwritten()
@@ -219,46 +266,16 @@ def test_scoring_leaves_batch_norm_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, extractor.buffers(), strict=True))
 
 
+@pytest.mark.slow
 def test_runs_as_a_script_from_another_folder(tmp_path):
-    command = [sys.executable, "-W", "error", str(SCRIPT), *QUICK, "--methods", "source-only"]
+    command = [sys.executable, "-W", "error", str(SCRIPT), "--epochs", "1"]
+    command += ["--methods", "source-only"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "source-only" in result.stdout
     assert "gain" not in result.stdout
     assert "Warning" not in result.stderr
     assert (tmp_path / "runs" / "digits" / "tsne.png").is_file()
-
-
-def test_same_seed_same_numbers_other_seed_other_numbers(main, tmp_path):
-    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        out = str(tmp_path / folder)
-        main([*QUICK, "--seeds", str(seed), "--out", out, "--no-plots"])
-    assert epochs(tmp_path / "a") == epochs(tmp_path / "b")
-    first, other = (epochs(tmp_path / folder) for folder in ("a", "c"))
-    assert first["symnets", "0"][-1]["loss"] != other["symnets", "1"][-1]["loss"]
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["results.json"]
-
-
-def test_a_seed_gives_the_same_numbers_alone_and_after_others(main, tmp_path):
-    for folder, options in (("a", ["--seeds", "5", "6"]), ("b", ["--seeds", "6"])):
-        main([*QUICK, *options, "--out", str(tmp_path / folder), "--no-plots"])
-    together, alone = epochs(tmp_path / "a"), epochs(tmp_path / "b")
-    assert all(together[key] == alone[key] for key in alone)
-
-
-def test_target_labels_do_not_reach_training(main, trained, tmp_path, monkeypatch):
-    arguments = [*QUICK, "--epochs", "2", "--no-plots", "--out", str(tmp_path)]
-    main(arguments)
-    images, labels = load_handwritten()
-    shuffled = Digits(images, labels[torch.randperm(len(labels))])
-    monkeypatch.setattr(train_digits, "load_handwritten", lambda: shuffled)
-    main(arguments)
-
-    for honest, blind in zip(trained[:3], trained[3:], strict=True):
-        assert equal(honest.extractor, blind.extractor)
-        assert equal(honest.head, blind.head)
-        assert [e["loss"] for e in honest.history] == [e["loss"] for e in blind.history]
-        assert honest.final["target_accuracy/C_t"] != blind.final["target_accuracy/C_t"]
 
 
 def test_source_only_uses_no_target_image():
@@ -275,7 +292,7 @@ def test_source_only_uses_no_target_image():
         )
         for target in (images, torch.rand_like(images))
     )
-    assert equal(first.extractor, second.extractor)
+    assert same_weights(first, second)
 
 
 @pytest.mark.parametrize(
@@ -314,32 +331,22 @@ def test_batches_drop_the_incomplete_one():
         ("--methods", ["dann"]),
         ("--methods", ["symnets", "symnets"]),
         ("--seeds", ["-1"]),
-        ("--seeds", ["one"]),
         ("--seeds", ["0", "0"]),
         ("--seeds", [str(2**32)]),
         ("--epochs", ["0"]),
-        ("--epochs", ["1.5"]),
         ("--batch-size", ["1"]),
         ("--batch-size", ["1798"]),
-        ("--lr", ["-0.1"]),
         ("--lr", ["0"]),
-        ("--lr", ["nan"]),
-        ("--lr", ["inf"]),
-        ("--lr", ["fast"]),
         ("--balance", ["-1"]),
-        ("--balance", ["nan"]),
-        ("--device", ["abacus"]),
-        ("--device", ["meta"]),
         ("--device", ["cuda:99"]),
         ("--out", [str(SCRIPT)]),
-        ("--out", [str(SCRIPT / "below")]),
         ("--out", ["/proc/nothing"]),
     ],
 )
-def test_a_wrong_value_gets_one_line(main, capsys, tmp_path, monkeypatch, option, values):
+def test_a_wrong_value_gets_one_line(capsys, tmp_path, monkeypatch, option, values):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as error:
-        main([option, *values])
+        train_digits.main([option, *values])
     assert error.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     message = [line for line in lines if "error:" in line]
@@ -350,14 +357,14 @@ def test_a_wrong_value_gets_one_line(main, capsys, tmp_path, monkeypatch, option
     assert not list(tmp_path.iterdir())
 
 
-def test_divergence_gets_one_line(main, tmp_path):
+def test_divergence_gets_one_line(demo):
     with pytest.raises(SystemExit, match="smaller --lr"):
-        main([*QUICK, "--lr", "1e30", "--out", str(tmp_path)])
+        demo("--lr", "1e30")
 
 
-def test_help_shows_every_default(main, capsys):
+def test_help_shows_every_default(capsys):
     with pytest.raises(SystemExit) as error:
-        main(["--help"])
+        train_digits.main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
     for default in ("0.05", "64", "5.0", "runs/digits", "cpu"):

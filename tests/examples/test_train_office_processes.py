@@ -17,7 +17,7 @@ from office.data import images
 from office.results import outputs
 from small_runs import assert_same_run, features, network, result
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*published")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*published")]
 
 SMALL = "--backbone shufflenet_v2_x0_5 --weights none --workers 0 --batch-size 4 --device cpu"
 
@@ -133,7 +133,7 @@ def test_two_processes_take_the_single_processs_steps(one_and_two):
     assert left.epochs[-1] == pytest.approx(right.epochs[-1], rel=1e-4)
 
 
-def test_of_two_processes_the_first_ones_batch_norm_predicts(root, tmp_path, start, command):
+def test_of_two_processes_the_first_ones_batch_norm_is_saved(root, tmp_path, start, command):
     command += ["--max-steps", 3, "--lr", 0.001, "--out", tmp_path]
     finish(start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command))
     folder = tmp_path / "office31" / "A2W" / "symnets" / "seed0"
