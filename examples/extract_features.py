@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 PROG = "extract_features.py"
 OPTIONS = {"dataset", "root", "source", "target", "task", "backbone", "weights", "device"}
-OPTIONS |= {"workers", "precision"}
+OPTIONS |= {"workers", "cache", "precision"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,7 +96,7 @@ def carry_out(recipe: Recipe, runtime: Runtime, selection: Selection, views: int
         for described in describe(domains, recipe, runtime.out, views)
     ]
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
-    cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
+    cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, runtime.out)
     network = extractor.eval().to(runtime.device, memory_format=torch.channels_last)
     for store in stores:
         extract(store, network, recipe, runtime, cache)

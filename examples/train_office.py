@@ -81,7 +81,9 @@ def train(recipe: Recipe, runtime: Runtime, selection: Selection) -> list[Run]:
         )
         domains = [domain for run in todo for domain in (run.task.source, run.task.target)]
         paths = [path for domain in domains for path in domain.paths]
-        cache = images.fill(runtime.cache, paths, recipe.preprocessing, runtime.device)
+        cache = images.decode(
+            runtime.cache, paths, recipe.preprocessing, runtime.device, runtime.out
+        )
         for run in runs:
             perform(run, runtime, cache)
     return runs

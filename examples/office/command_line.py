@@ -317,8 +317,8 @@ def _machine(add: Add) -> None:
     add(
         "--cache",
         choices=["ram", "device", "off"],
-        help="where to keep the images, decoded once for all runs, if they fit in half of its free "
-        "memory, or off; does not change results (default: ram [ours])",
+        help="where to keep the images, decoded once for all runs: ram (in a temporary file in "
+        "--out, mapped into memory), device or off; does not change results (default: ram [ours])",
     )
     add(
         "--precision",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import write_tree
 from office.console import UserError
-from office.data import datasets, images
+from office.data import datasets, images, loading
 from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
@@ -154,7 +154,7 @@ def test_real_photographs(dataset: str, folder: str) -> None:
         for domain in (task.source, task.target):
             for path, label in zip(domain.paths, domain.labels, strict=True):
                 assert path.parent.name == task.categories[label]
-    photographs = images.Images(task.source.paths, images.Preprocessing(), {})
+    photographs = loading.Images(task.source.paths, images.Preprocessing(), {})
     assert photographs[-1, None][0].shape == (3, 224, 224)
 
 

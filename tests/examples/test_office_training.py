@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from office.console import UserError
-from office.data import images
+from office.data import images, loading
 from office.data.datasets import load_task
 from office.training import trainer as training
 from office.training.batches import EpochBatches
@@ -247,13 +247,13 @@ def test_a_trainer_goes_on_from_a_state(task):
 
 def test_source_only_never_forwards_a_target_image_in_training(task, monkeypatch):
     seen = []
-    read = images.Images.__getitem__
+    read = loading.Images.__getitem__
 
     def spy(dataset, key):
         seen.append(dataset.paths[key[0]])
         return read(dataset, key)
 
-    monkeypatch.setattr(images.Images, "__getitem__", spy)
+    monkeypatch.setattr(loading.Images, "__getitem__", spy)
     Trainer(made_run(task, "source-only"), RUNTIME, cache={}).epoch(0)
     assert seen
     assert {path.parts[-3] for path in seen} == {"amazon"}

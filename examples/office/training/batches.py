@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from office import distributed
-from office.data import images
+from office.data import images, loading
 from office.options import Runtime
 from office.training.methods import METHODS
 from office.training.runs import Run
@@ -68,7 +68,7 @@ class Inputs:
     Args:
         run: Gives the images, the batch size and the seed.
         runtime: Gives the device and the number of workers.
-        cache: What :func:`images.fill` returned; other images are read.
+        cache: Images that are decoded already; others are read.
     """
 
     def __init__(self, run: Run, runtime: Runtime, cache: dict[Path, Tensor]) -> None:
@@ -83,8 +83,8 @@ class Inputs:
             for i, domain in enumerate(paths)
         ]
         self.loaders = [
-            images.loader(
-                images.Images(domain, recipe.preprocessing, cache),
+            loading.loader(
+                loading.Images(domain, recipe.preprocessing, cache),
                 runtime.device,
                 runtime.workers,
                 batch_sampler=batches,
@@ -112,8 +112,8 @@ class Inputs:
 
         Unlike a DistributedSampler, this adds no padding.
         """
-        loader = images.loader(
-            images.Images(paths, self.recipe.preprocessing, self.cache),
+        loader = loading.loader(
+            loading.Images(paths, self.recipe.preprocessing, self.cache),
             self.device,
             self.runtime.workers,
             # Two training batches fit in memory even with gradients.

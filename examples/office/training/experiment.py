@@ -54,6 +54,8 @@ def perform(run: Run, runtime: Runtime, images: dict[Path, Tensor]) -> None:
         if first:
             tqdm.write(f"{run.title}: stopped; {run.left(runtime.out)}")
         raise
+    with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
+        del experiment
 
 
 class Experiment:

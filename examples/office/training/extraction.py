@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from office.data import images
+from office import distributed
+from office.data import images, loading
 from office.options import Recipe, Runtime
 from office.training.batches import stream
 from office.training.trainer import DTYPES
@@ -32,15 +33,15 @@ def extract(
             half of them mirrored, seeded by the image's number.
         recipe: Preprocessing, precision and batch size, which counts views.
         runtime: Where to run.
-        cache: What :func:`images.fill` returned; other images are read.
+        cache: Images that are decoded already; others are read.
         first: Number of the first image.
     """
     device = runtime.device
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
     keys = [(i, seed and stream(first + i, seed)) for i in range(len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
-    loader = images.loader(
-        images.Images(paths, recipe.preprocessing, cache),
+    loader = loading.loader(
+        loading.Images(paths, recipe.preprocessing, cache),
         device,
         runtime.workers,
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
@@ -58,3 +59,5 @@ def extract(
         with autocast:
             features = network(normalize(crops.flatten(0, 1), torch.channels_last))
         yield features.half().unflatten(0, (-1, views)).cpu().numpy()
+    with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
+        del loader

@@ -60,7 +60,7 @@ def test_another_image_under_an_old_name_is_another_run(office, root):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_checkpoint_of_other_images_is_not_resumed(office, root, monkeypatch, resume):
-    monkeypatch.setattr("office.experiment.Experiment._finish", lambda *_: None)
+    monkeypatch.setattr("office.training.experiment.Experiment._finish", lambda *_: None)
     office(**QUICK)
     (root / "webcam/mug/0.jpg").rename(root / "webcam/mug/9.jpg")
     message = refusal(office, resume=resume)
