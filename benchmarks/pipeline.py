@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
             write_images(args.root)
             warnings.filterwarnings("ignore", ".*published")
         try:
-            run, runtime = read_run(args)
+            run, runtime = read_run(args, Path(folder))
             seconds = measure(run, runtime, args.steps, args.repeat)
         except UserError as error:
             parser.error(str(error))
@@ -81,8 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_run(args: argparse.Namespace) -> tuple[Run, Runtime]:
-    """Return what to train, and where."""
+def read_run(args: argparse.Namespace, out: Path) -> tuple[Run, Runtime]:
+    """Return what to train, and where; decoded images lie in ``out``."""
     task = tasks.load_task(args.dataset, args.root, args.task)
     smallest = min(len(domain.paths) for domain in (task.source, task.target))
     if args.batch_size > smallest:
@@ -96,7 +96,7 @@ def read_run(args: argparse.Namespace) -> tuple[Run, Runtime]:
         batch_size=args.batch_size,
         precision=args.precision,
     )
-    runtime = Runtime(args.device, workers=args.workers, cache=args.cache)
+    runtime = Runtime(args.device, workers=args.workers, cache=args.cache, out=out)
     return Run(recipe, task, "symnets", seed=0), runtime
 
 
@@ -136,9 +136,9 @@ def build_step(run: Run, runtime: Runtime) -> Callable[[Batch], None]:
 def measure(run: Run, runtime: Runtime, steps: int, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each round, by row."""
     paths = [*run.task.source.paths, *run.task.target.paths]
-    cache = images.fill(runtime.cache, paths, run.recipe.preprocessing, runtime.device)
-    if not cache:
-        raise UserError("the images do not fit in memory")
+    cache = images.decode(
+        runtime.cache, paths, run.recipe.preprocessing, runtime.device, runtime.out
+    )
     step = build_step(run, runtime)
     epochs = {
         "cached": ImageBatches(run, runtime, cache).epoch,

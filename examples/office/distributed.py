@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from office.console import UserError
 
 T = TypeVar("T")
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -46,33 +47,31 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def from_first(value: T) -> T:
-    """Return the first process's value in every process."""
-    if processes() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
-def in_first(make: Callable[[], T]) -> T:
+def in_first(make: Callable[[], T], *, of_machine: bool = False) -> T:
     """Call a function in the first process, and return its value in every process.
 
+    Args:
+        make: The function.
+        of_machine: Whether the first process of each machine calls it, for those of the machine.
+
     Raises:
-        UserError: In the first process, if the function raises it; the others exit silently.
+        UserError: In the first process of all, if the function raises it (an ``OSError`` too); the
+            others exit silently.
     """
-    value, failed = None, None
-    if rank() == 0:
+    local = int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
+    first = rank() - local if of_machine else 0
+    value, error = None, None
+    if rank() == first:
         try:
             value = make()
-        except (UserError, OSError) as error:
-            failed = error
-    value, ended = from_first((value, failed is not None))
-    if failed:
-        raise failed
-    if ended:
+        except (UserError, OSError) as raised:
+            error = raised
+    values, errors = zip(*gather((value, error)), strict=True)
+    if any(errors) and rank():
         sys.exit(1)
-    return value
+    for error in filter(None, errors):
+        raise error
+    return cast(T, values[first])
 
 
 def gather(value: T) -> list[T]:
@@ -115,20 +114,33 @@ def share_buffers(module: nn.Module) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends."""
+    """Delay Ctrl-C and SIGTERM until the block ends; processes started in it begin with both held.
+
+    The handlers delay them here, whichever thread gets them; the mask is for the new processes.
+    """
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if masks else set()
     came: list[int] = []
-    held = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in held]
+    handlers = [signal.signal(stop, lambda number, _: came.append(number)) for stop in STOPS]
     try:
         yield
     finally:
-        for number, handler in zip(held, handlers, strict=True):
-            signal.signal(number, handler)
+        for stop, handler in zip(STOPS, handlers, strict=True):
+            signal.signal(stop, handler)
         for number in came:
             signal.raise_signal(number)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # they are handled here
 
 
 def leave_group(_: int) -> None:
-    """Shield a worker from Ctrl-C and a group's SIGTERM: the training process ends it."""
+    """Shield a worker started in :func:`uninterrupted` from a group's signals.
+
+    The training process ends it. One that reached it before it left the group would kill it, and
+    torch would report a failed worker in the process that is stopping.
+    """
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()
+        if signal.SIGTERM in signal.sigpending():  # the training process got it too, or sent it
+            os._exit(0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

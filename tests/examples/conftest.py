@@ -80,6 +80,29 @@ def root(tree: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def odd_images(tmp_path: Path) -> list[Path]:
+    """Images of many sizes and modes, the last of which EXIF turns."""
+    rng = np.random.default_rng(0)
+    sizes = [(300, 280), (280, 431), (100, 90), (256, 256), (640, 257), (33, 64), (400, 300)]
+    modes = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "RGB"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = []
+    for i, ((width, height), mode) in enumerate(zip(sizes, modes, strict=True)):
+        noise = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((width, height))
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        elif mode == "P":
+            image = image.quantize(32)
+        else:
+            image = image.convert(mode)
+        paths.append(tmp_path / f"{i}.{'jpg' if mode in ('RGB', 'CMYK') else 'png'}")
+        image.save(paths[-1], **({"exif": exif} if i == len(sizes) - 1 else {}))
+    return paths
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Two threads add in another order, so runs that are compared have one each."""
     threads = torch.get_num_threads()

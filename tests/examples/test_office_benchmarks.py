@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from office.data import images
+from office.data import images, loading
 from office.data.benchmarks import DATASETS
 from office.data.tasks import available_tasks, load_task
 
@@ -48,7 +48,7 @@ def test_real_photographs_have_the_published_counts(dataset: str, folder: str) -
         for domain in (task.source, task.target):
             for path, label in zip(domain.paths, domain.labels or [], strict=True):
                 assert path.parent.name == task.categories[label]
-    photographs = images.Images(task.source.paths, images.Preprocessing(), {})
+    photographs = loading.Images(task.source.paths, images.Preprocessing(), {})
     assert photographs[-1, None][0].shape == (3, 224, 224)
 
 

@@ -1,19 +1,26 @@
+"""Reading images of any kind as RGB, resizing them, and decoding all of them once."""
+
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import driver
 import numpy as np
 import pytest
 import torch
+from office import files
 from office.console import UserError
-from office.data import images, memory, tasks
-from office.data.images import Images, Preprocessing
-from office.options import Recipe, Runtime
-from office.training.batches import Inputs
-from office.training.runs import Run
-from PIL import Image
-from scipy.stats import chisquare
+from office.data import images
+from office.data.check import check_images
+from office.data.images import Preprocessing
+from office.data.tasks import load_task
+from office.results import outputs
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -32,25 +39,29 @@ def photo() -> Image.Image:
     return Image.fromarray(np.stack([x * 10, y * 15, 255 - x * 5 - y * 5], -1).astype(np.uint8))
 
 
-def loaded(image: Image.Image, path: Path, **options: object) -> np.ndarray:
+def loaded(path: Path) -> np.ndarray:
+    image = images.load_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def saved_and_loaded(image: Image.Image, path: Path, **options: object) -> np.ndarray:
     image.save(path, **options)
-    result = images.load_image(path)
-    assert result.mode == "RGB"
-    return np.asarray(result).astype(int)
+    return loaded(path)
 
 
 def test_grey_images(photo: Image.Image, tmp_path: Path) -> None:
     grey = np.asarray(photo.convert("L")).astype(int)
-    assert (loaded(photo.convert("L"), tmp_path / "l.png") == grey[..., None]).all()
-    bits = loaded(photo.convert("1"), tmp_path / "1.png")
+    assert (saved_and_loaded(photo.convert("L"), tmp_path / "l.png") == grey[..., None]).all()
+    bits = saved_and_loaded(photo.convert("1"), tmp_path / "1.png")
     assert (bits == np.asarray(photo.convert("1"))[..., None] * 255).all()
     for kind in ("png", "tiff"):
         deep = Image.fromarray((grey * 257).astype(np.uint16))
-        assert (loaded(deep, tmp_path / f"16.{kind}") == grey[..., None]).all()
+        assert (saved_and_loaded(deep, tmp_path / f"16.{kind}") == grey[..., None]).all()
     wide = Image.fromarray((grey * 257).astype(np.int32))
-    assert (loaded(wide, tmp_path / "32.tiff") == grey[..., None]).all()
+    assert (saved_and_loaded(wide, tmp_path / "32.tiff") == grey[..., None]).all()
     with pytest.raises(UserError, match=r"f\.tiff: floats from .* save it with values in \[0, 1\]"):
-        loaded(photo.convert("F"), tmp_path / "f.tiff")
+        saved_and_loaded(photo.convert("F"), tmp_path / "f.tiff")
 
 
 def test_cmyk_images(tmp_path: Path) -> None:
@@ -58,7 +69,7 @@ def test_cmyk_images(tmp_path: Path) -> None:
     inks = np.zeros((16, 16, 4), np.uint8)
     inks[:8, :, 0] = 255
     inks[8:, :, 3] = 255
-    pixels = loaded(Image.fromarray(inks, "CMYK"), tmp_path / "cmyk.jpg", quality=95)
+    pixels = saved_and_loaded(Image.fromarray(inks, "CMYK"), tmp_path / "cmyk.jpg", quality=95)
     assert np.abs(pixels[2, 2] - [0, 255, 255]).max() < 12
     assert np.abs(pixels[12, 2]).max() < 12
 
@@ -66,8 +77,8 @@ def test_cmyk_images(tmp_path: Path) -> None:
 def test_palette_images(photo: Image.Image, tmp_path: Path) -> None:
     palette = photo.quantize(16)
     exact = np.asarray(palette.convert("RGB"))
-    assert (loaded(palette, tmp_path / "p.png") == exact).all()
-    assert (loaded(palette, tmp_path / "p.gif") == exact).all()
+    assert (saved_and_loaded(palette, tmp_path / "p.png") == exact).all()
+    assert (saved_and_loaded(palette, tmp_path / "p.gif") == exact).all()
     clear = np.asarray(palette) == 3
     for kind, transparency in (
         ("gif", 3),
@@ -75,7 +86,7 @@ def test_palette_images(photo: Image.Image, tmp_path: Path) -> None:
         ("png", bytes([255, 255, 255, 0, *[255] * 12])),
     ):
         path = tmp_path / f"clear.{kind}"
-        pixels = loaded(palette, path, transparency=transparency, optimize=False)
+        pixels = saved_and_loaded(palette, path, transparency=transparency, optimize=False)
         assert (pixels[clear] == 255).all()
         assert (pixels[~clear] == exact[~clear]).all()
 
@@ -88,11 +99,36 @@ def test_transparent_images_lie_on_white(photo: Image.Image, tmp_path: Path, mod
     alpha[4:8] = 51  # a fifth
     image = plain.copy()
     image.putalpha(Image.fromarray(alpha))
-    pixels = loaded(image, tmp_path / "alpha.png")
+    pixels = saved_and_loaded(image, tmp_path / "alpha.png")
     opaque = np.asarray(plain.convert("RGB")).astype(int)
     assert (pixels[:4] == 255).all()
     assert (pixels[8:] == opaque[8:]).all()
     assert np.abs(pixels[4:8] - (0.8 * 255 + 0.2 * opaque[4:8])).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["progressive.jpg", "jpg", "png", "bmp", "gif", "tiff", "webp"])
+def test_truncated_files_are_named(tmp_path: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / f"cut.{kind}"
+    Image.fromarray(noise).save(path, progressive="progressive" in kind)
+    images.load_image(path)
+    content = path.read_bytes()
+    for length in (0, 1, 20, len(content) // 2, int(0.98 * len(content))):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=rf"cannot read the image .*cut\.{kind}"):
+            images.load_image(path)
+
+
+@pytest.mark.parametrize("size", [(3, 301), (301, 3)])
+def test_an_image_far_longer_than_wide_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=f"{size[0]} x {size[1]} pixels, more than 100 times as"):
+        images.load_image(tmp_path / "a.png")
+    Image.new("RGB", (300, 3)).save(tmp_path / "b.png")
+    assert images.load_image(tmp_path / "b.png").size == (300, 3)
+
+
+# Rotation, from EXIF
 
 
 TURN = Image.Transpose
@@ -109,101 +145,201 @@ STORED = {
 }
 
 
-def turned(image: Image.Image, orientation: int) -> tuple[Image.Image, Image.Exif]:
-    """How an upright image is stored under an orientation, and the EXIF block that tells it."""
-    exif, stored = Image.Exif(), STORED[orientation]
-    exif[0x0112] = orientation
-    return image if stored is None else image.transpose(stored), exif
-
-
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_rotated_images_are_put_upright(
-    photo: Image.Image, tmp_path: Path, mode: str, orientation: int
-) -> None:
-    if mode == "I;16":
-        upright = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
-    else:
-        upright = photo.quantize(32) if mode == "P" else photo.convert(mode)
-    stored, exif = turned(upright, orientation)
-    for kind in ["tiff"] if mode == "CMYK" else ["tiff", "png"]:
-        expected = loaded(upright, tmp_path / f"upright.{kind}")
-        assert np.array_equal(loaded(stored, tmp_path / f"turned.{kind}", exif=exif), expected)
-
-
-@pytest.mark.parametrize("orientation", STORED)
-def test_rotated_photographs_are_put_upright(
     photo: Image.Image, tmp_path: Path, orientation: int
 ) -> None:
-    stored, exif = turned(photo, orientation)
-    pixels = loaded(stored, tmp_path / "turned.jpg", exif=exif, quality=95)
+    exif, turn = Image.Exif(), STORED[orientation]
+    exif[0x0112] = orientation
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    colours = [photo, photo.convert("L"), photo.convert("RGBA"), photo.quantize(32), deep]
+    cases = [(image, kind) for image in colours for kind in ("tiff", "png")]
+    for upright, kind in [*cases, (photo.convert("CMYK"), "tiff")]:
+        stored = upright if turn is None else upright.transpose(turn)
+        expected = saved_and_loaded(upright, tmp_path / f"upright.{kind}")
+        pixels = saved_and_loaded(stored, tmp_path / f"turned.{kind}", exif=exif)
+        assert np.array_equal(pixels, expected), (upright.mode, kind)
+    stored = photo if turn is None else photo.transpose(turn)
+    pixels = saved_and_loaded(stored, tmp_path / "turned.jpg", exif=exif, quality=95)
     assert np.abs(pixels - np.asarray(photo)).mean() < 6
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-@pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "gif", "tiff", "webp"])
-def test_truncated_files_are_named(tmp_path: Path, kind: str, options: dict) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = tmp_path / f"cut.{kind}"
-    Image.fromarray(noise).save(path, **options)
-    images.load_image(path)
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_tiffs_own_rotation_is_applied_once(tmp_path: Path, orientation: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112] = orientation
+    for compression in (None, "tiff_lzw"):
+        path = tmp_path / f"{compression}.tif"
+        Image.fromarray(noise).save(path, tiffinfo=tags, compression=compression)
+        with Image.open(path) as image:
+            assert (loaded(path) == np.asarray(ImageOps.exif_transpose(image))).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.filterwarnings("ignore:.*orrupt EXIF")
+def test_a_broken_exif_block_leaves_the_image_unrotated(tmp_path: Path, kind: str) -> None:
+    pixels = np.full((6, 9, 3), 90, np.uint8)
+    for block in (b"", b"x", b"no TIFF", b"II*\0\x08\0\0\0\xff\xff", b"II*\0\xff\xff\xff\x7f"):
+        exif = b"Exif\0\0" + block if kind == "jpg" else block
+        Image.fromarray(pixels).save(tmp_path / f"a.{kind}", exif=exif)
+        assert (loaded(tmp_path / f"a.{kind}") == pixels).all()
+
+
+def test_a_png_whose_exif_has_a_wrong_checksum_or_is_no_hex(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.png", np.full((6, 9, 3), 90, np.uint8)
+    Image.fromarray(pixels).save(path, exif=b"II*\0\x08\0\0\0\0\0")
     content = path.read_bytes()
-    for length in (0, 1, 20, len(content) // 2, int(0.98 * len(content))):
-        path.write_bytes(content[:length])
-        with pytest.raises(UserError, match=rf"cannot read the image .*cut\.{kind}"):
+    start = content.index(b"eXIf")
+    end = start + 4 + int.from_bytes(content[start - 4 : start], "big")
+    path.write_bytes(content[:end] + b"\0\0\0\0" + content[end + 4 :])
+    assert (loaded(path) == pixels).all()
+    assert images.look(path).mode == "RGB"
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n 4\nzzzz\n")
+    Image.fromarray(pixels).save(path, pnginfo=text)
+    assert (loaded(path) == pixels).all()
+    path.write_bytes(content[:-30])  # pixels that are broken are refused as ever
+    with pytest.raises(UserError, match=r"cannot read the image .*a\.png"):
+        images.load_image(path)
+
+
+# Depth
+
+
+def grey(bits: int) -> np.ndarray:
+    """200 of 255 nearly everywhere, and the largest value of some bits."""
+    values = np.full((16, 16), round(200 / 255 * (2**bits - 1)))
+    values[0, 0] = 2**bits - 1
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("a.tif", "<u2"), ("b.tif", ">u2"), ("c.tif", "<i4"), ("d.png", "<u2"), ("e.jp2", "<u2")],
+)
+def test_deep_grey_is_as_bright_as_8_bits(tmp_path: Path, name: str, dtype: str) -> None:
+    for bits in (8, 10, 12, 14, 16):
+        Image.fromarray(grey(bits).astype(dtype)).save(tmp_path / name)
+        assert abs(loaded(tmp_path / name)[1:] - 200).max() <= 1
+        assert (loaded(tmp_path / name)[0, 0] == 255).all()
+
+
+def test_deep_grey_is_divided_by_the_fewest_bits_that_hold_it(tmp_path: Path) -> None:
+    for most in (0, 1, 255, 256, 1023, 1024, 4095, 4096, 16383, 16384, 65535):
+        values = np.array([[most, most // 2]] * 4, np.int32)
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        bits = min(bits for bits in (8, 10, 12, 14, 16) if most <= 2**bits - 1)
+        expected = np.round(values * 255 / (2**bits - 1))
+        assert (loaded(tmp_path / "a.tif") == expected[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "message"),
+    [
+        ([-1, 5], "i4", "values from -1 to 5: save it with 8 or 16 bits"),
+        ([0, 65536], "i4", "values from 0 to 65536"),
+        ([0, 1.5], "f4", r"floats from 0 to 1.5: save it with values in \[0, 1\]"),
+        ([-0.1, 1], "f4", "floats from -0.1 to 1"),
+        ([np.nan, 1], "f4", "floats from nan to nan"),
+        ([np.inf, 1], "f4", "floats from 1 to inf"),
+    ],
+)
+def test_grey_of_no_known_range_is_refused(tmp_path, values, dtype, message) -> None:
+    Image.fromarray(np.array([values] * 2, dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=message):
+        images.load_image(tmp_path / "a.tif")
+
+
+def write_deep_colour(path: Path, pixels: np.ndarray) -> None:
+    """A TIFF of 16 bits per colour, which Pillow does not write."""
+    data, size = pixels.astype("<u2").tobytes(), pixels.shape[0]
+    short, long, after = 3, 4, 8 + 2 + 12 * 9 + 4
+    entries = [(256, short, 1, size), (257, short, 1, size), (258, short, 3, after)]
+    entries += [(259, short, 1, 1), (262, short, 1, 2), (273, long, 1, after + 6)]
+    entries += [(277, short, 1, 3), (278, short, 1, size), (279, long, 1, len(data))]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+    path.write_bytes(head + struct.pack("<HHH", 16, 16, 16) + data)
+
+
+def test_deep_colour_whose_range_nothing_tells_is_refused(tmp_path: Path) -> None:
+    write_deep_colour(tmp_path / "16.tif", np.full((8, 8, 3), 200 * 257))
+    assert (loaded(tmp_path / "16.tif") == 200).all()
+    write_deep_colour(tmp_path / "12.tif", np.full((8, 8, 3), 3200))
+    with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, but the high ones unused"):
+        images.load_image(tmp_path / "12.tif")
+
+
+def write_deep_png(path: Path, pixels: np.ndarray, colour_type: int) -> None:
+    """A PNG of 16 bits per colour, which Pillow does not write."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with open(path, "ab") as file:
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+            checksum = struct.pack(">I", zlib.crc32(kind + data))
+            file.write(struct.pack(">I", len(data)) + kind + data + checksum)
+
+
+@pytest.mark.parametrize(("colour_type", "bands"), [(2, 3), (4, 1), (6, 3)])
+def test_a_png_of_deep_colour_or_with_transparency_too(
+    tmp_path: Path, colour_type: int, bands: int
+) -> None:
+    opaque = [65535] * (colour_type > 2)
+    for name, value in (("16.png", 200 * 257), ("12.png", 3200)):
+        pixels = np.array([[[value] * bands + opaque] * 8] * 8)
+        write_deep_png(tmp_path / name, pixels, colour_type)
+    assert (loaded(tmp_path / "16.png") == 200).all()
+    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, but the high ones unused"):
+        images.load_image(tmp_path / "12.png")
+
+
+# Names
+
+
+NAMES = [b"caf\xe9.jpg", b"\xff\xfe.jpg", "\u00e9\u4e2d.jpg".encode(), b"line\nend.jpg"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_works_from_check_to_predictions(office, root: Path, capsys, name: bytes) -> None:
+    odd = root / "webcam/mug" / os.fsdecode(name)
+    (root / "webcam/mug/0.jpg").rename(odd)
+    (root / "amazon/mug/0.jpg").rename(root / "amazon/mug" / odd.name)
+    assert check_images([load_task("office31", root, "A2W")])
+    shutil.copytree(root / "webcam/mug", root / "flat")
+    folders = {"root": None, "tasks": ("all",), "source": root / "amazon", "target": root / "flat"}
+    office(dataset="folders", batch_size=2, max_steps=1, **folders)
+    (run,) = (root.parent / "runs").rglob("result.json")
+    assert len(outputs.read_predictions(run.parent / "predictions.csv")) == 3
+    assert files.load(run.parent / "model.pt")["categories"] == ["bike", "mouse", "mug"]
+    capsys.readouterr().out.encode()
+
+
+def test_a_broken_image_of_any_name_is_named_in_visible_characters(tmp_path: Path) -> None:
+    for name in NAMES:
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(b"no image")
+        with pytest.raises(UserError, match="cannot read the image") as caught:
             images.load_image(path)
+        assert len(str(caught.value).encode().splitlines()) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded")
-def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None:
-    root = tree()
-    paths = tasks.load_task("office31", root, "A2W").source.paths
-    paths[3].write_text("no image")
-    with pytest.raises(UserError) as direct:
-        Images(paths, PAPER, {})[3, None]
-    assert str(paths[3]) in str(direct.value)
-    with pytest.raises(UserError) as caught:
-        list(images.loader(Images(paths, PAPER, {}), CPU, 1, sampler=[(3, None)]))
-    assert str(caught.value) == str(direct.value)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
-    steps = []
-
-    class Stopping:
-        def __iter__(self) -> Iterator[list[int]]:
-            signal.raise_signal(number)
-            steps.append("made")
-            return iter([])
-
-    loader = images.loader(Images([], PAPER, {}), CPU, 0, batch_sampler=Stopping())
-    handler = signal.signal(number, signal.default_int_handler)  # for SIGTERM as the script does
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            iter(loader)
-        assert steps == ["made"]
-        assert signal.getsignal(number) is signal.default_int_handler
-    finally:
-        signal.signal(number, handler)
-
-
-def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
-    task = tasks.load_task("office31", tree(), "A2W")
-    order = [7, 0, 11, 4, 2]
-    loader = images.loader(
-        Images(task.target.paths, PAPER, {}),
-        CPU,
-        0,
-        sampler=[(i, None) for i in order],
-        batch_size=5,
-    )
-    ((batch, flips, index),) = loader
-    assert index.tolist() == order
-    assert not flips.any()
-    transform = images.eval_transform(PAPER)
-    for image, i in zip(images.Normalize(PAPER)(batch), order, strict=True):
-        assert torch.equal(image, transform(images.load_image(task.target.paths[i])))
+def test_every_line_of_check_can_be_printed(tree: Callable[..., Path], capsys) -> None:
+    root = tree(images=1)
+    for domain in ("amazon", "webcam"):
+        (root / domain / "mug").rename(root / domain / os.fsdecode(b"m\xfcg"))
+        (root / domain / "bike" / os.fsdecode(b"n\xf6tes.txt")).write_text("text")
+    (root / "amazon/bike" / os.fsdecode(b"br\xf6ken.jpg")).write_text("text")
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        task = load_task("office31", root, "A2W")
+    assert not check_images([task])
+    out = capsys.readouterr().out + "".join(str(warning.message) for warning in caught)
+    assert [part in out for part in (r"m\udcfcg ", r"n\udcf6tes.txt", r"br\udcf6ken.jpg")] == [
+        True
+    ] * 3
+    out.encode()
 
 
 # Transforms
@@ -237,177 +373,117 @@ def test_evaluation_sees_the_centre(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(pixels_of(tensor), expected, atol=1e-6)
 
 
-SEEDS = torch.randint(2**62, (28,), generator=torch.Generator().manual_seed(0)).tolist()
+# Decoding all images once
 
 
-@pytest.fixture(scope="module", params=["random", "consecutive"])
-def draws(request: pytest.FixtureRequest) -> np.ndarray:
-    """(flip, top, left) of a crop for each of many seeds; the pixels of the image hold their place.
-
-    There are 2 x 9 x 19 ways to see it.
-    """
-    y, x = np.mgrid[:40, :50]
-    image = torch.from_numpy(np.stack([y, x, x * y % 256]).astype(np.uint8))
-    crops = Images([Path("places")], Preprocessing(40, 32), {Path("places"): image})
-    seeds = torch.randint(2**62, (20_000,), generator=torch.Generator().manual_seed(0))
-    seen = []
-    for seed in seeds.tolist() if request.param == "random" else range(20_000):
-        crop, flip, _ = crops[0, seed]
-        top, left, _ = crop[:, 0, 0].tolist()
-        assert torch.equal(crop, image[:, top : top + 32, left : left + 32])
-        seen.append((flip, top, left))
-    return np.array(seen)
-
-
-def counts(*values: np.ndarray, choices: tuple[int, ...]) -> np.ndarray:
-    """How often each combination of values came; one out of range raises."""
-    return np.bincount(np.ravel_multi_index(values, choices), minlength=np.prod(choices))
-
-
-def test_crops_and_flips_are_uniform_and_independent(draws: np.ndarray) -> None:
-    # Of all three together: each is uniform, and none tells anything about the others.
-    assert chisquare(counts(*draws.T, choices=(2, 9, 19))).pvalue > 1e-3
-
-
-def test_the_next_image_is_seen_independently_of_the_one_before(draws: np.ndarray) -> None:
-    for values, n in zip(draws.T, (2, 9, 19), strict=True):
-        assert chisquare(counts(values[::2], values[1::2], choices=(n, n))).pvalue > 1e-3
-
-
-def test_the_seed_alone_fixes_crop_and_flip(odd_images: list[Path]) -> None:
-    crops = Images(odd_images, PAPER, {})
-    for seed in SEEDS[:5]:
-        torch.manual_seed(seed % 3)
-        (first, flip, _), (again, as_well, _) = crops[1, seed], crops[1, seed]
-        assert flip == as_well
-        assert torch.equal(first, again)
-
-
-def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence[int]):
-    """What a Trainer gives to the network for the images 0, 1, ..., again and again."""
-    domain = tasks.Domain("a", paths, [*range(len(paths))])
-    task = tasks.Task("a2b", domain, domain, [*map(str, domain.labels)])
-    recipe = Recipe("folders", batch_size=len(seeds))
-    inputs = Inputs(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
-    keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
-    inputs.loaders = [images.loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])]
-    (((batch,), labels),) = inputs.epoch(0, 1)
-    assert labels.tolist() == [i for i, _ in keys]
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-    return batch
-
-
-@pytest.fixture
-def odd_images(tmp_path: Path) -> list[Path]:
-    """Images of many sizes and modes, the last of which EXIF turns."""
-    rng = np.random.default_rng(0)
-    sizes = [(300, 280), (280, 431), (100, 90), (256, 256), (640, 257), (33, 64), (400, 300)]
-    modes = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "RGB"]
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    paths = []
-    for i, ((width, height), mode) in enumerate(zip(sizes, modes, strict=True)):
-        noise = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-        image = Image.fromarray(noise).resize((width, height))
-        if mode == "I;16":
-            image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-        elif mode == "P":
-            image = image.quantize(32)
-        else:
-            image = image.convert(mode)
-        paths.append(tmp_path / f"{i}.{'jpg' if mode in ('RGB', 'CMYK') else 'png'}")
-        image.save(paths[-1], **({"exif": exif} if i == len(sizes) - 1 else {}))
-    return paths
-
-
-def test_a_cache_holds_every_image_resized(odd_images: list[Path]) -> None:
-    cache = images.fill("ram", odd_images * 2, PAPER, CPU)
-    assert [*cache] == odd_images
-    assert cache[odd_images[-1]].shape == (3, 341, 256)  # turned by EXIF
-    for image in cache.values():
-        assert image.dtype == torch.uint8
-        assert min(image.shape[1:]) == 256
-    small = images.fill("ram", odd_images, Preprocessing(resize=36, crop=32), CPU)
+def test_every_image_is_decoded_and_resized(odd_images: list[Path], tmp_path: Path) -> None:
+    decoded = images.decode("ram", odd_images * 2, PAPER, CPU, tmp_path / "runs")
+    assert [*decoded] == odd_images
+    assert decoded[odd_images[-1]].shape == (3, 341, 256)  # turned by EXIF
+    for path, image in decoded.items():
+        assert torch.equal(image, images.resized(path, PAPER))
+    small = images.decode("ram", odd_images, Preprocessing(36, 32), CPU, tmp_path / "runs")
     assert {min(image.shape[1:]) for image in small.values()} == {36}
 
 
-def test_cached_batches_are_the_read_ones_bit_for_bit(odd_images: list[Path]) -> None:
-    cache = images.fill("ram", odd_images, PAPER, CPU)
-    for path in odd_images:  # the cache alone is read from
-        path.rename(path.with_suffix(".away"))
-    cached = batch_of(odd_images, cache, SEEDS[:28])
-    for path in odd_images:
-        path.with_suffix(".away").rename(path)
-    assert torch.equal(cached, batch_of(odd_images, {}, SEEDS[:28]))
-    # One image twice in a batch, by other seeds, is seen twice in other ways.
-    for i in range(7):
-        assert len({image.numpy().tobytes() for image in cached[i::7]}) == 4
-
-
-def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]) -> None:
-    transform = v2.Compose(
-        [
-            v2.Resize(256),
-            v2.RandomCrop(224),
-            v2.RandomHorizontalFlip(),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(PAPER.mean, PAPER.std),
-        ]
-    )
-    for i, image in enumerate(batch_of(odd_images, {}, SEEDS[:28])):
-        torch.manual_seed(SEEDS[i])
-        expected = transform(images.load_image(odd_images[i % 7]))
-        torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
-
-
-def test_cached_images_need_no_processes_that_read(odd_images: list[Path]) -> None:
-    cache = images.fill("ram", odd_images, PAPER, CPU)
-    for cached, workers in (({}, 2), (cache, 0)):
-        loader = images.loader(Images(odd_images, PAPER, cached), CPU, 2)
-        assert loader.num_workers == workers
-
-
-def test_the_cache_says_what_it_takes(
-    odd_images: list[Path], capsys: pytest.CaptureFixture[str]
+def test_decoded_images_are_in_a_file_that_is_nowhere_to_be_found(
+    odd_images: list[Path], tmp_path: Path
 ) -> None:
-    cache = images.fill("device", odd_images * 2, PAPER, CPU)
-    size = tqdm.format_sizeof(sum(image.nbytes for image in cache.values()), "B")
+    decoded = images.decode("ram", odd_images, PAPER, CPU, tmp_path / "runs")
+    assert [*(tmp_path / "runs").iterdir()] == []
+    assert len({image.untyped_storage().data_ptr() for image in decoded.values()}) == 1
+    if sys.platform == "linux":
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        assert any(str(tmp_path / "runs") in line and "(deleted)" in line for line in maps)
+
+
+def test_the_size_of_decoded_images_is_printed(
+    odd_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoded = images.decode("device", odd_images * 2, PAPER, CPU, tmp_path)
+    size = tqdm.format_sizeof(sum(image.nbytes for image in decoded.values()), "B")
     assert capsys.readouterr().out == f"images in memory: {size}\n"
-    assert images.fill("off", odd_images, PAPER, CPU) == images.fill("ram", [], PAPER, CPU) == {}
+    assert images.decode("off", odd_images, PAPER, CPU, tmp_path) == {}
+    assert images.decode("ram", [], PAPER, CPU, tmp_path) == {}
     assert capsys.readouterr().out == ""
 
 
-def test_images_that_do_not_fit_into_the_memory_are_not_cached(
-    odd_images: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cache", ["ram", "device", "off"])
+def test_unreadable_images_are_reported_by_path(
+    odd_images: list[Path], tmp_path: Path, cache: str
 ) -> None:
-    cache = images.fill("ram", odd_images, PAPER, CPU)
-    size = sum(image.nbytes for image in cache.values())
-    text, free = (tqdm.format_sizeof(n, "B") for n in (size, 2 * size - 2))
-    monkeypatch.setattr(memory, "free_memory", lambda place: 2 * size)
-    assert [*images.fill("ram", odd_images, PAPER, CPU)] == odd_images
-    monkeypatch.setattr(memory, "free_memory", lambda place: 2 * size - 2)
-    with pytest.warns(UserWarning, match=f"would take {text}, more than half of the {free} that"):
-        assert images.fill("ram", odd_images, PAPER, CPU) == {}
-    monkeypatch.setattr(memory, "free_memory", lambda place: 3 * size)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # as torchrun sets it: a copy for each process
-    with pytest.warns(UserWarning, match="in 2 processes, more than half"):
-        assert images.fill("ram", odd_images, PAPER, CPU) == {}
-
-
-@pytest.mark.parametrize("place", ["ram", "device", "off"])
-def test_every_unreadable_image_is_named(odd_images: list[Path], place: str) -> None:
     cut, empty = odd_images[1], odd_images[0].with_name("empty.jpg")
     os.truncate(cut, cut.stat().st_size // 2)
     empty.touch()
     with pytest.raises(UserError) as caught:
-        images.fill(place, [*odd_images, empty], PAPER, CPU)
+        images.decode(cache, [*odd_images, empty], PAPER, CPU, tmp_path / "runs")
     lines = str(caught.value).splitlines()
     for line, path in zip(lines, (cut, empty), strict=True):
         assert line.startswith(f"cannot read the image {path}: ")
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
-def test_free_memory_is_a_part_of_the_machines() -> None:
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 2**24 < memory.free_memory(CPU) <= machine
+def test_a_full_disk_is_one_line_that_advises_not_to_keep_the_images(
+    odd_images: list[Path], tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        with pytest.raises(UserError) as caught:
+            images.decode("ram", odd_images, PAPER, CPU, tmp_path / "runs")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(f"cannot keep the decoded images in {tmp_path / 'runs'}: ")
+    assert str(caught.value).endswith("or use --cache off")
+    assert [*(tmp_path / "runs").iterdir()] == []
+
+
+DECODE = """
+import sys
+from pathlib import Path
+import torch
+from office import distributed
+from office.console import UserError
+from office.data import images
+
+folder, *paths = map(Path, sys.argv[1:])
+read, reads = images.load_image, []
+images.load_image = lambda path: reads.append(path) or read(path)
+with distributed.process_group(torch.device("cpu")):
+    try:
+        decoded = images.decode("ram", paths, images.Preprocessing(), torch.device("cpu"), folder)
+    except UserError as error:
+        sys.exit(f"rank {distributed.rank()}: {error}")
+    images.load_image = read
+    same = [torch.equal(decoded[p], images.resized(p, images.Preprocessing())) for p in paths]
+    assert all(same)
+    print(len(reads), flush=True)
+"""
+
+
+def decode_in_two_processes(folder: Path, paths: list[Path]) -> subprocess.CompletedProcess[str]:
+    script = folder / "decode.py"
+    script.write_text(DECODE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    places = [str(driver.SCRIPT.parent), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [*torchrun, script, folder / "runs", *paths],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_of_two_processes_one_decodes_for_both(odd_images: list[Path], tmp_path: Path) -> None:
+    done = decode_in_two_processes(tmp_path, odd_images)
+    assert done.returncode == 0, done.stderr
+    counts = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert sorted(counts) == ["0", str(len(odd_images))]
+    assert done.stdout.count("images in memory") == 1
+    assert [*(tmp_path / "runs").iterdir()] == []
+    odd_images[0].write_text("no image")
+    failed = decode_in_two_processes(tmp_path, odd_images)
+    assert failed.returncode == 1
+    assert failed.stderr.count(f"rank 0: cannot read the image {odd_images[0]}") == 1
+    assert "rank 1: " not in failed.stderr

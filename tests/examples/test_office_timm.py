@@ -11,7 +11,7 @@ import timm
 import torch
 from office import options
 from office.console import UserError
-from office.data import images
+from office.data import images, loading
 from office.data.images import Preprocessing
 from office.models import backbones, weights_files
 from office.results import outputs
@@ -105,7 +105,7 @@ def test_images_are_prepared_as_timm_does(name, tmp_path):
     preprocessing = backbones.preprocessing(f"timm:{name}")
     found = images.eval_transform(preprocessing)(pixels)
     torch.testing.assert_close(found, expected)
-    crop, _, _ = images.Images([tmp_path / "image.png"], preprocessing, {})[0, None]
+    crop, _, _ = loading.Images([tmp_path / "image.png"], preprocessing, {})[0, None]
     assert torch.equal(images.Normalize(preprocessing)(crop), found)
 
 

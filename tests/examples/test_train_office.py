@@ -18,12 +18,13 @@ from conftest import write_tree
 from office import files
 from office.console import UserError
 from office.data import images
-from office.data.images import Images
+from office.data.loading import Images
 from office.data.tasks import load_task
 from office.results import outputs, summary
 from office.training.batches import ImageBatches
 from office.training.methods import METHODS
 from office.training.runs import Run
+from PIL import Image
 from small_runs import (
     assert_same_run,
     assert_same_weights,
@@ -419,9 +420,9 @@ def test_training_is_bit_identical_when_the_targets_list_is_shuffled(office, tre
 
 
 def count_reads(monkeypatch):
-    """Return the list that each image's path is added to when it is decoded."""
-    read, reads = images.load_image, []
-    monkeypatch.setattr(images, "load_image", lambda path: reads.append(path) or read(path))
+    """Return the list that each image's path is added to when its pixels are read."""
+    read, reads = Image.open, []
+    monkeypatch.setattr(Image, "open", lambda path: reads.append(path) or read(path))
     return reads
 
 

@@ -10,16 +10,15 @@ import io
 import json
 import os
 import time
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from office import files
-from office.console import UserError
+from office.console import UserError, same
 from office.data import images
-from office.data.tasks import Domain, Task, warn_about_copies
+from office.data.tasks import Task, warn_about_copies
 
 SETTLED = 2.0  # seconds; some file systems' clocks are no finer, so a newer file may still change
 
@@ -32,20 +31,11 @@ class Content(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a listing.
+    """A line of a listing."""
 
-    Attributes:
-        role: "source", "target" or "weights".
-        path: Below the domain's common folder, so that a copy of the data set elsewhere has the
-            same paths; in one Unicode normalisation, because systems differ.
-        label: Name of the category; empty without labels.
-        bytes: Size of the file.
-        hash: Of its content.
-    """
-
-    role: str
-    path: str
-    label: str
+    role: str  # source, target or weights
+    path: str  # below the domain's common folder, so that a copy elsewhere has the same paths
+    label: str  # name of the category; empty without labels
     bytes: int
     hash: str
 
@@ -62,8 +52,9 @@ def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str
         UserError: If all images of a domain are also the other's.
     """
     tasks = list(tasks)
-    domains = [domain for task in tasks for domain in (task.source, task.target)]
-    paths = [path for domain in domains for path in domain.paths]
+    paths = [
+        path for task in tasks for domain in (task.source, task.target) for path in domain.paths
+    ]
     contents = hash_files([*paths, *([weights] if weights else [])], out / "hashes.json")
     for task in tasks:
         warn_about_copies(task, {path: content.hash for path, content in contents.items()})
@@ -75,28 +66,17 @@ def listing(
     task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
 ) -> str:
     """Return the listing of a task, given the hashes of its files and of the weights."""
-    rows = [
-        *_rows("source", task.source, task.categories, contents),
-        *_rows("target", task.target, task.categories, contents),
-    ]
-    return _text([*rows, Row("weights", weights[0], "", *weights[1])] if weights else rows)
-
-
-def _rows(
-    role: str, domain: Domain, categories: list[str], contents: Mapping[Path, Content]
-) -> Iterator[Row]:
-    folder = os.path.commonpath([path.parent for path in domain.paths])
-    for path, label in zip(domain.paths, domain.labels or [None] * len(domain.paths), strict=True):
-        below = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
-        name = "" if label is None else categories[label]
-        yield Row(role, below, name, *contents[path])
-
-
-def _text(rows: list[Row]) -> str:
+    rows = []
+    for role, domain in (("source", task.source), ("target", task.target)):
+        folder = os.path.commonpath([path.parent for path in domain.paths])
+        labels: Sequence[int | None] = domain.labels or [None] * len(domain.paths)
+        for path, label in zip(domain.paths, labels, strict=True):
+            name = "" if label is None else task.categories[label]
+            rows.append(Row(role, same(path.relative_to(folder).as_posix()), name, *contents[path]))
+    if weights:
+        rows.append(Row("weights", weights[0], "", *weights[1]))
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(Row._fields)
-    lines.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
     # Bytes of a name that are not UTF-8 are escaped, so that the file is UTF-8.
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
@@ -145,34 +125,29 @@ def hash_files(paths: Iterable[Path], cache: Path) -> dict[Path, Content]:
         cache: A file that stores the hashes for next time. If it is missing, broken or not
             writable, the next time takes as long as the first.
     """
-    known, started = _read_cache(cache), time.time()
+    started, known = time.time(), None
+    with suppress(OSError, ValueError):
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    known = known if isinstance(known, dict) else {}
 
-    def look(path: Path) -> tuple[list, bool]:
-        """Return a file's cache entry, and whether it may be cached."""
+    def entry(path: Path) -> tuple[list[Any], bool]:
+        """Return a file's line of the cache, and whether it may be kept there."""
         try:
             stat = os.stat(path)
-            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             before = known.get(os.path.abspath(path))
-            if isinstance(before, list) and before[:-1] == seen:
+            if isinstance(before, list) and before[:-1] == state:
                 return before, True
-            found = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+            digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
         except OSError:
             return [0, ""], False
-        return [*seen, found], max(stat.st_mtime, stat.st_ctime) < started - SETTLED
+        return [*state, digest], max(stat.st_mtime, stat.st_ctime) < started - SETTLED
 
     paths = [*dict.fromkeys(paths)]
-    looks = dict(zip(paths, images.read_all(paths, look, "hashing"), strict=True))
-    kept = {os.path.abspath(path): entry for path, (entry, keep) in looks.items() if keep}
-    if any(known.get(path) is not entry for path, entry in kept.items()):
+    entries = dict(zip(paths, images.in_threads(entry, paths, "hashing"), strict=True))
+    kept = {os.path.abspath(path): line for path, (line, keep) in entries.items() if keep}
+    if any(known.get(path) is not line for path, line in kept.items()):
         with suppress(OSError, UserError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             files.write(cache, json.dumps(known | kept).encode())
-    return {path: Content(entry[0], entry[-1]) for path, (entry, _) in looks.items()}
-
-
-def _read_cache(path: Path) -> dict[str, list]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    return {path: Content(line[0], line[-1]) for path, (line, _) in entries.items()}

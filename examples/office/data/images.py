@@ -1,26 +1,26 @@
-"""From an image's path to a batch: reading, resizing, caching, cropping."""
+"""From an image's path to pixels: reading any format, resizing, decoding all images once."""
 
 import io
-import os
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 from office import distributed
 from office.console import UserError, visible
-from office.data import folders, memory
+from office.data import folders
 
 T = TypeVar("T")
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -29,23 +29,14 @@ NARROWEST = 100  # narrower images take too much memory when resized
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to the network's input; the defaults are the paper's, for ImageNet weights.
+    """From an image to the network's input; the defaults are the paper's, for ImageNet weights."""
 
-    Args:
-        resize: Pixels of the shorter side after resizing.
-        crop: Pixels of a side of the square that the network sees.
-        mean: Mean of red, green and blue in [0, 1], which becomes 0.
-        std: Their standard deviation, which becomes 1.
-        interpolation: Torchvision's name for the interpolation.
-        squash: Whether the longer side is resized to the same number of pixels.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    interpolation: str = "bilinear"
-    squash: bool = False
+    resize: int = 256  # pixels of the shorter side after resizing
+    crop: int = 224  # pixels of a side of the square that the network sees
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of colours in [0, 1]; becomes 0
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # becomes 1
+    interpolation: str = "bilinear"  # torchvision's name
+    squash: bool = False  # whether the longer side is resized to the same number of pixels
 
 
 def load_image(path: Path) -> Image.Image:
@@ -59,15 +50,16 @@ def load_image(path: Path) -> Image.Image:
         UserError: If the file cannot be fully decoded; names the path.
     """
     try:
-        with _open(path) as image:
-            if max(image.size) > NARROWEST * min(image.size):
+        with _open(path) as file:
+            if max(file.size) > NARROWEST * min(file.size):
                 side = f"{NARROWEST} times as long as wide"
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {side}")
-            deep = re.search(
-                ";16[BLN]", str(image.tile)
-            )  # of colours, Pillow keeps only the high bytes
-            image.load()
-            turn = _TURNS.get(_orientation(image))
+                raise ValueError(f"{file.width} x {file.height} pixels, more than {side}")
+            # Of 16 bits per colour, Pillow keeps only the high ones.
+            deep = re.search(";16[BLN]", str(file.tile))
+            file.load()
+            image, turn = cast(Image.Image, file), None
+            with suppress(Exception):  # a broken EXIF block; the pixels are fine
+                turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 image = Image.fromarray(_eight_bits(np.asarray(image)))
             elif deep and _highest(image) < 64:
@@ -83,27 +75,20 @@ def load_image(path: Path) -> Image.Image:
         raise UserError(f"cannot read the image {visible(path)}: {error}") from None
 
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_Turn = Image.Transpose
+_TURNS = {2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM}
+_TURNS |= {5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90}
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> ImageFile.ImageFile:
     if path.exists() and not path.is_file():  # opening a pipe would wait forever
         raise ValueError("not a regular file")
     try:
         image = Image.open(path)
-        image.filename = (
-            ""  # or Pillow maps the file into memory, and a rotated TIFF comes out garbled
-        )
+        # With a name, Pillow maps the file into memory, and a rotated TIFF comes out garbled.
+        image.filename = ""
         return image
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         if folders.is_heif(path) and not folders.HEIF:
             raise ValueError(folders.NO_HEIF) from None
         content = path.read_bytes()
@@ -123,14 +108,6 @@ def _without_exif(png: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _orientation(image: Image.Image) -> Any:
-    """Return a loaded image's EXIF orientation, or 1 (upright) if its EXIF block is broken."""
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the pixels are fine
-        return 1
-
-
 def _eight_bits(grey: np.ndarray) -> np.ndarray:
     """Scale grey of more than 8 bits to 0..255, as :func:`load_image` describes."""
     low, high = grey.min(), grey.max()
@@ -146,9 +123,9 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
 
 
 def _highest(image: Image.Image) -> int:
-    """The highest value of a colour."""
+    """Return the highest value of a colour."""
     bands = zip(image.getbands(), image.split(), strict=True)
-    return max(band.getextrema()[1] for name, band in bands if name != "A")
+    return max(int(np.asarray(band).max()) for name, band in bands if name != "A")
 
 
 class Look(NamedTuple):
@@ -174,7 +151,16 @@ def _resize(preprocessing: Preprocessing) -> v2.Resize:
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
     image = _resize(preprocessing)(load_image(path))
-    return v2.functional.pil_to_tensor(image).contiguous()  # so that crops copy quickly
+    pixels: Tensor = v2.functional.pil_to_tensor(image)
+    return pixels.contiguous()  # so that crops copy quickly
+
+
+def in_threads(call: Callable[[Path], T], paths: list[Path], what: str) -> list[T]:
+    """Call a function on each path, with a progress bar in the first process."""
+    hide = True if distributed.rank() else None  # None hides it without a terminal
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(call, paths)
+        return list(tqdm(results, what, len(paths), unit=" images", leave=False, disable=hide))
 
 
 def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T | UserError]:
@@ -186,135 +172,96 @@ def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T 
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(attempt, paths)
-        hide = True if distributed.rank() else None  # None hides it without a terminal
-        return list(tqdm(found, what, len(paths), unit=" images", leave=False, disable=hide))
+    return in_threads(attempt, paths, what)
 
 
-def fill(
-    place: str, paths: Iterable[Path], preprocessing: Preprocessing, device: torch.device
+def decode(
+    cache: str,
+    paths: Iterable[Path],
+    preprocessing: Preprocessing,
+    device: torch.device,
+    folder: Path,
 ) -> dict[Path, Tensor]:
-    """Decode every image, which also finds unreadable ones, and keep it for all runs.
+    """Decode every image once, which also finds unreadable ones, and keep it for all runs.
+
+    The first process of each machine decodes into a file that all its processes map into memory.
 
     Args:
-        place: Where to keep the images: "ram", "device", or "off" for nowhere.
+        cache: Where to keep the images: "ram" (the file alone), "device", or "off" for nowhere.
         paths: Images that will be used, possibly repeated.
         preprocessing: Gives the size at which they are kept.
         device: Device of the training.
+        folder: Folder of the file, which disappears with the processes that use it.
 
     Returns:
-        Images from :func:`resized`, by path. Empty if off, or, with a warning, if they would take
-        more than half of the free memory.
+        Images from :func:`resized`, by path; none if off.
 
     Raises:
-        UserError: In the first process, with one line per unreadable image.
+        UserError: In the first process, with one line per unreadable image, or if the images
+            cannot be kept.
     """
     paths = [*dict.fromkeys(paths)]
-    where = device if place == "device" else torch.device("cpu")
-    keep = place != "off" and distributed.from_first(_fits(paths, preprocessing, where))
-    if distributed.rank() and not keep:
+    if cache == "off" or not paths:
+        distributed.in_first(lambda: _decode(paths, lambda p: load_image(p).size), of_machine=True)
         return {}
-    read = (lambda path: resized(path, preprocessing).to(where)) if keep else look
-    found = read_all(paths, read, "decoding")
-    faults = [str(image) for image in found if isinstance(image, UserError)]
-    if faults and not distributed.rank():
-        raise UserError("\n".join(faults))
-    pairs = zip(paths, found, strict=True)
-    return {path: image for path, image in pairs if isinstance(image, Tensor)}
-
-
-def _fits(paths: list[Path], preprocessing: Preprocessing, where: torch.device) -> bool:
-    """Whether every process can keep the images; the first prints their size."""
-    if distributed.rank() or not paths:
-        return False
-    # Each GPU belongs to one process; all processes of a machine share its RAM.
-    copies = 1 if where.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    sizes = read_all(paths, lambda path: _resized_bytes(path, preprocessing), "measuring")
-    needed, free = copies * sum(sizes), memory.free_memory(where)
-    size = tqdm.format_sizeof(needed, "B") + (f" in {copies} processes" if copies > 1 else "")
-    name = where if where.type == "cuda" else "memory"
-    if needed > free / 2:
-        warnings.warn(
-            f"images in {name} would take {size}, more than half of the "
-            f"{tqdm.format_sizeof(free, 'B')} that are free: continuing with --cache off",
-            stacklevel=3,
-        )
-        return False
-    print(f"images in {name}: {size}", flush=True)
-    return True
-
-
-def _resized_bytes(path: Path, preprocessing: Preprocessing) -> int:
-    """Return the bytes of :func:`resized`'s result, from the file's header; 0 if unreadable."""
+    # Nothing is left of a file without a name, even if the process is killed.
+    alone = distributed.processes() == 1
+    temporary: Callable[..., Any] = TemporaryFile if alone else NamedTemporaryFile
     try:
-        with Image.open(path) as image:
-            ratio = 1 if preprocessing.squash else max(image.size) / min(image.size)
-            return 3 * preprocessing.resize * int(preprocessing.resize * ratio)
-    except Exception:  # reading it reports the error
-        return 0
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary(dir=folder, prefix=".decoded-") as file:  # of the others, it stays empty
+            source, places = distributed.in_first(
+                lambda: (file if alone else file.name, _write(file, paths, preprocessing)),
+                of_machine=True,
+            )
+            pixels = torch.from_numpy(np.memmap(source, np.uint8, "r+"))
+            distributed.gather(None)  # the name is needed until all processes have mapped the file
+    except OSError as error:
+        raise UserError(
+            f"cannot keep the decoded images in {folder}: {error.strerror or error}; free some "
+            "space, choose another --out or use --cache off"
+        ) from None
+    if cache == "device":
+        pixels = pixels.to(device)
+    if distributed.rank() == 0:
+        where = device if pixels.is_cuda else "memory"
+        print(f"images in {where}: {tqdm.format_sizeof(pixels.nbytes, 'B')}", flush=True)
+    return {
+        path: pixels[start : start + shape.numel()].view(shape)
+        for path, (start, shape) in zip(paths, places, strict=True)
+    }
 
 
-class Images(Dataset):
-    """Crops by (index, seed), without labels: only the seed sets crop and flip, in any worker.
+def _write(
+    file: IO[bytes], paths: list[Path], preprocessing: Preprocessing
+) -> list[tuple[int, torch.Size]]:
+    """Write every image to a file; return where each one starts, and its shape."""
+    lock = threading.Lock()
 
-    Args:
-        paths: Image files.
-        preprocessing: The sizes of images and crops.
-        cache: What :func:`fill` returned; other images are read.
+    def write(path: Path) -> tuple[int, torch.Size]:
+        image = resized(path, preprocessing)
+        with lock:  # a slow disk delays the decoding, so that images do not pile up in memory
+            start = file.tell()
+            file.write(image.numpy().data)
+        return start, image.shape
 
-    Returns:
-        ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip it;
-        for the seed ``None``, the centre crop, not flipped.
-    """
-
-    def __init__(
-        self, paths: list[Path], preprocessing: Preprocessing, cache: dict[Path, Tensor]
-    ) -> None:
-        self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
-
-    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, bool, int]:
-        """Return ``(crop, flip, index)``; :class:`UserError` names an unreadable file."""
-        index, seed = key
-        image = self.cache.get(self.paths[index])
-        if image is None:
-            image = resized(self.paths[index], self.preprocessing)
-        side = self.preprocessing.crop
-        if seed is None:
-            return v2.functional.center_crop(image, [side]), False, index
-        generator = torch.Generator().manual_seed(seed)
-        top, left = (
-            torch.randint(length - side + 1, (), generator=generator).item()
-            for length in image.shape[1:]
-        )
-        flip = torch.rand((), generator=generator).item() < 0.5
-        return image[:, top : top + side, left : left + side], flip, index
+    places = _decode(paths, write)
+    file.flush()
+    return places
 
 
-class _Loader(DataLoader):
-    def __iter__(self) -> Iterator[Any]:
-        # Interrupted while starting its workers, torch's iterator would print a traceback.
-        with distributed.uninterrupted():
-            return super().__iter__()
-
-
-def loader(images: Images, device: torch.device, workers: int, **batches: Any) -> DataLoader:
-    """Return a loader of batches for a device; cached images need no worker processes."""
-    workers = 0 if images.cache else workers
-    there = any(image.is_cuda for image in images.cache.values())
-    return _Loader(
-        images,
-        **batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda" and not there,
-        generator=torch.Generator(),
-        worker_init_fn=distributed.leave_group,
-    )
+def _decode(paths: list[Path], read: Callable[[Path], T]) -> list[T]:
+    results = read_all(paths, read, "decoding")
+    if faults := [str(result) for result in results if isinstance(result, UserError)]:
+        raise UserError("\n".join(faults))
+    return [result for result in results if not isinstance(result, UserError)]
 
 
 class Normalize(nn.Module):
     """Turn uint8 images, 0 to 255, into float32 with mean 0 and standard deviation 1."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -335,11 +282,6 @@ class Normalize(nn.Module):
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Return a transform to a resized, centre-cropped, normalised float32 ``(3, crop, crop)``."""
-    return v2.Compose(
-        [
-            _resize(preprocessing),
-            v2.CenterCrop(preprocessing.crop),
-            v2.PILToTensor(),
-            Normalize(preprocessing),
-        ]
-    )
+    crop = [_resize(preprocessing), v2.CenterCrop(preprocessing.crop), v2.PILToTensor()]
+    transform: Transform = v2.Compose([*crop, Normalize(preprocessing)])
+    return transform

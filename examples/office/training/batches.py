@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from office import distributed
-from office.data import images
+from office.data import images, loading
 from office.options import Runtime
 from office.training.methods import METHODS
 from office.training.runs import Run
@@ -97,8 +97,8 @@ class ImageBatches:
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
         self.samplers = _samplers(run)
         self.loaders = [
-            images.loader(
-                images.Images(paths, run.recipe.preprocessing, decoded),
+            loading.loader(
+                loading.Images(paths, run.recipe.preprocessing, decoded),
                 runtime.device,
                 runtime.workers,
                 batch_sampler=sampler,
@@ -126,8 +126,8 @@ class ImageBatches:
 
         Unlike a DistributedSampler, this adds no padding.
         """
-        loader = images.loader(
-            images.Images(paths, self.recipe.preprocessing, self.decoded),
+        loader = loading.loader(
+            loading.Images(paths, self.recipe.preprocessing, self.decoded),
             self.runtime.device,
             self.runtime.workers,
             # Two training batches fit in memory even with gradients.

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from office import distributed
 from office.console import visible
-from office.data import hashes, images
+from office.data import hashes, images, loading
 from office.data.features import Extraction, Store, Stored
 from office.data.tasks import Task, warn_about_copies
 from office.models import backbones
@@ -45,7 +46,8 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
         for extraction in describe(tasks, recipe, runtime.out, views)
     ]
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
-    cache = images.fill(runtime.cache, left, recipe.preprocessing, runtime.device)
+    out = runtime.out
+    cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, out)
     network = network.eval().to(runtime.device).to(memory_format=torch.channels_last)
     for store in stores:
         if store.finished:
@@ -154,8 +156,8 @@ def batches(
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
     keys = [(i, seed and seed_of(i, seed)) for i in range(first, len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
-    loader = images.loader(
-        images.Images(paths, recipe.preprocessing, cache),
+    loader = loading.loader(
+        loading.Images(paths, recipe.preprocessing, cache),
         device,
         runtime.workers,
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
@@ -172,3 +174,5 @@ def batches(
         with autocast:
             features = network(normalize(crops.flatten(0, 1), torch.channels_last))
         yield features.half().unflatten(0, (-1, views)).cpu().numpy()
+    with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
+        del loader

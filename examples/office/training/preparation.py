@@ -53,7 +53,7 @@ def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
         backbones.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
     domains = [domain for run in to_train for domain in (run.task.source, run.task.target)]
     paths = [path for domain in domains for path in domain.paths]
-    decoded = images.fill(runtime.cache, paths, recipe.preprocessing, runtime.device)
+    decoded = images.decode(runtime.cache, paths, recipe.preprocessing, runtime.device, runtime.out)
     return Plan(runs, to_train, partial(ImageBatches, runtime=runtime, decoded=decoded))
 
 

@@ -13,6 +13,7 @@ import torch
 import torchvision
 import train_office
 from office.data import hashes
+from office.data.tasks import load_task
 from office.training.batches import ImageBatches
 from small_runs import features, result
 
@@ -101,8 +102,6 @@ def test_a_copy_on_a_system_with_other_unicode_names_is_the_same_run(tree, tmp_p
 
 
 def listing(root: Path, out: Path) -> str:
-    from office.data.tasks import load_task
-
     return hashes.listings([load_task("office31", root, "A2W")], None, out)["A2W"]
 
 
