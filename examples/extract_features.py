@@ -119,8 +119,9 @@ def describe(tasks: list[Task], recipe: Recipe, out: Path, views: int) -> Iterat
     weights = recipe.weights_file
     paths = [path for domain, _ in domains.values() for path in domain.paths]
     contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    by_path = {path: content.hash for path, content in contents.items()}
     for task in tasks:
-        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+        warn_about_copies(task, by_path)
     for domain, categories in domains.values():
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(
