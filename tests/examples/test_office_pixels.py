@@ -69,6 +69,12 @@ def test_grey_of_no_known_range_is_refused(tmp_path, values, dtype, message) -> 
         images.load_image(tmp_path / "a.tif")
 
 
+def test_floats_from_0_to_1_become_0_to_255(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "f.tiff")
+    np.testing.assert_allclose(loaded(tmp_path / "f.tiff")[..., 0], 255 * values, atol=0.5 + 1e-4)
+
+
 def write_deep_colour(path: Path, pixels: np.ndarray) -> None:
     """A TIFF of 16 bits per colour, which Pillow does not write."""
     data, size = pixels.astype("<u2").tobytes(), pixels.shape[0]
