@@ -97,7 +97,7 @@ def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) ->
 
 
 def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence[int]):
-    """The source batch that the loop gives to the network for the images 0, 1, ..., again and again."""
+    """The source batch of the images 0, 1, ..., again and again, as the loop gets it."""
     domain = Domain("a", paths, [*range(len(paths))])
     task = Task("a2b", domain, domain, [*map(str, domain.labels)])
     recipe = Recipe("folders", batch_size=len(seeds))

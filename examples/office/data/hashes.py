@@ -56,8 +56,9 @@ def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str
         path for task in tasks for domain in (task.source, task.target) for path in domain.paths
     ]
     contents = hash_files([*paths, *([weights] if weights else [])], out / "hashes.json")
+    by_path = {path: content.hash for path, content in contents.items()}
     for task in tasks:
-        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+        warn_about_copies(task, by_path)
     named = (weights.name, contents[weights]) if weights else None
     return {task.name: listing(task, contents, named) for task in tasks}
 

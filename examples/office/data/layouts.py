@@ -5,7 +5,9 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from office.data.benchmarks import DATASETS, Benchmark
 from office.data.folders import Contents, Skipped, subfolders
 
 Numbered = dict[int, list[Path]]  # images by the number of their category
+# For each domain 0 with as many categories as published, 1 with fewer (part of the benchmark), 2
+# with more (another one); the difference in images; and the list or folder.
+Fits = dict[str, tuple[int, int, Path]]
 
 
 class Side(NamedTuple):
@@ -51,11 +56,11 @@ def read(dataset: str, root: Path | None, domains: Sequence[str]) -> list[Side]:
         known = available(dataset, root)
         missing = [name for domain, name in names.items() if domain not in known]
         raise UserError(_not_found(dataset, root, missing or [*names.values()]))
-    together = [place for place in having if place.base] or [*having]
-    fitting = [p for p in together if p.listed or _Place(p.base, True) not in together]
-    place = min(fitting, key=lambda place: (*_misfit(having[place]), not place.listed))
-    paths = [having[place][domain][-1] for domain in domains]
-    if place.listed:
+    together = [place for place in having if place[0]] or [*having]
+    fitting = [(base, lists) for base, lists in together if lists or (base, True) not in together]
+    base, listed = min(fitting, key=lambda place: (*_misfit(having[place]), not place[1]))
+    paths = [having[base, listed][domain][-1] for domain in domains]
+    if listed:
         return _read_lists(paths, root, [*names.values()])
     return [read_folder(*pair) for pair in zip(paths, names.values(), strict=True)]
 
@@ -139,38 +144,26 @@ def read_list(path: Path, root: Path) -> tuple[Numbered, list[Skipped]]:
     return numbered, [*_unlisted({*seen}, path, root)]
 
 
-class _Place(NamedTuple):
-    """A folder, or ``None`` for all of them, and whether its lists or its folders are meant."""
+def _places(dataset: str, root: Path | None) -> dict[tuple[Path | None, bool], Fits]:
+    """Return what fits each domain best, in the root or up to two levels below.
 
-    base: Path | None
-    listed: bool
-
-
-_Fit = tuple[int, int, Path]
-
-
-def _places(dataset: str, root: Path | None) -> dict[_Place, dict[str, _Fit]]:
-    """Return the places in the root or up to two levels below, and what fits each domain best.
-
-    A fit is 0 with as many categories as published, 1 with fewer (part of the benchmark), 2 with
-    more (another one); then the difference in images, and the path.
+    A key is a folder, or ``None`` for all of them, and whether its lists or its folders are meant.
     """
     benchmark = DATASETS[dataset]
-    places: dict[_Place, dict[str, _Fit]] = {}
-    for base in _bases(benchmark, root) if root else ():
+    places: dict[tuple[Path | None, bool], Fits] = defaultdict(dict)
+    for folder in _bases(benchmark, root) if root else ():
         for domain, part in benchmark.domains.items():
-            for path in _candidates(base, part.folders):
+            for path in _candidates(folder, part.folders):
                 k, images = _size(path)
                 kind = 2 if k > benchmark.categories else int(k < benchmark.categories)
-                fit, listed = (kind, abs(images - part.images), path), path.is_file()
-                for place in (_Place(base, listed), _Place(None, listed)):
-                    best = places.setdefault(place, {}).setdefault(domain, fit)
-                    if fit[:2] < best[:2]:
-                        places[place][domain] = fit
+                fit = kind, abs(images - part.images), path
+                for base in (folder, None):
+                    fits = places[base, path.is_file()]
+                    fits[domain] = min(fits.get(domain, fit), fit, key=itemgetter(0, 1))
     return places
 
 
-def _misfit(fits: Mapping[str, _Fit]) -> tuple[int, int, int]:
+def _misfit(fits: Fits) -> tuple[int, int, int]:
     """Return what is lowest for the best-fitting counts of most domains."""
     kinds, differences, _ = zip(*fits.values(), strict=True)
     return max(kinds), -len(kinds), sum(differences)
