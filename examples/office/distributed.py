@@ -1,5 +1,6 @@
 """What the loop needs from torch.distributed; without torchrun there is only one process."""
 
+import functools
 import os
 import signal
 import sys
@@ -117,3 +118,10 @@ def leave_group(_: int) -> None:
     """Shield a worker from Ctrl-C and a group's SIGTERM: the training process ends it."""
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Print a line once, in the first process only."""
+    if rank() == 0:
+        print(line, flush=True)

@@ -17,6 +17,7 @@ import symloss
 from office import distributed
 from office.console import UserError
 from office.data import shares
+from office.models import saved
 from office.options import Runtime
 from office.results import evaluation, health, outputs
 from office.training.methods import METHODS
@@ -167,7 +168,7 @@ class Experiment:
         head, names = network.heads["task"], {"C_t": "target", "C_s": "source"}
         if isinstance(head, symloss.SymmetricHead):
             head = head.classifier(names[METHODS[self.run.method].classifier])
-        model = outputs.Model(
+        model = saved.Model(
             recipe.backbone,
             recipe.bottleneck,
             network.extractor,
@@ -176,7 +177,7 @@ class Experiment:
             recipe.preprocessing,
             recipe.width,
         )
-        outputs.write_model(self.folder, model)
+        saved.write_model(self.folder, model)
 
     def _write_predictions(self, logits: Tensor) -> None:
         confidence, predicted = logits.softmax(1).max(1)

@@ -22,9 +22,8 @@ from office.data.benchmarks import DATASETS
 from office.data.hashes import Content
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
-from office.models import backbones
+from office.models import backbones, saved
 from office.options import Frozen, Recipe
-from office.results import outputs
 
 
 @dataclass(frozen=True)
@@ -304,12 +303,12 @@ def frozen(stored: Mapping[str, Stored]) -> Frozen:
 
 def put_backbone(folder: Path, recipe: Recipe) -> None:
     """Put the backbone into a run's model.pt, which can then predict images."""
-    model = outputs.read_model(folder / "model.pt")
+    model = saved.read_model(folder / "model.pt")
     if model.frozen:
         extractor = backbones.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
         extractor.bottleneck.load_state_dict(model.extractor.bottleneck.state_dict())
         model = dataclasses.replace(model, extractor=extractor, frozen=None)
-        outputs.write_model(folder, model)
+        saved.write_model(folder, model)
 
 
 def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
