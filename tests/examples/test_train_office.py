@@ -15,7 +15,8 @@ from office import files
 from office.data import images
 from office.data.datasets import load_task
 from office.data.images import Images
-from office.results import health, outputs
+from office.models.saved import read_model
+from office.results import health
 from office.training.methods import METHODS
 from office.training.runs import Run
 from office.training.trainer import Trainer
@@ -153,7 +154,7 @@ def test_a_network_that_ends_without_finite_numbers_is_no_finished_run(office, m
 
 def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
     name, task, folder = trained
-    model, found, saved = outputs.read_model(folder / "model.pt"), result(folder), features(folder)
+    model, found, saved = read_model(folder / "model.pt"), result(folder), features(folder)
     transform = images.eval_transform(model.preprocessing)
     paths = task.source.paths + task.target.paths
     with torch.inference_mode():
@@ -299,7 +300,7 @@ def test_a_target_that_lacks_categories_is_trained_on_as_partial(
     assert found.per_category["mouse"] is None
     assert found.per_category["mug"] == share(torch.tensor(predicted[3:] == 2))
     assert found.recipe.get("partial") == (None if method == "source-only" else True)
-    assert outputs.read_model(folder / "model.pt").classifier.out_features == 3
+    assert read_model(folder / "model.pt").classifier.out_features == 3
     out = capsys.readouterr().out
     assert "target C_t" in out
     assert "weight/" not in out
