@@ -1,5 +1,6 @@
 """What the loop needs from torch.distributed; without torchrun there is only one process."""
 
+import functools
 import os
 import signal
 import sys
@@ -144,3 +145,10 @@ def leave_group(_: int) -> None:
         if signal.SIGTERM in signal.sigpending():  # the training process got it too, or sent it
             os._exit(0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Print a line once, in the first process only."""
+    if rank() == 0:
+        print(line, flush=True)

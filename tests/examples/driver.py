@@ -5,7 +5,6 @@ sees which images.
 """
 
 import runpy
-from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +29,7 @@ def build(backbone, *args):
     if backbone != "plain":
         return build_extractor(backbone, *args)
     layers = nn.Conv2d(3, 8, 5, 3), nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
-    backbone = nn.Sequential(*layers, nn.Linear(32, 16))
-    extractor = nn.Sequential(OrderedDict(backbone=backbone, bottleneck=nn.Sequential()))
-    extractor.num_features = 16
-    return extractor
+    return backbones.Extractor(nn.Sequential(*layers, nn.Linear(32, 16)), 16)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from office.data import features, images
 from office.data.features import Store
 from office.data.images import Preprocessing
 from office.data.tasks import Domain
-from office.models import backbones
+from office.models import backbones, saved
 from office.options import Recipe
-from office.results import outputs
 from office.training import extraction
 from PIL import Image
 from small_runs import PREPROCESSING, RECIPE, RUNTIME
@@ -173,9 +172,9 @@ def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_pa
     trained = backbones.build_extractor("resnet18", "none", 8, frozen.width).eval()
     classifier = nn.Linear(8, 3)
     parts = (trained, classifier, ["bike", "mouse", "mug"], PREPROCESSING, frozen.width)
-    outputs.write_model(tmp_path, outputs.Model("resnet18", 8, *parts))
+    saved.write_model(tmp_path, saved.Model("resnet18", 8, *parts))
     extraction.put_backbone(tmp_path, dataclasses.replace(recipe, frozen=frozen))
-    model = outputs.read_model(tmp_path / "model.pt")
+    model = saved.read_model(tmp_path / "model.pt")
     assert model.frozen is None
     values = torch.from_numpy(stored["all"].features).flatten(0, 1).float()
     assert values.std() > 0.1

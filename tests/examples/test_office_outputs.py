@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from made_results import made_features, made_result
 from office import files
 from office.console import UserError
-from office.data.images import Preprocessing
-from office.models import backbones
 from office.results import outputs
-from torch import nn
 
 GONE = object()
 
@@ -168,53 +164,6 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"):
         files.write(tmp_path / "no" / "a", b"new")
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none", 8)
-    sizes = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bicubic", True)
-    names = ["bike", "mouse", "mug"]
-    return outputs.Model("shufflenet_v2_x0_5", 8, extractor, nn.Linear(8, 3), names, sizes)
-
-
-def test_a_model_is_read_as_it_was_written_and_ready_to_predict(tmp_path, model):
-    model.extractor(torch.randn(4, 3, 32, 32))  # moves the running statistics
-    outputs.write_model(tmp_path, model)
-    read = outputs.read_model(tmp_path / "model.pt")
-    names = ("backbone", "bottleneck", "categories")
-    assert [getattr(read, name) for name in names] == [getattr(model, name) for name in names]
-    colours = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)
-    assert dataclasses.astuple(read.preprocessing) == (36, 32, *colours, "bicubic", True)
-    assert not any(m.training for part in (read.extractor, read.classifier) for m in part.modules())
-    x = torch.randn(4, 3, 32, 32)
-    with torch.inference_mode():
-        expected = model.classifier(model.extractor.eval()(x))
-        assert torch.equal(read.classifier(read.extractor(x)), expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *((name, GONE) for name in ("backbone", "bottleneck", "extractor", "classifier")),
-        *((name, GONE) for name in ("categories", "preprocessing")),
-        ("bottleneck", 9),
-        ("extractor", {}),
-        ("classifier", {"weight": torch.zeros(3, 9), "bias": torch.zeros(3)}),
-        ("classifier", torch.zeros(3, 8)),
-        ("categories", ["bike", "mouse"]),
-        ("categories", None),
-        ("preprocessing", {"side": 3}),
-    ],
-)
-def test_a_broken_model_is_refused(tmp_path, model, name, value):
-    outputs.write_model(tmp_path, model)
-    path = tmp_path / "model.pt"
-    content = torch.load(path, weights_only=True) | {name: value}
-    torch.save({key: value for key, value in content.items() if value is not GONE}, path)
-    with pytest.raises(UserError, match=f"{path} is not a model.pt of this train_office.py"):
-        outputs.read_model(path)
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):

@@ -13,8 +13,7 @@ from office import options
 from office.console import UserError
 from office.data import images, loading
 from office.data.images import Preprocessing
-from office.models import backbones, weights_files
-from office.results import outputs
+from office.models import backbones, saved
 from office.training.batches import ImageBatches
 from PIL import Image
 from small_runs import assert_same_run, features, result
@@ -230,7 +229,6 @@ def test_weights_of_another_network_are_explained(state, tmp_path):
 
 
 def test_without_a_tag_a_file_says_how_images_are_prepared(state, tmp_path, capsys):
-    weights_files.say_once.cache_clear()
     torch.save(state, tmp_path / "weights.pth")
     for name in ("test_vit.r160_in1k", "test_vit", "test_vit"):
         backbones.build_extractor(f"timm:{name}", str(tmp_path / "weights.pth"))
@@ -262,7 +260,7 @@ def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypa
 
     assert features(whole).features.shape == (12, 192)
     assert result(whole).versions["timm"] == timm.__version__
-    assert outputs.read_model(whole / "model.pt").preprocessing == preprocessing
+    assert saved.read_model(whole / "model.pt").preprocessing == preprocessing
     logits = torch.tensor(features(whole).logits[:, 3:])  # of C_t, on webcam
     capsys.readouterr()
     paths = sorted((root / "webcam").rglob("*.jpg"))

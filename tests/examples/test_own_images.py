@@ -1,6 +1,5 @@
-"""Own images: one command on two folders, and the answer at its end; predict.py's files."""
+"""Own images: one command on two folders, and the answer at its end."""
 
-import csv
 import json
 import re
 import shutil
@@ -9,23 +8,22 @@ from pathlib import Path
 import predict
 import pytest
 import torch
+import torchvision
 import train_office
-from conftest import write_image, write_tree
+from conftest import write_tree
 from office import options
 from office.console import UserError
-from office.data.images import Preprocessing
-from office.models import backbones
 from office.options import Recipe
 from office.results import outputs
 from office.training import progress
-from torch import nn
 
 
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "weights.pt"
-    torch.save(backbones._random("shufflenet_v2_x0_5").state_dict(), path)
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
+    torch.save(network.state_dict(), path)
     return path
 
 
@@ -204,98 +202,3 @@ def test_the_time_left_is_told_after_ten_steps_and_once_a_minute(tmp_path, capsy
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_times_are_short(seconds, text):
     assert progress.in_time(seconds) == text
-
-
-@pytest.fixture
-def model(tmp_path):
-    torch.manual_seed(0)
-    extractor = backbones.build_extractor("shufflenet_v2_x0_5", "none")
-    classifier = nn.Linear(extractor.num_features, 3)
-    parts = (extractor, classifier, ["bike", "=mouse", "mug"], Preprocessing(72, 64))
-    outputs.write_model(tmp_path, outputs.Model("shufflenet_v2_x0_5", None, *parts))
-    return tmp_path / "model.pt"
-
-
-def test_top_and_csv(model, tmp_path, capsys):
-    paths = [tmp_path / f"{i}.jpg" for i in range(5)]
-    for i, path in enumerate(paths):
-        write_image(path, i, i, size=(80, 80))
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(paths[0].read_bytes()[:200])
-    out = tmp_path / "answers.csv"
-    with pytest.raises(SystemExit) as stopped:
-        predict.main(
-            [
-                str(model),
-                *map(str, [paths[0], broken, *paths[1:]]),
-                "--top",
-                "3",
-                "--csv",
-                str(out),
-                "--batch-size",
-                "2",
-            ]
-        )
-    assert stopped.value.code == 1
-    assert f"cannot read the image {broken}" in capsys.readouterr().err
-    with open(out, newline="") as file:
-        rows = [*csv.DictReader(file)]
-    assert [row["path"] for row in rows] == [str(path) for path in paths]
-    for row in rows:
-        confidences = [float(row[f"confidence_{n}"]) for n in (1, 2, 3)]
-        assert confidences == sorted(confidences, reverse=True)
-        assert sum(confidences) == pytest.approx(1, abs=3e-4)
-        assert {row[f"category_{n}"] for n in (1, 2, 3)} == {"bike", "'=mouse", "mug"}
-
-
-def test_two_models_are_one_too_many(model, capsys):
-    with pytest.raises(SystemExit):
-        predict.main([str(model), str(model), "photo.jpg"])
-    assert "name one model, got" in capsys.readouterr().err
-
-
-def test_nothing_to_do_is_told(model, capsys):
-    with pytest.raises(SystemExit):
-        predict.main([str(model)])
-    assert "give images, or --export FILE" in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore")  # torch.export's own
-def test_the_exported_program_answers_as_the_model(model, tmp_path, capsys):
-    path = tmp_path / "model.pt2"
-    predict.main([str(model), "--export", str(path)])
-    assert "3 categories" in capsys.readouterr().out
-    extra = {"about.json": ""}
-    program = torch.export.load(path, extra_files=extra).module()
-    about = json.loads(extra["about.json"])
-    assert about["categories"] == ["bike", "=mouse", "mug"]
-    assert about["preprocessing"]["crop"] == 64
-    loaded = outputs.read_model(model)
-    for n in (1, 2, 7):
-        images = torch.randn(n, 3, 64, 64)
-        with torch.no_grad():
-            expected = loaded.classifier(loaded.extractor(images)).softmax(1)
-            torch.testing.assert_close(program(images), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_answers_as_the_model(model, tmp_path):
-    onnx = pytest.importorskip("onnx", reason="onnx is not in the extras")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not in the extras")
-    pytest.importorskip("onnxscript", reason="onnxscript is not in the extras")
-    path = tmp_path / "model.onnx"
-    predict.main([str(model), "--export", str(path)])
-    (about,) = [entry.value for entry in onnx.load(path).metadata_props if entry.key == "about"]
-    assert json.loads(about)["categories"] == ["bike", "=mouse", "mug"]
-    images, loaded = torch.randn(5, 3, 64, 64), outputs.read_model(model)
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        expected = loaded.classifier(loaded.extractor(images)).softmax(1)
-    got = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
-
-
-def test_other_endings_are_refused(model, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        predict.main([str(model), "--export", str(tmp_path / "model.bin")])
-    assert "ends in .pt2 or .onnx" in capsys.readouterr().err

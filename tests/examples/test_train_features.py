@@ -16,6 +16,7 @@ from office.data.features import Extraction, Store
 from office.data.hashes import Content
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
+from office.models.saved import read_model
 from office.options import OWN_METHODS, Frozen, Recipe
 from office.results import outputs
 from office.training.batches import FeatureBatches
@@ -189,7 +190,7 @@ def test_a_run_learns_and_its_files_tell_what_was_done(call):
 
 def test_the_saved_model_takes_features(call, folder, capsys):
     run = call("--epochs", "2")
-    model, saved = outputs.read_model(run / "model.pt"), features(run)
+    model, saved = read_model(run / "model.pt"), features(run)
     values = np.load(folder / "webcam.npy")[:, 0].astype(np.float32)
     with torch.inference_mode():
         made = model.extractor(torch.from_numpy(values))

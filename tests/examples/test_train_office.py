@@ -20,7 +20,8 @@ from office.console import UserError
 from office.data import images
 from office.data.loading import Images
 from office.data.tasks import load_task
-from office.results import outputs, summary
+from office.models.saved import read_model
+from office.results import summary
 from office.training.batches import ImageBatches
 from office.training.methods import METHODS
 from office.training.runs import Run
@@ -182,7 +183,7 @@ def test_saved_features_are_of_both_domains_in_the_tasks_order(trained):
 
 def test_a_saved_model_gives_the_saved_features_and_accuracies(trained):
     run, task = trained
-    model, saved = outputs.read_model(run.folder / "model.pt"), features(run.folder)
+    model, saved = read_model(run.folder / "model.pt"), features(run.folder)
     final = result(run.folder).final
     transform = images.eval_transform(model.preprocessing)
     paths = task.source.paths + task.target.paths
@@ -348,7 +349,7 @@ def test_a_target_that_lacks_categories_is_trained_on_as_partial(
     assert saved.per_category["mouse"] is None
     assert saved.per_category["mug"] == share(predicted[3:] == 2)
     assert saved.recipe.get("partial") == (None if method == "source-only" else True)
-    assert outputs.read_model(folder / "model.pt").classifier.out_features == 3
+    assert read_model(folder / "model.pt").classifier.out_features == 3
     out = capsys.readouterr().out
     assert "target C_t" in out
     assert "weight/" not in out

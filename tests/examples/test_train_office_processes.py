@@ -14,7 +14,7 @@ import pytest
 import torch
 from office import files
 from office.data import images
-from office.results import outputs
+from office.models import saved
 from small_runs import assert_same_run, features, network, result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*published")]
@@ -137,7 +137,7 @@ def test_of_two_processes_the_first_ones_batch_norm_is_saved(root, tmp_path, sta
     command += ["--max-steps", 3, "--lr", 0.001, "--out", tmp_path]
     finish(start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command))
     folder = tmp_path / "office31" / "A2W" / "symnets" / "seed0"
-    model = outputs.read_model(folder / "model.pt")
+    model = saved.read_model(folder / "model.pt")
     transform = images.eval_transform(model.preprocessing)
     paths = [path for side in ("amazon", "webcam") for path in sorted((root / side).rglob("*.jpg"))]
     with torch.inference_mode():

@@ -1,18 +1,51 @@
-"""Classification networks without their last linear layer, from torchvision and timm."""
+"""Networks that turn images into features: torchvision's and timm's, without their last layer."""
 
-from collections import OrderedDict
+import difflib
+import itertools
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from urllib.error import URLError
+from types import ModuleType
+from typing import Any
 
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
+from office import distributed, files
 from office.console import UserError
 from office.data.images import Preprocessing
-from office.models import timm_models, weights_files
 
 TIMM = "timm:"
 TWO_OUTPUTS = ("googlenet", "inception_v3")
+# What torch.compile, FSDP and checkpointing insert into keys.
+WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+COUNTER = "num_batches_tracked"  # of batch norm, without effect here; old files lack it
+
+
+class Extractor(nn.Module):
+    """From prepared images ``(N, 3, S, S)`` to features ``(N, F)``.
+
+    Attributes:
+        backbone: A network without its last layer.
+        bottleneck: A linear layer with batch norm and ReLU, or empty.
+        num_features: F.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int, bottleneck: int | None = None) -> None:
+        super().__init__()
+        self.backbone, self.bottleneck, self.num_features = backbone, nn.Sequential(), width
+        if bottleneck is not None:
+            layers = nn.Linear(width, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU()
+            self.bottleneck, self.num_features = nn.Sequential(*layers), bottleneck
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features of images."""
+        features: Tensor = self.bottleneck(self.backbone(images))
+        return features
 
 
 def build_extractor(
@@ -20,56 +53,75 @@ def build_extractor(
     weights: str = "imagenet",
     bottleneck: int | None = None,
     frozen: int | None = None,
-) -> nn.Sequential:
-    """Build the feature extractor: a backbone, then an optional bottleneck.
+) -> Extractor:
+    """Build a backbone, then an optional bottleneck.
 
     Args:
         backbone: Name of a torchvision classification network such as ``"resnet50"``, a timm one
             such as ``"timm:vit_tiny_patch16_224"``, or ``"resnet50_v1"``, see :func:`resnet50_v1`.
         weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1, or those of timm's tag), ``"none"``
-            (random), or the path of a state_dict, see :func:`weights_files.read` and
-            :func:`timm_models.build`.
-        bottleneck: Size of a linear layer with batch norm and ReLU after the backbone.
+            (random), or a file: of tensors written by torch.save, perhaps within dictionaries
+            (``{"state_dict": ...}``) and with a prefix to their keys (``module.``), or, for a timm
+            network, any that timm reads.
+        bottleneck: Size of the bottleneck.
         frozen: Width of the backbone's features, if the input is features instead of images: the
             backbone is then omitted, and its weights are not read.
-
-    Returns:
-        A module with children ``backbone`` and ``bottleneck`` that maps images ``(N, 3, S, S)``,
-        prepared by :func:`preprocessing`, to features ``(N, F)``; F is its attribute
-        ``num_features``.
 
     Raises:
         UserError: If the network is unknown or has no last linear layer to remove, or the weights
             are missing or do not fit.
     """
     if frozen:
-        network, width = nn.Identity(), frozen
-    elif backbone.startswith(TIMM):
-        network, width = timm_models.build(backbone.removeprefix(TIMM), weights)
-    else:
-        network, width = _of_torchvision(backbone, weights)
-    extractor = nn.Sequential(OrderedDict(backbone=network, bottleneck=nn.Sequential()))
-    extractor.num_features = width
-    if bottleneck is not None:
-        extractor.bottleneck = nn.Sequential(
-            nn.Linear(width, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU()
-        )
-        extractor.num_features = bottleneck
-    return extractor
+        return Extractor(nn.Identity(), frozen, bottleneck)
+    if backbone.startswith(TIMM):
+        return Extractor(*_of_timm(backbone.removeprefix(TIMM), weights), bottleneck)
+    return Extractor(*_of_torchvision(backbone, weights), bottleneck)
 
 
 def preprocessing(backbone: str) -> Preprocessing:
     """Return a network's preprocessing: the paper's, or timm's for its own networks.
 
     Raises:
-        UserError: If the network is timm's, and timm or the network is missing.
+        UserError: If timm or its network is missing, or the network needs other image shapes.
     """
-    if backbone.startswith(TIMM):
-        return timm_models.preprocessing(backbone.removeprefix(TIMM))
-    return Preprocessing()
+    if not backbone.startswith(TIMM):
+        return Preprocessing()
+    name = backbone.removeprefix(TIMM)
+    timm = _timm(name)
+    config = timm.data.resolve_data_config(
+        pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict()
+    )
+    size, mode = config["input_size"], config["crop_mode"]
+    if size[0] != 3 or size[1] != size[2] or mode not in ("center", "squash"):
+        raise UserError(
+            f"backbone {backbone} needs images of shape {size} with crop mode {mode}; only square "
+            "RGB images with center or squash are supported: choose another"
+        )
+    return Preprocessing(
+        resize=math.floor(size[1] / config["crop_pct"]),
+        crop=size[1],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        squash=mode == "squash",
+    )
+
+
+def resnet50_v1() -> nn.Module:
+    """Build the ResNet-50 of He et al. (2016), for weights from Keras, Caffe or TensorFlow.
+
+    Each stage has its stride in the first 1x1 convolution; torchvision's ``resnet50`` has it in the
+    3x3 after it. The weights have the same layout: either network silently loads the other's.
+    """
+    network: nn.Module = torchvision.models.resnet50(weights=None)
+    for stage in ("layer2", "layer3", "layer4"):
+        block: Any = network.get_submodule(f"{stage}.0")
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return network
 
 
 def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
+    """Return a network of torchvision, without its last layer, and the width of its features."""
     network = _random(backbone)
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
@@ -79,25 +131,11 @@ def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
         )
     if weights == "imagenet":
         network = _imagenet(backbone)
-    elif weights != "none":
-        state = weights_files.read(Path(weights), network, backbone, ignore=name)
-        network.load_state_dict(state, strict=False)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
+    if weights not in ("imagenet", "none"):
+        _load(network, backbone, Path(weights), removed=f"{name}.")
     return network, last.in_features
-
-
-def resnet50_v1() -> nn.Module:
-    """Build the ResNet-50 of He et al. (2016), for weights from Keras, Caffe or TensorFlow.
-
-    Each stage has its stride in the first 1x1 convolution; torchvision's ``resnet50`` has it in the
-    3x3 after it. The weights have the same layout: either network silently loads the other's.
-    """
-    network = torchvision.models.resnet50(weights=None)
-    for stage in (network.layer2, network.layer3, network.layer4):
-        one, three = stage[0].conv1, stage[0].conv2
-        one.stride, three.stride = three.stride, one.stride
-    return network
 
 
 def _random(backbone: str) -> nn.Module:
@@ -109,7 +147,8 @@ def _random(backbone: str) -> nn.Module:
         raise UserError(f"unknown backbone {backbone}; choose one of {names}")
     if backbone in TWO_OUTPUTS:
         raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
-    return torchvision.models.get_model(backbone, weights=None)
+    network: nn.Module = torchvision.models.get_model(backbone, weights=None)
+    return network
 
 
 def _imagenet(backbone: str) -> nn.Module:
@@ -126,8 +165,181 @@ def _imagenet(backbone: str) -> nn.Module:
         )
     weights = known["IMAGENET1K_V1"]
     try:
-        return torchvision.models.get_model(backbone, weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
+        network: nn.Module = torchvision.models.get_model(backbone, weights=weights)
+    except (OSError, RuntimeError) as error:
         raise UserError(
             f"cannot download {weights.url} ({error}); download it elsewhere and use --weights FILE"
         ) from None
+    return network
+
+
+def _of_timm(name: str, weights: str) -> tuple[nn.Module, int]:
+    """Return a network of timm, without its classifier, and the width of its features."""
+    timm = _timm(name)
+    if weights == "imagenet":
+        network = _pretrained(timm, name)
+    else:
+        network = timm.create_model(name, num_classes=0)
+        if weights != "none":
+            _load_into_timm(timm, network, name, Path(weights))
+    side = preprocessing(f"{TIMM}{name}").crop
+    # Not .num_features: several networks widen their pooled features.
+    with torch.no_grad():
+        shape = network.eval()(torch.zeros(1, 3, side, side)).shape
+    if len(shape) != 2:
+        raise UserError(
+            f"backbone timm:{name} must return one vector per image, got shape {tuple(shape)}; "
+            "choose another"
+        )
+    return network.train(), shape[1]
+
+
+def _timm(name: str) -> ModuleType:
+    """Return timm, if it is installed and knows the network."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"--backbone timm:{name} needs timm: pip install timm") from None
+    network = name.partition(".")[0]
+    if not timm.is_model(network):
+        close = difflib.get_close_matches(network, timm.list_models(), 3)
+        hint = f"; similar: {', '.join(close)}" if close else ""
+        raise UserError(f"unknown backbone timm:{name}: timm has no such network{hint}")
+    try:
+        timm.models.get_pretrained_cfg(name)
+    except RuntimeError:
+        raise UserError(f"unknown backbone timm:{name}; {_tags(timm, network)}") from None
+    return timm
+
+
+def _tags(timm: ModuleType, network: str) -> str:
+    tags = [f"timm:{tag}" for tag in timm.list_pretrained(f"{network}.*")]
+    return f"{network} has the weights {', '.join(tags)}" if tags else f"{network} has no weights"
+
+
+def _pretrained(timm: ModuleType, name: str) -> nn.Module:
+    network = name.partition(".")[0]
+    if name not in timm.list_pretrained(f"{network}.*"):
+        raise UserError(
+            f"--backbone timm:{name} does not say which weights timm should load: give the full "
+            "tag (the paper's network is timm:resnet50.tv_in1k), --weights FILE or --weights none; "
+            f"{_tags(timm, network)}"
+        )
+    try:
+        pretrained: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # from the network, the disk, or a hub
+        why = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}); download "
+            "them elsewhere and use --weights FILE"
+        ) from None
+    return pretrained
+
+
+def _load_into_timm(timm: ModuleType, network: nn.Module, name: str, path: Path) -> None:
+    """Load a file with timm's loader; all weights except the classifier's must be present."""
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    # Published files of some networks use other key names, which timm's module translates.
+    module = sys.modules[timm.models.model_entrypoint(name).__module__]
+    translate = getattr(module, "checkpoint_filter_fn", None)
+    try:
+        keys = timm.models.load_checkpoint(
+            network, str(path), strict=False, filter_fn=translate, weights_only=True
+        )
+    except Exception as error:  # truncated and foreign files raise nearly anything
+        lines = [*filter(None, map(str.strip, str(error).splitlines())), "no details"]
+        why = next((line for line in lines if "size mismatch" in line), lines[0])
+        raise UserError(
+            f"timm cannot load the weights {path} into timm:{name}: {type(error).__name__}: {why}"
+        ) from None
+    config = timm.models.get_pretrained_cfg(name)
+    if keys is not None:  # for NumPy files, the network itself checks them
+        last = config.classifier or ()
+        last = {key.partition(".")[0] for key in ([last] if isinstance(last, str) else last)}
+        unknown = [key for key in keys.unexpected_keys if key.partition(".")[0] not in last]
+        if fault := _fault(keys.missing_keys, unknown):
+            raise UserError(f"the weights {path} do not fit timm:{name}: {fault}")
+    if "." not in name and config.tag:
+        distributed.say_once(
+            f"weights {path}: images are preprocessed as for timm:{name}.{config.tag}; if these "
+            "weights need something else, give their tag"
+        )
+
+
+def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
+    """Load a file with the weights inside any dictionaries, their keys with any prefix.
+
+    Except those of the removed layer, they must be exactly the network's.
+    """
+    content, expected = files.load(path), network.state_dict()
+    states = dict(_states(content))
+    matches = Counter(
+        (inside, key[:start])
+        for inside, state in states.items()
+        for key in state
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
+        if key[start:] in expected and not key.endswith(COUNTER)
+    ).most_common()
+    misfit = f"the weights {path} do not fit {backbone}"
+    if not matches:
+        raise UserError(f"{misfit}: none belong to this network; {_content(content)}")
+    (inside, prefix), most = matches[0]
+    place, tensors = _place(inside, prefix), states[inside]
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    fault = _fault(
+        [k for k in expected if k not in state],
+        [k for k in state if k not in expected and not k.startswith(removed)],
+        [
+            f"{k}: {tuple(v.shape)} in the file, {tuple(expected[k].shape)} in the network"
+            for k, v in state.items()
+            if k in expected and v.shape != expected[k].shape
+        ],
+    )
+    if fault:
+        raise UserError(f"{misfit}: {fault}{place}; {_content(content)}")
+    equal = [f"those{_place(*where)}" for where, count in matches if count == most]
+    if len(equal) > 1:
+        raise UserError(
+            f"{path} contains several weights for {backbone}: {' and '.join(equal)}; save only one"
+        )
+    if place:
+        others = [key for key in tensors if not key.startswith(prefix)]
+        left = f"; ignored: {_some(others)}" if others else ""
+        distributed.say_once(f"weights {path}: loaded{place}{left}")
+    network.load_state_dict(state, strict=False)
+
+
+def _states(content: dict[Any, Any], inside: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield where each dictionary in a file is, and its tensors."""
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    yield inside, {WRAPPERS.sub("", key): value for key, value in tensors.items()}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _states(value, f"{inside}[{key!r}]")
+
+
+def _place(inside: str, prefix: str) -> str:
+    return (f" from {inside}" if inside else "") + (
+        f" without the prefix {prefix}" if prefix else ""
+    )
+
+
+def _fault(missing: Iterable[str], unknown: list[str], shapes: Sequence[str] = ()) -> str:
+    missing = [key for key in missing if not key.endswith(COUNTER)]
+    faults = (("keys missing", missing), ("keys unknown", unknown), ("shapes differ", shapes))
+    return "; ".join(f"{len(keys)} {what}, the first {keys[0]}" for what, keys in faults if keys)
+
+
+def _content(content: dict[Any, Any]) -> str:
+    """Say which keys a file has, including those of dictionaries in it."""
+    if not content:
+        return "it is empty"
+    within = [f"in {k!r} {_some(v)}" for k, v in content.items() if isinstance(v, dict) and v]
+    return f"it has the keys {'; '.join([_some(content), *within[:3]])}"
+
+
+def _some(keys: Collection[Any]) -> str:
+    """Join the first few keys, and say how many there are."""
+    first = ", ".join(str(key) for key in itertools.islice(keys, 3))
+    return f"{first}, ... ({len(keys)} in all)" if len(keys) > 3 else first

@@ -14,6 +14,7 @@ import symloss
 from office import distributed
 from office.data import shares
 from office.data.tasks import Task
+from office.models import saved
 from office.options import Runtime
 from office.results import outputs, scores
 from office.results.outputs import Result
@@ -51,7 +52,7 @@ def write_run(
     categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
     counting = scores.by_classifier(logits, len(categories))[method.classifier]
     outputs.write_features(folder, _features(task, torch.cat(features), logits))
-    model = outputs.Model(
+    model = saved.Model(
         recipe.backbone,
         recipe.bottleneck,
         extractor,
@@ -60,7 +61,7 @@ def write_run(
         recipe.preprocessing,
         recipe.width,
     )
-    outputs.write_model(folder, model)
+    saved.write_model(folder, model)
     if labels is None:
         confidence, prediction = counting.softmax(1).max(1)
         rows = zip(task.target.paths, prediction.tolist(), confidence.tolist(), strict=True)

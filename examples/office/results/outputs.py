@@ -1,7 +1,7 @@
 """The files of a finished run: their content, writers and readers.
 
-result.json (:class:`Result`), features.npz (:class:`Features`), model.pt (:class:`Model`) and, for
-a target without labels, predictions.csv (:class:`Prediction`).
+result.json (:class:`Result`), features.npz (:class:`Features`) and, for a target without labels,
+predictions.csv (:class:`Prediction`); model.pt is in ``models/saved.py``.
 """
 
 import csv
@@ -11,19 +11,15 @@ import json
 import re
 import reprlib
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
-from torch import nn
 
 from office import files
 from office.console import UserError
-from office.data.images import Preprocessing
-from office.models import backbones
 
 # What results have that older ones lack.
 ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
@@ -184,73 +180,6 @@ def read_features(path: Path) -> Features:
     return features
 
 
-@dataclass(frozen=True)
-class Model:
-    """Everything a prediction needs; both modules are in evaluation mode when read.
-
-    Attributes:
-        backbone: Name of the network, for :func:`backbones.build_extractor`.
-        bottleneck: Size of the layer after it, if any.
-        extractor: From images to features, as :func:`backbones.build_extractor` makes it.
-        classifier: From features to K logits.
-        categories: Names of the K categories.
-        preprocessing: From an image to the extractor's input, or to the backbone's.
-        frozen: Width of the backbone's features, if the extractor's input is those features.
-    """
-
-    backbone: str
-    bottleneck: int | None
-    extractor: nn.Module
-    classifier: nn.Linear
-    categories: list[str]
-    preprocessing: Preprocessing
-    frozen: int | None = None
-
-
-def write_model(folder: Path, model: Model) -> None:
-    """Write model.pt; :class:`UserError` if it cannot be written."""
-    content = {
-        "backbone": model.backbone,
-        "bottleneck": model.bottleneck,
-        "extractor": model.extractor.state_dict(),
-        "classifier": model.classifier.state_dict(),
-        "categories": model.categories,
-        "preprocessing": dataclasses.asdict(model.preprocessing),
-        "frozen": model.frozen,
-    }
-    files.save(folder / "model.pt", content)
-
-
-def read_model(path: Path) -> Model:
-    """Read a model.pt.
-
-    Raises:
-        UserError: If the file cannot be read or contains something else.
-    """
-    content = files.load(path)
-    try:
-        categories, weight = content["categories"], content["classifier"]["weight"]
-        frozen = content.get("frozen")
-        extractor = backbones.build_extractor(
-            content["backbone"], "none", content["bottleneck"], frozen
-        )
-        classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
-        extractor.load_state_dict(content["extractor"])
-        classifier.load_state_dict(content["classifier"])
-        preprocessing = Preprocessing(**content["preprocessing"])
-    except (LookupError, RuntimeError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a model.pt of this train_office.py") from None
-    return Model(
-        content["backbone"],
-        content["bottleneck"],
-        extractor.eval(),
-        classifier.eval(),
-        categories,
-        preprocessing,
-        frozen,
-    )
-
-
 class Prediction(NamedTuple):
     """Category of a target image and its probability."""
 
@@ -269,30 +198,6 @@ def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
     rows.writerow(Prediction._fields)
     rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
     files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def write_answers(
-    path: Path, rows: Sequence[tuple[Path, list[tuple[str, float]]]], top: int
-) -> None:
-    """Write images with their ``top`` most likely categories as CSV, safe for spreadsheets.
-
-    A cell that could be read as a formula begins with an apostrophe.
-
-    Raises:
-        UserError: If the file cannot be written.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
-    table.writerow(["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))])
-    for image, answers in rows:
-        cells = [cell for name, p in answers for cell in (_safe(name), f"{p:.4f}")]
-        table.writerow([_safe(str(image)), *cells])
-    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_predictions(path: Path) -> list[Prediction]:

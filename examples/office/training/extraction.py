@@ -16,9 +16,8 @@ from office.console import visible
 from office.data import hashes, images, loading
 from office.data.features import Extraction, Store, Stored
 from office.data.tasks import Task, warn_about_copies
-from office.models import backbones
+from office.models import backbones, saved
 from office.options import Frozen, Recipe, Runtime
-from office.results import outputs
 from office.training.batches import seed_of
 from office.training.progress import EVERY, in_time
 
@@ -70,10 +69,10 @@ def frozen(stored: Mapping[str, Stored]) -> Frozen:
 
 def put_backbone(folder: Path, recipe: Recipe) -> None:
     """Put the network before the features into a run's model.pt, which can then predict images."""
-    model = outputs.read_model(folder / "model.pt")
+    model = saved.read_model(folder / "model.pt")
     if model.frozen:
         model.extractor.backbone = frozen_network(recipe).backbone
-        outputs.write_model(folder, dataclasses.replace(model, frozen=None))
+        saved.write_model(folder, dataclasses.replace(model, frozen=None))
 
 
 def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> Iterator[Extraction]:

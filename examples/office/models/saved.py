@@ -1,0 +1,169 @@
+"""A trained model as a file: model.pt, and programs that run without symloss (.pt2, ONNX)."""
+
+import io
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from office import files
+from office.console import UserError
+from office.data.images import Preprocessing
+from office.models.backbones import Extractor, build_extractor
+
+TOLERANCE = 1e-5  # of a probability, between the program and the model
+BATCHES = (1, 3)  # batch sizes that both are tried with
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything a prediction needs; both modules are in evaluation mode when read.
+
+    Attributes:
+        backbone: Name of the network, for :func:`backbones.build_extractor`.
+        bottleneck: Size of the layer after it, if any.
+        extractor: From images to features.
+        classifier: From features to K logits.
+        categories: Names of the K categories.
+        preprocessing: From an image to the extractor's input, or to the backbone's.
+        frozen: Width of the backbone's features, if the extractor's input is those features.
+    """
+
+    backbone: str
+    bottleneck: int | None
+    extractor: Extractor
+    classifier: nn.Linear
+    categories: list[str]
+    preprocessing: Preprocessing
+    frozen: int | None = None
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Write model.pt; :class:`UserError` if it cannot be written."""
+    content = {
+        **vars(model),
+        "extractor": model.extractor.state_dict(),
+        "classifier": model.classifier.state_dict(),
+        "preprocessing": asdict(model.preprocessing),
+    }
+    files.save(folder / "model.pt", content)
+
+
+def read_model(path: Path) -> Model:
+    """Read a model.pt.
+
+    Raises:
+        UserError: If the file cannot be read or contains something else.
+    """
+    content = files.load(path)
+    try:
+        backbone, bottleneck = content["backbone"], content["bottleneck"]
+        categories, weight = content["categories"], content["classifier"]["weight"]
+        frozen = content.get("frozen")  # older files lack it
+        extractor = build_extractor(backbone, "none", bottleneck, frozen)
+        classifier = nn.Linear(extractor.num_features, len(categories), dtype=weight.dtype)
+        extractor.load_state_dict(content["extractor"])
+        classifier.load_state_dict(content["classifier"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+    except (LookupError, RuntimeError, TypeError, AttributeError):
+        raise UserError(f"{path} is not a model.pt of this train_office.py") from None
+    extractor.eval()
+    classifier.eval()
+    return Model(backbone, bottleneck, extractor, classifier, categories, preprocessing, frozen)
+
+
+class Predictor(nn.Module):
+    """From prepared images ``(N, 3, S, S)`` to probabilities ``(N, K)``."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.extractor, self.classifier = model.extractor, model.classifier
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probability of each category."""
+        logits: Tensor = self.classifier(self.extractor(images))
+        return logits.softmax(1)
+
+
+def export(model: Model, path: Path) -> str:
+    """Write a model as a program, test the file on images, and return a one-line report.
+
+    It contains categories and preprocessing as JSON: in the extra file ``about.json`` of a .pt2,
+    in the metadata ``about`` of ONNX. The batch size is free.
+
+    Raises:
+        UserError: If the suffix is another one, the network cannot be exported, a package is
+            missing, or the program's probabilities differ from the model's by more than 1e-5.
+    """
+    formats = {".pt2": (_write_pt2, _run_pt2), ".onnx": (_write_onnx, _run_onnx)}
+    if path.suffix not in formats:
+        raise UserError(f"--export needs a file that ends in .pt2 or .onnx, got {path}")
+    write, run = formats[path.suffix]
+    network, side = Predictor(model).cpu(), model.preprocessing.crop
+    about = {"categories": model.categories, "preprocessing": asdict(model.preprocessing)}
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 3, side, side, generator=generator) for n in BATCHES]
+    with torch.no_grad():
+        try:
+            write(network, batches[-1], json.dumps(about), path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        errors = [(run(path, x) - network(x)).abs().max() for x in batches]
+    worst = torch.stack(errors).max().item()
+    if not worst <= TOLERANCE:
+        raise UserError(
+            f"{path} is wrong: its probabilities differ from the model's by {worst:.1e}"
+        )
+    return f"{path}: {len(model.categories)} categories, within {worst:.0e} of the model"
+
+
+def _write_pt2(network: nn.Module, images: Tensor, about: str, path: Path) -> None:
+    batch = torch.export.Dim("batch")
+    try:
+        program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}})
+    except Exception as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(f"cannot export the network: {why}") from None
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"about.json": about})
+    files.write(path, buffer.getvalue())
+
+
+def _run_pt2(path: Path, images: Tensor) -> Tensor:
+    probabilities: Tensor = torch.export.load(path).module()(images)
+    return probabilities
+
+
+def _write_onnx(network: nn.Module, images: Tensor, about: str, path: Path) -> None:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--export to ONNX needs pip install {error.name}") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    torch.onnx.export(
+        network,
+        (images,),
+        path,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+    )
+    program = onnx.load(path)
+    onnx.helper.set_model_props(program, {"about": about})
+    onnx.save(program, path)
+
+
+def _run_onnx(path: Path, images: Tensor) -> Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
