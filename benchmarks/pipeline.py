@@ -31,7 +31,7 @@ from office.training.batches import Batch, ImageBatches
 from office.training.runs import Run
 from PIL import Image
 from timing import console
-from train_office import DTYPES, Network
+from train_office import Network
 
 import symloss
 
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--steps", type=positive, default=20, metavar="N", help="per round (default: 20)")
     add("--cache", choices=["ram", "device"], default="ram")
     add("--workers", type=console.whole(0), default=WORKERS, metavar="N")
-    add("--precision", choices=[*DTYPES], default="fp32")
+    add("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     return parser
 
 
@@ -121,8 +121,7 @@ def build_step(run: Run, runtime: Runtime) -> Callable[[Batch], None]:
         for player in (extractor, head)
     ]
     step = symloss.TwoOptimizerStep(*optimizers)
-    dtype = DTYPES[recipe.precision]
-    autocast = torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32")
+    autocast = recipe.autocast(device)
 
     def take(batch: Batch) -> None:
         with autocast:

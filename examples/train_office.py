@@ -32,13 +32,11 @@ from torch.nn.parallel import DistributedDataParallel
 import symloss
 from symloss import RoutedLogits
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class Network(nn.Module):
     """Backbone and head in one module, with one forward for both domains, as DDP needs."""
 
-    def __init__(self, extractor: nn.Sequential, head: nn.Module) -> None:
+    def __init__(self, extractor: backbones.Extractor, head: nn.Module) -> None:
         super().__init__()
         self.extractor, self.head = extractor, head
 
@@ -86,8 +84,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     scaler = torch.amp.GradScaler() if recipe.precision == "fp16" else None
     step = symloss.TwoOptimizerStep(*optimizers, scaler=scaler)
 
-    dtype = DTYPES[recipe.precision]
-    autocast = torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32")
+    autocast = recipe.autocast(device)
     if recipe.compile:
         extractor.compile()
     model: nn.Module = network

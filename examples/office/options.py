@@ -179,6 +179,11 @@ class Recipe:
         """The file with the backbone's initial weights, if any."""
         return None if self.weights in ("imagenet", "none") else Path(self.weights)
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context of the forward pass."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, for a result and for a run's identity."""
         file = self.weights_file  # its folder does not matter

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 import train_features
-from office.results.outputs import read_features, read_model, read_predictions, read_result
+from office.models.saved import read_model
+from office.results.outputs import read_features, read_predictions, read_result
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = GOLDEN / "unlabelled"

@@ -21,8 +21,6 @@ from office.options import Frozen, Recipe, Runtime
 from office.training.batches import seed_of
 from office.training.progress import EVERY, in_time
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast
-
 
 def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
     """Write the missing features of tasks' domains, all checked before the first is begun.
@@ -162,8 +160,7 @@ def batches(
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
     )
     normalize = images.Normalize(recipe.preprocessing).to(device)
-    dtype = DTYPES.get(recipe.precision)
-    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    autocast = recipe.autocast(device)
     for crops, flips, _ in loader:
         crops, flips = (t.to(device, non_blocking=True) for t in (crops, flips))
         crops = torch.where(flips[:, None, None, None], crops.flip(-1), crops)
