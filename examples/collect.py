@@ -27,12 +27,12 @@ def main(argv: list[str] | None = None) -> None:
         paths = sorted(path for runs in args.runs for path in runs.rglob("result.json"))
         if not paths:
             raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         lines = []
         for path in tqdm(paths, "reading", disable=None):
             saved = path.with_name("features.npz")
             features = outputs.read_features(saved) if saved.exists() else None
             lines.append(records.record(outputs.read_result(path), features))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         records.write(args.out, lines)
     except (UserError, OSError) as error:
         parser.error(str(error))

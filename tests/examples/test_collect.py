@@ -86,7 +86,7 @@ def test_without_logits_the_accuracies_are_left(tmp_path):
     assert (row["accuracy"], row["agreement"], row["corr_c"]) == ("90", "", "")
 
 
-def test_a_folder_without_runs_is_told(tmp_path, capsys):
+def test_a_folder_without_runs_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         collect.main([str(tmp_path), "--out", str(tmp_path / "a.csv")])
     assert "no finished run" in capsys.readouterr().err

@@ -207,12 +207,13 @@ def marks(axes: Axes) -> dict[str, np.ndarray]:
     return {str(m.get_label()): np.asarray(m.get_offsets()) for m in axes.collections}
 
 
-def test_tsne_shows_both_domains_of_each_method() -> None:
+def test_tsne_shows_both_domains_of_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "LIMIT", 15)
     runs = [
         (made_result(method="symnets-balanced", accuracy=None), made_features()),
         (made_result(method="source-only", accuracy=72.25), made_features()),
     ]
-    figure = figures.tsne(runs, limit=15)
+    figure = figures.tsne(runs)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["Source only: 72.2 %", "SymNets (balanced)"]
     for axes in figure.axes:

@@ -57,6 +57,7 @@ COMPARED = {
     "symnets-balanced": (BLUE, "D", 14),
 }
 # The methods with a t-SNE panel, and the marks of images: name, colour, marker, size.
+LIMIT = 2000  # of images per domain
 PANELS = ("source-only", "domain-confusion", "domain-confusion-em", "symnets", "symnets-balanced")
 MARKS = (
     ("source", BLUE, "o", 4),
@@ -94,46 +95,45 @@ def convergence(results: Sequence[Result]) -> Figure | None:
     """
     figure = Figure(figsize=(CHART, 2.9), layout="constrained")
     axes = figure.add_subplot()
-    ends: list[tuple[float, float, str, str]] = []
-    for method, classifier, label, ink, line in CURVES:
+    for method, classifier, label, colour, line in CURVES:
         accuracies: dict[float, list[float]] = defaultdict(list)
         for entry in (e for result in results if result.method == method for e in result.epochs):
             epoch, accuracy = entry["epoch"], entry.get(f"target_accuracy/{classifier}")
             if epoch is not None and accuracy is not None:
                 accuracies[epoch].append(accuracy)
         if len(accuracies) > 1:
-            epochs, colour = sorted(accuracies), _colour(ink)
+            epochs = sorted(accuracies)
             means = [statistics.fmean(accuracies[epoch]) for epoch in epochs]
-            axes.plot(epochs, means, color=colour, linestyle=line, linewidth=1.4, label=label)
-            ends.append((means[-1], epochs[-1], label, colour))
-    if not ends:
+            axes.plot(
+                epochs, means, color=_colour(colour), linestyle=line, linewidth=1.4, label=label
+            )
+    if not axes.lines:
         return None
     axes.set(xlabel="epoch", ylabel="target accuracy (%)")
     axes.margins(x=0.02)
     axes.grid(axis="y", alpha=0.3, linewidth=0.5)
     axes.locator_params("x", integer=True)
-    _label_ends(axes, sorted(ends, key=lambda end: end[0]))
+    _label_ends(axes)
     return figure
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each line's name and last value at its end, one above the other where they meet.
-
-    The ends, from the lowest to the highest, are y, x, name and colour.
-    """
+def _label_ends(axes: Axes) -> None:
+    """Write each line's name and last value at its end, one above the other where they meet."""
     low, high = axes.get_ylim()
-    heights = np.array([end[0] for end in ends])
+    ends = [(np.asarray(line.get_data())[:, -1], line) for line in axes.lines]
+    ends.sort(key=lambda end: end[0][1])
+    heights = np.array([y for (_, y), _ in ends])
     for _ in range(100):
         push = (0.07 * (high - low) - np.diff(heights)).clip(0) / 2
         heights[:-1] -= push
         heights[1:] += push
-    for (y, x, label, colour), height in zip(ends, heights, strict=True):
+    for ((x, y), line), height in zip(ends, heights, strict=True):
         axes.annotate(
-            f"{label} {y:.1f}",
+            f"{line.get_label()} {y:.1f}",
             (x, y),
             (1.08, height),
             textcoords=("axes fraction", "data"),
-            arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "relpos": (0, 0.5)},
             va="center",
         )
 
@@ -249,15 +249,11 @@ def _matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], numbers: bool)
 # t-SNE
 
 
-def tsne(runs: Sequence[tuple[Result, Features]], limit: int = 2000) -> Figure | None:
+def tsne(runs: Sequence[tuple[Result, Features]]) -> Figure | None:
     """Draw the paper's Figure 3, t-SNE of both domains' features; ``None`` without :data:`PANELS`.
 
-    Categories are named at their source images where the name fits, those with the lowest recall
-    first.
-
-    Args:
-        runs: One of each method.
-        limit: How many images of each domain are shown at most.
+    There is one run of each method. Categories are named at their source images where the name
+    fits, those with the lowest recall first.
     """
     by_method = {run[0].method: run for run in runs}
     shown = [by_method[method] for method in PANELS if method in by_method]
@@ -267,7 +263,7 @@ def tsne(runs: Sequence[tuple[Result, Features]], limit: int = 2000) -> Figure |
     height = 0.3 + rows * (2.15 if columns == 2 else 4.3)
     figure = Figure(figsize=(CHART, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    points = [_panel(axes, *run, limit) for axes, run in zip(grid, shown, strict=False)]
+    points = [_panel(axes, *run) for axes, run in zip(grid, shown, strict=False)]
     marks: dict[str, Any] = {}
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()
@@ -284,12 +280,10 @@ def tsne(runs: Sequence[tuple[Result, Features]], limit: int = 2000) -> Figure |
     return figure
 
 
-def _panel(
-    axes: Axes, result: Result, saved: Features, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a method's panel of ``limit`` images; return the source images' points and labels."""
+def _panel(axes: Axes, result: Result, saved: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a method's panel; return the source images' points and labels."""
     order = np.random.default_rng(0).permutation(len(saved.features))
-    of_both = [order[saved.domain[order] == value][:limit] for value in (0, 1)]
+    of_both = [order[saved.domain[order] == value][:LIMIT] for value in (0, 1)]
     keep = np.sort(np.concatenate(of_both))
     points, domain = _embed(saved.features[keep]), saved.domain[keep]
     label, mistaken = saved.label[keep], _mistaken(result, saved)[keep]

@@ -38,7 +38,7 @@ def write_run(
         run: The run.
         runtime: Where it was trained.
         extractor: From images to features.
-        classifier: From features to K logits, the classifier whose predictions count.
+        classifier: From features to K logits, with the predictions that count.
         features: Features of the source and of the target images, ``(N, F)`` and ``(M, F)``.
         logits: Logits of the target images, ``(M, 2K)``, or ``(M, K)`` for one classifier.
         history: For each epoch its number, its mean losses and the accuracies measured; the last

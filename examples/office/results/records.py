@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -13,15 +14,10 @@ from office import files
 from office.results import scores
 from office.results.outputs import Features, Result
 
-# Of the library, for the classifier whose predictions count.
-LABEL_FREE = (
-    "information_maximization",
-    "nuclear_norm",
-    "soft_neighborhood_density",
-    "corr_c",
-)
+# The library's scores, of the classifier whose predictions count.
+SCORES = ("information_maximization", "nuclear_norm", "soft_neighborhood_density", "corr_c")
 
-Record = dict[str, str | float | None]  # a line, by column
+Record: TypeAlias = dict[str, str | float | None]  # a line, by column
 
 
 def record(result: Result, features: Features | None) -> Record:
@@ -33,7 +29,7 @@ def record(result: Result, features: Features | None) -> Record:
     saved no logits.
     """
     category, recall = result.worst_category or (None, None)
-    logits = {} if features is None else _from_logits(result, features)
+    measured = {} if features is None else _from_logits(result, features)
     return {
         "dataset": result.dataset,
         "task": result.task,
@@ -42,12 +38,12 @@ def record(result: Result, features: Features | None) -> Record:
         "accuracy": result.accuracy,
         "c_t": result.final["target_accuracy/C_t"],
         "c_s": result.final.get("target_accuracy/C_s"),
-        "joint": logits.get("joint"),
+        "joint": measured.get("joint"),
         "worst_category": category,
         "worst_recall": recall,
-        "agreement": logits.get("agreement"),
-        "calibration_error": logits.get("calibration_error"),
-        **{name: logits.get(name) for name in LABEL_FREE},
+        "agreement": measured.get("agreement"),
+        "calibration_error": measured.get("calibration_error"),
+        **{name: measured.get(name) for name in SCORES},
         "seconds": result.seconds,
         "weights": str(result.recipe.get("weights")),
         "settings": json.dumps(result.recipe, sort_keys=True),
@@ -64,7 +60,7 @@ def _from_logits(result: Result, features: Features) -> dict[str, float | None]:
     counting = scores.by_classifier(logits, k)[result.classifier]
     same = scores.agreement(logits, k)
     columns: dict[str, float | None] = {
-        name: getattr(symloss.scores, name)(counting, joint=False).item() for name in LABEL_FREE
+        name: getattr(symloss.scores, name)(counting, joint=False).item() for name in SCORES
     }
     columns["agreement"] = None if same is None else 100 * same
     labels = torch.from_numpy(features.label[features.domain == 1]).long()
