@@ -166,7 +166,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
                 f"has diverged, try a lower --lr than {recipe.lr:g}"
             )
         final = scores.target_accuracies(v_t, task.target.labels, k)
-        final |= scores.source_accuracy(v_s, task.source.labels, k)
+        final |= scores.source_accuracy(v_s, task.source.labels or [], k)
         history[-1] = {"epoch": run.epochs, **final, **history[-1]}
         progress.epoch(history)
         if first:

@@ -15,6 +15,7 @@ from office import distributed
 from office.data import shares
 from office.data.tasks import Task
 from office.models import saved
+from office.models.backbones import Extractor
 from office.options import Runtime
 from office.results import outputs, scores
 from office.results.outputs import Result
@@ -25,7 +26,7 @@ from office.training.runs import Run
 def write_run(
     run: Run,
     runtime: Runtime,
-    extractor: nn.Module,
+    extractor: Extractor,
     classifier: nn.Linear,
     features: tuple[Tensor, Tensor],
     logits: Tensor,

@@ -56,7 +56,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         for _ in range(self.steps):
             if not batches:
                 order = torch.randperm(self.images, generator=generator)
-                batches = [b for b in order.split(self.batch_size) if len(b) == self.batch_size]
+                whole = self.images // self.batch_size * self.batch_size
+                batches = [*order[:whole].view(-1, self.batch_size)]
             batch = batches.pop(0)
             seeds = torch.randint(2**62, batch.shape, generator=generator)
             yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
@@ -90,7 +91,7 @@ class ImageBatches:
         decoded: What :func:`images.decode` returned; other images are read.
     """
 
-    def __init__(self, run: Run, runtime: Runtime, decoded: Mapping[Path, Tensor]) -> None:
+    def __init__(self, run: Run, runtime: Runtime, decoded: dict[Path, Tensor]) -> None:
         self.recipe, self.runtime, self.decoded = run.recipe, runtime, decoded
         self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
         self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
@@ -119,7 +120,7 @@ class ImageBatches:
                 self.normalize(torch.where(flip[:, None, None, None], x.flip(-1), x), self.layout)
                 for x, flip in zip(crops, flips, strict=True)
             )
-            yield Batch(x_s, self.labels[indices[0]], *(x_t or [None]))
+            yield Batch(x_s, self.labels[indices[0]], x_t[0] if x_t else None)
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's share of centre crops, on the device, and their index in ``paths``.
@@ -174,13 +175,15 @@ class FeatureBatches:
                 views[pair[:, 0], pair[:, 1] % views.shape[1]].float()
                 for views, pair in zip(self.domains, pairs, strict=True)
             )
-            yield Batch(x_s, self.labels[pairs[0][:, 0]], *(x_t or [None]))
+            yield Batch(x_s, self.labels[pairs[0][:, 0]], x_t[0] if x_t else None)
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield first views, on the device, and their index in ``paths``, as for images."""
-        for index in torch.tensor(_share(paths)).split(2 * self.batch_size):
+        share, size = _share(paths), 2 * self.batch_size
+        for start in range(0, len(share), size):
+            index = share[start : start + size]
             features = torch.stack([self.features[paths[i]][0] for i in index])
-            yield features.to(self.device).float(), index
+            yield features.to(self.device).float(), torch.tensor(index)
 
 
 Batches: TypeAlias = ImageBatches | FeatureBatches

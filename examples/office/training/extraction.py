@@ -45,7 +45,7 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
     left = [path for store in stores for path in store.extraction.images()[store.done :]]
     out = runtime.out
     cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, out)
-    network = network.eval().to(runtime.device).to(memory_format=torch.channels_last)
+    network.eval().to(runtime.device).to(memory_format=torch.channels_last)
     for store in stores:
         if store.finished:
             print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
@@ -53,7 +53,7 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
             _extract(store, network, recipe, runtime, cache)
 
 
-def frozen_network(recipe: Recipe) -> nn.Sequential:
+def frozen_network(recipe: Recipe) -> backbones.Extractor:
     """Build the network that makes a recipe's features; random weights are the same every time."""
     torch.manual_seed(0)
     return backbones.build_extractor(recipe.backbone, recipe.weights)
