@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 import symloss
 from symloss import functional as sf
 from symloss import scores
-from symloss._features import Preprocessing
+from symloss._rows import Preprocessing
 
 N, M, K = 6, 5, 3
 
