@@ -21,7 +21,7 @@ __all__ = ["category_shares", "category_weights", "agreement", "Diagnosis", "dia
 
 _RARELY = 5  # times less often than expected
 _SHOWN = 10  # categories
-_AGREEMENT = 0.5  # of the target, at least
+_AGREEMENT = 0.5  # share of the target; below it, classifiers disagree
 
 
 def category_shares(
@@ -225,7 +225,7 @@ class Diagnosis:
         verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
         listed = f"{', '.join(names[:_SHOWN])}{more}"
         text = f"{len(names)} of {count} categories {verb} rarely or never predicted ({listed})"
-        if (chance := self.absent_by_chance) >= 0.5:
+        if (chance := self.absent_by_chance) > 0.5:
             text += f"; with so few samples ({self.samples}), chance alone explains {chance:.0f}"
         advised = remedy is not None and not self.classifiers_disagree and not self.healthy
         return f"{text}: if the target contains {them}, try {remedy}." if advised else f"{text}."
