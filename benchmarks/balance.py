@@ -11,7 +11,7 @@ the first target's rows "source only", "SymNets" and "balance 5". The targets:
 
 "Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares or, where the
 row says so, the target's own, which are unknown in practice (0.1 % for a missing digit). "Category
-weights" are those of scores.category_weights, re-estimated after every epoch.
+weights" are those of diagnostics.category_weights, re-estimated after every epoch.
 
 Scores are those of C^t, the target classifier, after the last epoch on odd-indexed images: accuracy
 on the target as it is, recalls on all images of the target's digits, because the target has few of
@@ -83,7 +83,8 @@ class Objective:
     def estimate(self, target_logits: Tensor) -> None:
         """Re-estimate the category weights."""
         if self.partial:
-            self.weight = symloss.scores.category_weights(target_logits, self.lam)
+            target = symloss.functional.split_logits(target_logits)[1]
+            self.weight = symloss.diagnostics.category_weights(target, self.lam)
 
 
 @torch.no_grad()

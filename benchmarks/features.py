@@ -44,10 +44,11 @@ from torch import Tensor, nn
 import symloss
 
 STEPS, BATCH, LR, BOTTLENECK = 1000, 128, 0.01, 256
-SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+SGD: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 TEMPERATURE = 2.5
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+Domains = dict[str, tuple[np.ndarray, np.ndarray]]  # features and labels by name
 
 
 def logistic_regression(source: np.ndarray, labels: np.ndarray, target: np.ndarray, _: int) -> Any:
@@ -108,7 +109,9 @@ class Weightless(nn.Sequential):
 
     def forward(self, x: Tensor, sample_weight: None = None) -> Tensor:
         """Return the logits."""
-        return super().forward(x)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def bottleneck(width: int) -> nn.Sequential:
@@ -161,7 +164,8 @@ def mcc(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: int) -
 @torch.no_grad()
 def predict(net: nn.Module, target: np.ndarray) -> np.ndarray:
     """Return the categories of a network's logits."""
-    return net.eval()(torch.from_numpy(target)).argmax(1).numpy()
+    predicted: np.ndarray = net.eval()(torch.from_numpy(target)).argmax(1).numpy()
+    return predicted
 
 
 def adapter(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: int) -> Any:
@@ -247,7 +251,7 @@ class Run:
     seconds: float
 
 
-def measure(domains: dict[str, tuple[np.ndarray, ...]], seeds: list[int]) -> tuple[list[Run], Any]:
+def measure(domains: Domains, seeds: list[int]) -> tuple[list[Run], Any]:
     """Run every method between every two domains; return the runs, and notes on what is missing."""
     runs, notes = [], []
     for name, method in (SEEDLESS | SEEDED).items():
@@ -310,10 +314,11 @@ def mean_and_error(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}"
 
 
-def made() -> dict[str, tuple[np.ndarray, ...]]:
+def made() -> Domains:
     """Make two small domains."""
     rng = np.random.default_rng(0)
-    labels, domains = np.arange(160) % 4, {}
+    labels = np.arange(160) % 4
+    domains: Domains = {}
     for name, shift in (("made source", 0.0), ("made target", 0.3)):
         features = np.eye(4, 8)[labels] + 0.1 * rng.normal(size=(160, 8)) + shift
         features /= np.linalg.norm(features, axis=1, keepdims=True)

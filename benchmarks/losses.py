@@ -35,9 +35,9 @@ from symloss import functional as L
 Terms = symloss.SymNetLosses | symloss.SymNetV2Losses | Tensor
 Losses = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits], Terms]
 
-SHAPES = [(128, 62), (128, 130), (128, 2000), (200_000, 38)]
+SHAPES: list[tuple[int, ...]] = [(128, 62), (128, 130), (128, 2000), (200_000, 38)]
 DENSE = (4, 38, 512, 1024)
-QUICK_SHAPES = [(16, 6), (2, 6, 4, 4)]
+QUICK_SHAPES: list[tuple[int, ...]] = [(16, 6), (2, 6, 4, 4)]
 COPY_BYTES = 2**28
 
 
@@ -196,7 +196,9 @@ def measure(
     bandwidth: float | None,
 ) -> list[list[str]]:
     """Measure the ways to compute one method's losses, the straightforward one first."""
-    variants = {name: partial(total, losses) for name, losses in method.items()}
+    variants: dict[str, Callable[..., Tensor]] = {
+        name: partial(total, losses) for name, losses in method.items()
+    }
     *_, (ours, loss) = variants.items()
     if not args.no_compile:
         variants[f"{ours}, compiled"] = torch.compile(loss, dynamic=False)

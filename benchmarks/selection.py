@@ -23,7 +23,7 @@ import argparse
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from torch import Tensor
 from train_digits import SOURCE_SIZE, Method, Recipe, accuracies, train
 
 import symloss
-from symloss import scores
+from symloss import diagnostics, scores
 
 DEVELOPMENT = slice(0, None, 2)
 DRAWS, DRAWN = 1000, 8
@@ -83,20 +83,20 @@ def certainty(logits: Tensor) -> Tensor:
 
 def no_lost_category(logits: Tensor) -> Tensor:
     """Return minus the number of rarely predicted categories."""
-    return torch.tensor(-len(scores.diagnose(logits, joint=False).rarely_predicted))
+    return torch.tensor(-len(diagnostics.diagnose(logits).rarely_predicted))
 
 
 def ensemble(candidates: Sequence[Candidate]) -> Tensor:
     """Return each candidate's agreement with the mean prediction of all."""
-    return scores.ensemble_agreement([c.logits for c in candidates], joint=False).double()
+    return scores.ensemble_agreement([c.logits for c in candidates]).double()
 
 
 SCORES: dict[str, Score] = {
     "minus the mean entropy": each(certainty),
-    "`soft_neighborhood_density`": each(partial(scores.soft_neighborhood_density, joint=False)),
-    "`information_maximization`": each(partial(scores.information_maximization, joint=False)),
-    "`nuclear_norm`": each(partial(scores.nuclear_norm, joint=False)),
-    "`corr_c`": each(partial(scores.corr_c, joint=False)),
+    "`soft_neighborhood_density`": each(scores.soft_neighborhood_density),
+    "`information_maximization`": each(scores.information_maximization),
+    "`nuclear_norm`": each(scores.nuclear_norm),
+    "`corr_c`": each(scores.corr_c),
     "`agreement`": lambda candidates: _told(c.agreement for c in candidates),
     "`ensemble_agreement`": ensemble,
     "no lost category": each(no_lost_category),
@@ -105,7 +105,7 @@ SCORES: dict[str, Score] = {
 }
 
 
-def _told(values: Sequence[float]) -> Tensor:
+def _told(values: Iterable[float]) -> Tensor:
     return torch.tensor([*values], dtype=torch.float64)
 
 
@@ -189,6 +189,7 @@ class Objective:
         losses = self.losses(source, labels, target)
         loss = losses.total(lam)
         if self.entropy != 1:
+            assert isinstance(losses, symloss.SymNetLosses)  # V2 has no entropy
             loss = loss + (self.entropy - 1) * lam * losses.symmetric_entropy
         if self.balance:
             balance = symloss.functional.category_balance(target.extractor)
@@ -224,7 +225,7 @@ def candidate(run: Run, method: Method, handwritten: Digits) -> Candidate:
     trained = method.classifiers[-1]
     return Candidate(
         symloss.functional.split_logits(logits)[1],
-        scores.agreement(logits).item() if trained == "source" else math.nan,
+        diagnostics.agreement(logits).item() if trained == "source" else math.nan,
         final[f"source_accuracy/C_{trained[0]}"],
         final["target_accuracy/C_t"],
     )
@@ -263,10 +264,12 @@ def finished_runs(folder: Path) -> dict[str, list[Candidate]]:
             raise UserError(f"{saved} has no logits: an older train_office.py wrote it")
         parts = by_classifier(torch.from_numpy(logits), len(result.categories))
         symmetric = len(parts) == 2
+        source = result.final["source_accuracy/C_s" if symmetric else "source_accuracy/C_t"]
+        assert source is not None  # the source has labels
         made = Candidate(
             parts[result.classifier],
-            scores.agreement(torch.from_numpy(logits)).item() if symmetric else math.nan,
-            result.final["source_accuracy/C_s" if symmetric else "source_accuracy/C_t"],
+            diagnostics.agreement(torch.from_numpy(logits)).item() if symmetric else math.nan,
+            source,
             result.accuracy,
         )
         found[f"{result.dataset} {result.task}"].append(made)

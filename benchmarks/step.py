@@ -30,6 +30,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import timing
 import torch
@@ -52,7 +53,7 @@ class Trainer:
         torch.manual_seed(0)
         layout = torch.channels_last if args.channels_last else torch.contiguous_format
         extractor, features = build_extractor(args.backbone)
-        self.extractor = extractor.to(args.device, memory_format=layout)
+        self.extractor = extractor.to(args.device).to(memory_format=layout)
         self.head = symloss.SymmetricHead(features, args.num_classes).to(args.device)
         self.optimizers = [sgd(self.extractor, lr=0.001), sgd(self.head, lr=0.01)]
         size = (2, args.batch_size, 3, args.size, args.size)
@@ -74,7 +75,8 @@ class Trainer:
         """Train on the labels of both domains."""
         with self.autocast():
             pairs = zip(self.logits(), self.labels, strict=True)
-            loss = sum(F.cross_entropy(logits, labels) for logits, labels in pairs)
+            source, target = (F.cross_entropy(logits, labels) for logits, labels in pairs)
+            loss = source + target
         self.zero_grad()
         loss.backward()
         self.update()
@@ -140,7 +142,7 @@ class Trainer:
         return torch.compile(self.loss)
 
     @cached_property
-    def adapter(self) -> object:
+    def adapter(self) -> Any:
         """pytorch-adapt's SymNets on the same extractor."""
         from pytorch_adapt.adapters import SymNets
         from pytorch_adapt.containers import Models, Optimizers

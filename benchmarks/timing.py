@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from office import console
+from office import console as console  # the other scripts import it from here
 
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
@@ -31,7 +31,10 @@ def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
 
 
 def interleave(
-    calls: dict[str, Callable[[], object]], repeat: int, device: torch.device, at_least: float = 0.0
+    calls: Mapping[str, Callable[[], object]],
+    repeat: int,
+    device: torch.device,
+    at_least: float = 0.0,
 ) -> dict[str, list[float]]:
     """Measure each call ``repeat`` times in turn, A B A B ..., after warm-up calls of each.
 
@@ -59,7 +62,9 @@ def waiter(device: torch.device) -> Callable[[], None]:
     """Return a function that waits until a device has finished its work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
-    return getattr(torch, device.type).synchronize  # mps, xpu and the CPU, which has no queue
+    # Of mps, xpu and the CPU, which has no queue.
+    wait: Callable[[], None] = getattr(torch, device.type).synchronize
+    return wait
 
 
 def _seconds(call: Callable[[], object], inner: int, device: torch.device) -> float:

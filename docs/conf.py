@@ -72,7 +72,7 @@ def show_imports(app, what, name, obj, options, lines):
         imports.append("import torch")
     if re.search(r"\bnn\.", example):
         imports.append("from torch import nn")
-    for module in (symloss, symloss.functional, symloss.scores):
+    for module in (symloss, symloss.functional, symloss.scores, symloss.diagnostics):
         used = [n for n in module.__all__ if re.search(rf"(?<![\w.]){n}\(", example)]
         if used:
             imports.append(f"from {module.__name__} import {', '.join(used)}")

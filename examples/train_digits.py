@@ -129,7 +129,7 @@ def train(
     """
     torch.manual_seed(seed)
     start, device = time.perf_counter(), target_images.device
-    extractor = build_extractor().to(device, memory_format=torch.channels_last)
+    extractor = build_extractor().to(device).to(memory_format=torch.channels_last)
     head = symloss.SymmetricHead(FEATURES, 10).to(device)
     sgd = partial(torch.optim.SGD, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
     optimizers = [sgd(extractor.parameters()), sgd(head.parameters())]

@@ -1,6 +1,6 @@
 """The symmetric head and the losses of SymNets (Zhang et al., CVPR 2019) for PyTorch."""
 
-from symloss import functional, scores
+from symloss import diagnostics, functional, scores
 from symloss.estimator import SymNetClassifier
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
@@ -18,6 +18,7 @@ __all__ = [
     "SymmetricHead",
     "SymmetricHead2d",
     "TwoOptimizerStep",
+    "diagnostics",
     "functional",
     "parameter_groups",
     "progressive_lambda",

@@ -1,4 +1,4 @@
-"""Argument checks shared by all modules.
+"""Argument checks shared by all modules, and the forms in which logits are computed with.
 
 Values are checked only where that does not wait for a device.
 """
@@ -22,6 +22,17 @@ def readable(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def _extremes(values: Tensor) -> tuple[float, float] | None:
+    """Return the least and the largest value, or None where values cannot be checked."""
+    if not readable(values):
+        return None
+    least, most = values.aminmax()
+    try:
+        return least.item(), most.item()
+    except RuntimeError:  # inside torch.func.vmap, a tensor has no values
+        return None
+
+
 def check_positive(**sizes: int) -> None:
     """Raise ValueError unless every size is at least 1."""
     for name, size in sizes.items():
@@ -33,6 +44,22 @@ def check_reduction(reduction: str) -> None:
     """Raise ValueError unless ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in float32; float64 stays."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def halves(logits: Tensor) -> Tensor:
+    """Return joint logits as ``(N, 2, K, ...)``, source first, as :func:`wide`."""
+    return wide(logits).view(logits.shape[0], 2, -1, *logits.shape[2:])
+
+
+def checked_rows(name: str, logits: Tensor) -> Tensor:
+    """Return one classifier's logits as ``(n, K)``, detached, as :func:`wide`."""
+    check_logits(name, logits, joint=False)
+    return wide(logits.detach()).movedim(1, -1).flatten(0, -2)
 
 
 def check_logits(name: str, logits: Tensor, joint: bool = True) -> None:
@@ -72,9 +99,9 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
             f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
         )
     labels = labels.long()
-    if readable(labels):
+    if (extremes := _extremes(labels)) is not None:
         num_classes = logits.shape[1] // 2
-        least, most = (int(label) for label in labels.aminmax())
+        least, most = extremes
         if least < 0 or most >= num_classes:  # rare, unless some are ignored
             wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
             if wrong.numel():
@@ -93,34 +120,34 @@ def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
         raise TypeError(f"weight must be a tensor, got {type(weight).__name__}")
     if not weight.is_floating_point():
         raise TypeError(f"weight must be floating point, got {weight.dtype}")
-    _check_one_per_category("weight", tuple(weight.shape), v)
+    _check_one_per_category("weight", tuple(weight.shape), v.shape[2])
     _check_device("weight", weight, v)
     weight = weight.detach().to(v.dtype)
-    if readable(weight):
-        least, most = (float(value) for value in weight.aminmax())
+    if (extremes := _extremes(weight)) is not None:
+        least, most = extremes
         if not (least >= 0 and most < math.inf):
             raise ValueError(f"weight must be finite and at least 0, got {weight.tolist()}")
     return weight
 
 
-def checked_prior(v: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
-    """Return the expected shares ``(K,)``, detached, for logits ``(N, 2, K, ...)``."""
+def checked_prior(shares: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
+    """Return the expected shares ``(K,)``, detached, to compare with predicted ones ``(K,)``."""
     if isinstance(prior, Tensor):
         if prior.is_complex():
             raise TypeError(f"prior must be real, got {prior.dtype}")
-        _check_one_per_category("prior", tuple(prior.shape), v)
-        _check_device("prior", prior, v)
+        _check_one_per_category("prior", tuple(prior.shape), len(shares))
+        _check_device("prior", prior, shares)
         if readable(prior):
             _check_distribution(prior.tolist())
-        return prior.detach().to(v.dtype)
+        return prior.detach().to(shares.dtype)
     try:
-        shares = [float(share) for share in prior]
+        numbers = [float(share) for share in prior]
     except (TypeError, ValueError):
         raise TypeError(f"prior must be K numbers or None, got {prior!r}") from None
-    _check_one_per_category("prior", (len(shares),), v)
-    _check_distribution(shares)
-    on_host = torch.tensor(shares, dtype=v.dtype)
-    return on_host.to(v.device, non_blocking=True)  # does not wait for the device
+    _check_one_per_category("prior", (len(numbers),), len(shares))
+    _check_distribution(numbers)
+    on_host = torch.tensor(numbers, dtype=shares.dtype)
+    return on_host.to(shares.device, non_blocking=True)  # does not wait for the device
 
 
 def _check_distribution(prior: list[float]) -> None:
@@ -130,17 +157,18 @@ def _check_distribution(prior: list[float]) -> None:
         )
 
 
-def _check_one_per_category(name: str, shape: tuple[int, ...], v: Tensor) -> None:
-    num_classes = v.shape[2]
+def _check_one_per_category(name: str, shape: tuple[int, ...], num_classes: int) -> None:
     if shape != (num_classes,):
         raise ValueError(
             f"{name} must have shape ({num_classes},), one number per category, got {shape}"
         )
 
 
-def _check_device(name: str, values: Tensor, v: Tensor) -> None:
-    if values.device != v.device:
-        raise ValueError(f"{name} must be on the logits' device, {v.device}, got {values.device}")
+def _check_device(name: str, values: Tensor, like: Tensor) -> None:
+    if values.device != like.device:
+        raise ValueError(
+            f"{name} must be on the logits' device, {like.device}, got {values.device}"
+        )
 
 
 def check_floating(features: Tensor) -> None:
@@ -166,13 +194,8 @@ def check_features(features: Tensor, weight: Tensor) -> None:
         )
 
 
-def checked_lam(lam: float | Tensor | None, most: float = math.inf) -> float | Tensor:
+def checked_lam(lam: float | Tensor, most: float = math.inf) -> float | Tensor:
     """Return λ, a finite number or 0-d tensor from 0 to ``most``."""
-    if lam is None:
-        raise TypeError(
-            "lam is missing: pass λ, for example lam=symloss.progressive_lambda(i / total), or "
-            "lam=1.0 for a constant weight"
-        )
     if isinstance(lam, Tensor):
         if lam.dim() > 0:
             raise ValueError(f"lam must be a number or a 0-d tensor, got shape {tuple(lam.shape)}")

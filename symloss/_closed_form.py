@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symloss._log_domain import halves
+from symloss._checks import halves
 
 
 class HeadTerms(torch.autograd.Function):

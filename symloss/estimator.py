@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symloss import _features, _sklearn
-from symloss._features import Preprocessing, as_rows, gather, like, plain, shuffled
+from symloss import _rows, _sklearn
+from symloss._rows import Preprocessing, as_rows, gather, like, plain, shuffled
+from symloss.diagnostics import Diagnosis, category_weights, diagnose
 from symloss.functional import category_balance, split_logits
 from symloss.heads import SymmetricHead
 from symloss.objective import symnet_losses, symnet_v2_losses
 from symloss.schedules import AnnealedLR, progressive_lambda
-from symloss.scores import Diagnosis, category_weights, diagnose
 from symloss.training import TwoOptimizerStep
 
 _OBJECTIVES: dict[str, Any] = {"symnets": symnet_losses, "symnets-v2": symnet_v2_losses}
@@ -53,7 +53,7 @@ class SymNetClassifier:
         prior: Expected share of each category in the target, ``(K,)``, in the order of
             ``classes_``; equal shares if None.
         partial: Whether the target may lack categories of the source. Category weights, estimated
-            every epoch (:func:`symloss.scores.category_weights`), then replace ``balance``.
+            every epoch (:func:`symloss.diagnostics.category_weights`), then replace ``balance``.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains; None leaves features as they are.
         bottleneck: Width of the bottleneck.
@@ -130,16 +130,16 @@ class SymNetClassifier:
             FloatingPointError: If training diverged.
         """
         self._check_parameters()
-        _features.check_columns("target_features", target_features, _features.columns(features))
+        _rows.check_columns("target_features", target_features, _rows.columns(features))
         source, target = as_rows("features", features), as_rows("target_features", target_features)
-        classes, y = _features.encode(labels)
-        _features.check_pair(source, y, target)
+        classes, y = _rows.encode(labels)
+        _rows.check_pair(source, y, target)
         category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # checks the prior
         preprocessing = Preprocessing(self.preprocessing, source.shape[1]).to(self.device)
         preprocessing.fit(source, target)
         seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
         self._build(preprocessing, self.bottleneck, classes, seed)
-        self._columns = _features.columns(features)
+        self._columns = _rows.columns(features)
         names, means = self._train(source, y, target, torch.Generator().manual_seed(seed))
         self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
         if not means.isfinite().all():
@@ -165,7 +165,8 @@ class SymNetClassifier:
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), device=device))
                 if self.partial:
-                    weight = category_weights(self._apply(head, rows_t), lam).to(device)
+                    logits = split_logits(self._apply(head, rows_t))[1]
+                    weight = category_weights(logits, lam).to(device)
                 extractor.train()
             index = next(batches_s)
             x_s, y_s = gather(rows_s, index, device), y[index].to(device)
@@ -183,7 +184,7 @@ class SymNetClassifier:
     def predict(self, features: Any) -> Any:
         """Return each row's category, one of ``classes_``, ``(N,)``."""
         index = self._read("features", features, lambda f: self.head_.predict(f))
-        return _features.named(features, self.classes_, index)
+        return _rows.named(features, self.classes_, index)
 
     def predict_proba(self, features: Any) -> Any:
         """Return the target classifier's probabilities, ``(N, K)``, ordered as ``classes_``."""
@@ -207,11 +208,12 @@ class SymNetClassifier:
 
         Returns:
             How often each category is predicted and expected, and how often both classifiers
-            agree; ``print`` it. A UserWarning names the rarely predicted categories, if any.
+            agree; ``print`` it. A UserWarning says what matters most if it is not ``healthy``.
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
-        found = diagnose(logits, plain(self.classes_), self.prior)
-        if found.rarely_predicted:
+        source, target = split_logits(logits)
+        found = diagnose(target, plain(self.classes_), self.prior, other_logits=source)
+        if not found.healthy:
             remedy = None if self.partial else "a larger balance, or partial=True"
             warnings.warn(found.sentence(remedy), stacklevel=2)
         return found
@@ -247,7 +249,7 @@ class SymNetClassifier:
         """
         self.set_params(**state["params"] | {"device": self.device})
         classes, (bottleneck, width) = state["classes"], state["extractor"]["1.weight"].shape
-        classes = classes if isinstance(classes, Tensor) else _features.as_array(classes)
+        classes = classes if isinstance(classes, Tensor) else _rows.as_array(classes)
         self._build(Preprocessing(state["preprocessing"], width), bottleneck, classes, seed=0)
         self.extractor_.load_state_dict(state["extractor"])
         self.head_.load_state_dict(state["head"])
@@ -280,7 +282,7 @@ class SymNetClassifier:
         return _sklearn.tags()
 
     def _check_parameters(self) -> None:
-        choices = {"objective": [*_OBJECTIVES], "preprocessing": _features.PREPROCESSING}
+        choices = {"objective": [*_OBJECTIVES], "preprocessing": _rows.PREPROCESSING}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 told = ", ".join(map(repr, known))
@@ -330,7 +332,7 @@ class SymNetClassifier:
     def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU."""
         _sklearn.check_fitted(self)
-        _features.check_columns(name, features, self._columns)
+        _rows.check_columns(name, features, self._columns)
         rows = as_rows(name, features)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -347,4 +349,4 @@ class SymNetClassifier:
         self, call: Callable[[Tensor], Tensor], rows: Tensor, name: str | None = None
     ) -> Tensor:
         extractor, device = self.extractor_.eval(), self.head_.weight.device
-        return _features.apply(lambda x: call(extractor(x)), rows, device, name)
+        return _rows.apply(lambda x: call(extractor(x)), rows, device, name)

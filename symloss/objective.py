@@ -10,9 +10,9 @@ from symloss._checks import (
     checked_labels,
     checked_lam,
     checked_weight,
+    halves,
 )
 from symloss._closed_form import ExtractorTerms, ExtractorTermsV2, HeadTerms
-from symloss._log_domain import halves
 from symloss.heads import RoutedLogits
 
 
@@ -53,28 +53,26 @@ class SymNetLosses(NamedTuple):
         """Return what the head minimises, (5) + (6) + (7), a scalar in nats."""
         return self.source_task + self.target_task + self.domain_discrimination
 
-    def extractor(self, lam: float | Tensor | None = None) -> Tensor:
+    def extractor(self, lam: float | Tensor) -> Tensor:
         """Return what the extractor minimises, (8) + lam ((9) + (10)), a scalar in nats.
 
         Args:
-            lam: λ, in [0, 1] in the paper: a number or a 0-d tensor, finite and at least 0. It
-                has no default; see :func:`symloss.progressive_lambda`.
+            lam: λ, in [0, 1] in the paper: a number or a 0-d tensor, finite and at least 0, for
+                example from :func:`symloss.progressive_lambda`.
 
         Raises:
-            TypeError: If ``lam`` is missing.
             ValueError: If ``lam`` is negative, NaN or infinite, or a tensor with dimensions.
         """
         lam = checked_lam(lam)
         return self.category_confusion + lam * (self.domain_confusion + self.symmetric_entropy)
 
-    def total(self, lam: float | Tensor | None = None) -> Tensor:
+    def total(self, lam: float | Tensor) -> Tensor:
         """Return the sum of both players' losses, for one backward, a scalar in nats.
 
         Args:
             lam: As in :meth:`extractor`.
 
         Raises:
-            TypeError: As :meth:`extractor`.
             ValueError: As :meth:`extractor`.
         """
         return self.head() + self.extractor(lam)
@@ -111,26 +109,24 @@ class SymNetV2Losses(NamedTuple):
         """Return what the head minimises, (33) + (34) + (37), a scalar in nats."""
         return self.source_task + self.target_task + self.category_discrimination
 
-    def extractor(self, lam: float | Tensor | None = None) -> Tensor:
+    def extractor(self, lam: float | Tensor) -> Tensor:
         """Return what the extractor minimises, (35) + lam (36), a scalar in nats.
 
         Args:
             lam: As in :meth:`SymNetLosses.extractor`.
 
         Raises:
-            TypeError: As :meth:`SymNetLosses.extractor`.
             ValueError: As :meth:`SymNetLosses.extractor`.
         """
         return self.category_confusion + checked_lam(lam) * self.target_category_confusion
 
-    def total(self, lam: float | Tensor | None = None) -> Tensor:
+    def total(self, lam: float | Tensor) -> Tensor:
         """Return the sum of both players' losses, for one backward, a scalar in nats.
 
         Args:
             lam: As in :meth:`SymNetLosses.extractor`.
 
         Raises:
-            TypeError: As :meth:`SymNetLosses.extractor`.
             ValueError: As :meth:`SymNetLosses.extractor`.
         """
         return self.head() + self.extractor(lam)

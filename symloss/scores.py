@@ -1,19 +1,22 @@
 r"""Scores of target predictions that need no target labels; higher is better.
 
-Each takes the target logits of a model in evaluation mode. Of joint logits ``(N, 2K, ...)`` it
-scores the target classifier's, :math:`p = \mathrm{softmax}(v^t)`; with ``joint=False`` it takes
-the logits ``(N, K, ...)`` of any classifier. Every index but dim 1 is a position; :math:`n` is
-their number, :math:`P` the ``(n, K)`` matrix of probabilities and :math:`H` the entropy in nats.
+Each takes the logits ``(N, K, ...)`` of one classifier on target samples, in evaluation mode. Of a
+symmetric head's joint logits ``v``, the target classifier's are
+:func:`split_logits(v)[1] <symloss.functional.split_logits>`. Every index but dim 1 is a position;
+:math:`n` is their number, :math:`p = \mathrm{softmax}(v)` a position's probabilities, :math:`P`
+the ``(n, K)`` matrix of all and :math:`H` the entropy in nats.
 
 Use scores to rank candidates on the same target. None is an accuracy, and each can be fooled:
-read each function's note, and check with :func:`diagnose` which categories are predicted at all.
+read each function's note, and check with :func:`symloss.diagnostics.diagnose` which categories are
+predicted at all.
 
 For every score here:
 
 - It is computed in float32, also under autocast, or in float64 for float64 logits; it carries no
   gradient.
-- It stays on the logits' device, and nothing waits for that device.
-- NaN in the scored logits gives NaN.
+- It stays on the logits' device, and nothing but the singular values of :func:`nuclear_norm` waits
+  for that device.
+- NaN gives NaN.
 """
 
 import math
@@ -24,33 +27,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symloss._categories import (
-    Diagnosis,
-    agreement,
-    category_shares,
-    category_weights,
-    diagnose,
-    rows,
-    unless_nan,
-)
+from symloss._checks import checked_rows
 
 __all__ = [
     "information_maximization",
     "nuclear_norm",
     "soft_neighborhood_density",
     "corr_c",
-    "agreement",
     "ensemble_agreement",
-    "category_shares",
-    "category_weights",
-    "Diagnosis",
-    "diagnose",
 ]
 
 _ELEMENTS = 2**24  # of an n x n matrix, held at once
 
 
-def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+def information_maximization(target_logits: Tensor) -> Tensor:
     r"""Mutual information of input and prediction: high if certain and spread over categories.
 
     .. math:: H\left(\frac{1}{n}\sum_i p_i\right) - \frac{1}{n}\sum_i H(p_i)
@@ -59,8 +49,7 @@ def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Te
     NeurIPS 2010. It assumes categories of equal size.
 
     Args:
-        target_logits: Joint logits ``(N, 2K, ...)``, of any floating dtype.
-        joint: False for logits ``(N, K, ...)`` of one classifier.
+        target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
 
     Returns:
         A scalar in :math:`[0, \log K]`, in nats.
@@ -71,16 +60,16 @@ def information_maximization(target_logits: Tensor, *, joint: bool = True) -> Te
 
     Example:
         >>> certain = 100 * torch.eye(4)
-        >>> information_maximization(certain, joint=False)  # log 4
+        >>> information_maximization(certain)  # log 4
         tensor(1.3863)
-        >>> information_maximization(torch.zeros(4, 8))
+        >>> information_maximization(torch.zeros(4, 4))
         tensor(0.)
     """
-    p = rows(target_logits, joint).softmax(1)
+    p = checked_rows("target_logits", target_logits).softmax(1)
     return _entropy(p.mean(0)) - _entropy(p).mean()
 
 
-def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+def nuclear_norm(target_logits: Tensor) -> Tensor:
     r"""Sum of the prediction matrix's singular values, relative to the largest possible sum.
 
     .. math:: \frac{\lVert P \rVert_*}{\sqrt{n \min(n, K)}}
@@ -90,8 +79,7 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     :func:`information_maximization`, it assumes categories of equal size.
 
     Args:
-        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
-        joint: As in :func:`information_maximization`.
+        target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
 
     Returns:
         A scalar in :math:`[1/K, 1]` for :math:`n \ge K`: 1 if all predictions are certain and the
@@ -102,25 +90,17 @@ def nuclear_norm(target_logits: Tensor, *, joint: bool = True) -> Tensor:
         ValueError: As in :func:`information_maximization`.
 
     Example:
-        >>> nuclear_norm(100 * torch.eye(4), joint=False)
-        tensor(1.)
-        >>> nuclear_norm(torch.zeros(4, 8))
-        tensor(0.2500)
+        >>> certain, flat = 100 * torch.eye(4), torch.zeros(4, 4)
+        >>> [round(nuclear_norm(logits).item(), 4) for logits in (certain, flat)]
+        [1.0, 0.25]
     """
-    p = rows(target_logits, joint).softmax(1)
-    with _no_autocast(p):
-        # Computing singular values waits for the GPU; the polar factor of P, by Newton-Schulz
-        # iteration, does not, and its product with P is their sum. R of P = QR has the same ones.
-        r: Tensor = torch.linalg.qr(p, mode="r").R
-        factor = r / r.square().sum().sqrt()
-        for _ in range(60):  # singular values below 1.5^-60 of the norm come out too small
-            factor = 1.5 * factor - 0.5 * factor @ (factor.T @ factor)
-    return (factor * r).sum() / math.sqrt(len(p) * len(r))
+    p = checked_rows("target_logits", target_logits).softmax(1)
+    r = torch.linalg.qr(p, mode="r").R  # with the singular values of P, and small
+    norm = torch.linalg.svdvals(r.nan_to_num()).sum() / math.sqrt(len(p) * len(r))
+    return torch.where(p.isnan().any(), math.nan, norm)
 
 
-def soft_neighborhood_density(
-    target_logits: Tensor, temperature: float = 0.05, *, joint: bool = True
-) -> Tensor:
+def soft_neighborhood_density(target_logits: Tensor, temperature: float = 0.05) -> Tensor:
     r"""Soft count of the neighbours that each prediction has among the others.
 
     .. math::
@@ -133,9 +113,8 @@ def soft_neighborhood_density(
     category reaches the maximum. Time grows with the square of n, memory does not.
 
     Args:
-        target_logits: Joint logits ``(N, 2K, ...)``, with at least 2 positions.
+        target_logits: Logits of one classifier, ``(N, K, ...)``, with at least 2 positions.
         temperature: T, above 0.
-        joint: As in :func:`information_maximization`.
 
     Returns:
         A scalar in :math:`[0, \log(n - 1)]`, in nats.
@@ -146,10 +125,10 @@ def soft_neighborhood_density(
             ``temperature`` is not a positive number.
 
     Example:
-        >>> soft_neighborhood_density(torch.zeros(5, 6))  # log 4
+        >>> soft_neighborhood_density(torch.zeros(5, 3))  # log 4
         tensor(1.3863)
     """
-    v = rows(target_logits, joint)
+    v = checked_rows("target_logits", target_logits)
     n = len(v)
     if n < 2:
         raise ValueError(
@@ -172,7 +151,7 @@ def soft_neighborhood_density(
     return total / n
 
 
-def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
+def corr_c(target_logits: Tensor) -> Tensor:
     r"""Cosine similarity of the category correlation matrix and the identity matrix.
 
     .. math:: \frac{\mathrm{tr}(P^\top P)}{\sqrt{K} \, \lVert P^\top P \rVert_F}
@@ -181,8 +160,7 @@ def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
     Conditions?*, TMLR 2024 ("SoftmaxCorr"). It assumes equally frequent categories.
 
     Args:
-        target_logits: Joint logits ``(N, 2K, ...)``, as in :func:`information_maximization`.
-        joint: As in :func:`information_maximization`.
+        target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
 
     Returns:
         A scalar in :math:`[1/\sqrt{K}, 1]`: 1 if all predictions are certain and the categories
@@ -193,17 +171,17 @@ def corr_c(target_logits: Tensor, *, joint: bool = True) -> Tensor:
         ValueError: As in :func:`information_maximization`.
 
     Example:
-        >>> corr_c(100 * torch.eye(4), joint=False), corr_c(torch.zeros(4, 8))
+        >>> corr_c(100 * torch.eye(4)), corr_c(torch.zeros(4, 4))
         (tensor(1.), tensor(0.5000))
     """
-    p = rows(target_logits, joint).softmax(1)
+    p = checked_rows("target_logits", target_logits).softmax(1)
     with _no_autocast(p):
         correlation = p.T @ p / len(p)
     norm = correlation.square().sum().sqrt()
     return correlation.trace() / (math.sqrt(len(correlation)) * norm)
 
 
-def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> Tensor:
+def ensemble_agreement(candidates: Sequence[Tensor]) -> Tensor:
     r"""Agreement of each candidate with the mean prediction of all candidates.
 
     .. math::
@@ -215,9 +193,8 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
     of them must be sound.
 
     Args:
-        candidates: Target logits of M candidates, all of the same shape ``(N, 2K, ...)``, for the
-            same images in the same order.
-        joint: As in :func:`information_maximization`.
+        candidates: Logits of M candidates, ``(N, K, ...)``, all of the same shape, on the same
+            images in the same order.
 
     Returns:
         A score in [0, 1] for each, ``(M,)``.
@@ -228,12 +205,12 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
 
     Example:
         >>> one, other = torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0, 0.0]])
-        >>> ensemble_agreement([one, other, other], joint=False)
+        >>> ensemble_agreement([one, other, other])
         tensor([0., 1., 1.])
     """
     if len(candidates) == 0:
         raise ValueError("candidates must contain at least one candidate's logits, got none")
-    parts = [rows(v, joint, f"candidates[{m}]") for m, v in enumerate(candidates)]
+    parts = [checked_rows(f"candidates[{m}]", v) for m, v in enumerate(candidates)]
     for m, v in enumerate(candidates):
         if v.shape != candidates[0].shape:
             raise ValueError(
@@ -245,7 +222,7 @@ def ensemble_agreement(candidates: Sequence[Tensor], *, joint: bool = True) -> T
         mean += v.softmax(1)
     common = mean.argmax(1)
     same = torch.stack([(v.argmax(1) == common).to(mean.dtype).mean() for v in parts])
-    return unless_nan(mean, same)
+    return torch.where(mean.isnan().any(), math.nan, same)  # argmax takes NaN for the largest
 
 
 def _entropy(p: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
             backbone.eval()
             with torch.no_grad():
                 logits = head(backbone(x_t / x_t.norm(dim=1, keepdim=True)))
-            weight = symloss.scores.category_weights(logits, lam)
+            target = symloss.functional.split_logits(logits)[1]
+            weight = symloss.diagnostics.category_weights(target, lam)
             backbone.train()
         batch = {}
         for domain, x in (("s", x_s), ("t", x_t)):
@@ -318,7 +319,7 @@ def test_a_memory_map_is_never_copied_whole(maps, preprocessing):
 
 
 def test_random_batches_hold_every_row_once_and_in_order():
-    from symloss._features import shuffled
+    from symloss._rows import shuffled
 
     batches = shuffled(10, 3, torch.Generator().manual_seed(0))
     epochs = [[next(batches) for _ in range(3)] for _ in range(20)]
@@ -529,6 +530,25 @@ def test_diagnose_names_what_is_rarely_predicted(fitted):
         model.set_params(partial=True).diagnose(x_s[y_s != 2])
 
 
+def test_diagnose_warns_first_of_classifiers_that_disagree():
+    x_s, y_s, _, _ = domains()
+    model = quick(epochs=20).fit(x_s, y_s, x_s)
+    with torch.no_grad():
+        model.head_.weight[:K] = model.head_.weight[:K].roll(1, 0)
+    with pytest.warns(UserWarning, match=r"agree on only 0\.0 % of the target"):
+        assert model.diagnose(x_s).classifiers_disagree
+
+
+def test_few_rows_do_not_make_diagnose_warn():
+    x_s, y_s, _, _ = domains()
+    model = quick(epochs=20).fit(x_s, y_s, x_s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.diagnose(x_s[:1])
+    assert len(found.rarely_predicted) == 2
+    assert "with so few samples (1), chance alone explains 2" in str(found)
+
+
 class Table:
     """What has names for its columns, as pandas has."""
 
@@ -582,7 +602,7 @@ def test_clones_and_a_search_without_labels():
     scores = {}
     for params in ParameterGrid({"balance": [0.0, 1.0], "preprocessing": ["l2", None]}):
         model = base.clone(quick()).set_params(**params).fit(x_s, y_s, x_t)
-        logits = model.head_(torch.from_numpy(model.transform(x_t)))
+        logits = model.head_.classifier("target")(torch.from_numpy(model.transform(x_t)))
         scores[tuple(params.values())] = symloss.scores.information_maximization(logits).item()
     assert len(set(scores.values())) == 4
     assert base.is_classifier(SymNetClassifier())

@@ -47,12 +47,12 @@ def render_digits(count: int, seed: int) -> Digits:
         for font in FONTS
         for stroke in STROKES
     }
-    labels = np.arange(count) % 10
+    digits = [i % 10 for i in range(count)]
     bitmaps = np.stack(
-        [warp(glyphs[digit, rng.choice(FONTS), rng.choice(STROKES)], rng) for digit in labels]
+        [warp(glyphs[digit, rng.choice(FONTS), rng.choice(STROKES)], rng) for digit in digits]
     )
     on_pixels = (bitmaps >= 128).reshape(count, 8, 4, 8, 4).sum((2, 4))
-    return to_digits(on_pixels, labels)
+    return to_digits(on_pixels, np.array(digits))
 
 
 def draw_glyph(digit: int, font: str, stroke: int) -> Image.Image:

@@ -50,7 +50,7 @@ def plot_convergence(runs: list[Run], path: Path) -> None:
     seeds = len({run.seed for run in runs})
     mean = "" if seeds == 1 else f", mean of {seeds} seeds"
     axes.set(xlabel=f"Epoch{mean}", ylabel="Error on handwritten digits (%)", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)

@@ -11,7 +11,7 @@ from office.results import means
 from torch import Tensor, nn
 
 import symloss
-from symloss.scores import diagnose
+from symloss.diagnostics import diagnose
 
 COLUMNS = {
     "target_accuracy/C_t": "target C_t",
@@ -72,10 +72,9 @@ def print_diagnosis(runs: list[Run], images: Tensor) -> None:
     """Print a label-free diagnosis on the target images, for runs of one seed."""
     print(f"\nWithout labels, on all {len(images)} handwritten digits, seed {runs[0].seed}")
     for run in runs:
-        logits = run.head(run.extractor(images))
-        if run.method == "source-only":  # its C^s is not trained
-            logits = symloss.functional.split_logits(logits)[1]
-        diagnosis = diagnose(logits, NAMES, joint=run.method != "source-only")
+        source, target = symloss.functional.split_logits(run.head(run.extractor(images)))
+        other = None if run.method == "source-only" else source  # its C^s is not trained
+        diagnosis = diagnose(target, NAMES, other_logits=other)
         remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
         print(run.method)
         for line in diagnosis.describe(remedy).splitlines():

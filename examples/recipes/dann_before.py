@@ -1,10 +1,11 @@
 """Domain-adversarial training (DANN) with a gradient reversal layer."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 # Toy data: three categories; the target is shifted, without labels. Yours goes here.
 torch.manual_seed(0)
@@ -21,13 +22,13 @@ class GradientReversal(torch.autograd.Function):
     """The identity, with the gradient reversed."""
 
     @staticmethod
-    def forward(ctx, features, weight):
+    def forward(ctx: Any, features: Tensor, weight: float) -> Tensor:
         """Return the features unchanged."""
         ctx.weight = weight
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         """Return the gradient times -weight."""
         return -ctx.weight * gradient, None
 

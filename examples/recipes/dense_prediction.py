@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import symloss
 
@@ -23,7 +23,7 @@ step = symloss.TwoOptimizerStep(
 )
 
 
-def routed(x):
+def routed(x: Tensor) -> symloss.RoutedLogits:
     """Return the joint logits, (N, 2K, H, W), at the size of the images."""
     logits = head.route(backbone(x))
     both = (F.interpolate(v, x.shape[-2:], mode="bilinear") for v in logits)

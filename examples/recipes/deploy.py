@@ -22,9 +22,9 @@ program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
 torch.export.save(program, "model.pt2")
 
 # Elsewhere, with torch alone:
-model = torch.export.load("model.pt2").module()
+deployed = torch.export.load("model.pt2").module()
 x = torch.randn(5, 16)
-probabilities = model(x).softmax(1)
+probabilities = deployed(x).softmax(1)
 print(probabilities.argmax(1))
 
 backbone.eval()

@@ -15,7 +15,7 @@ x_source = centres[labels] + torch.randn(400, 16)
 x_target = moved[labels] + torch.randn(400, 16)
 
 
-def train(balance):
+def train(balance: float) -> tuple[nn.Module, symloss.SymmetricHead]:
     """Return backbone and head, trained with this weight of the category balance."""
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())
@@ -41,11 +41,12 @@ for balance in (0.0, 3.0):
     backbone, head = train(balance)
     with torch.inference_mode():
         logits = head(backbone(x_target))  # of the whole target, in evaluation mode
+    v_s, v_t = symloss.functional.split_logits(logits)
     expected = labels.bincount() / len(labels)  # the source's shares
-    diagnosis = symloss.scores.diagnose(logits, names, prior=expected)
+    diagnosis = symloss.diagnostics.diagnose(v_t, names, expected, other_logits=v_s)
     print(f"balance {balance}:")
     print(diagnosis.describe(remedy="a larger balance"))
-    score = symloss.scores.information_maximization(logits)
+    score = symloss.scores.information_maximization(v_t)
     print(f"information maximization {score:.2f}")
     # Only because this is toy data:
     correct = (head.predict(backbone(x_target)) == labels).float().mean()

@@ -19,8 +19,7 @@ batches = [((x_source[i], labels[i]), x_target[j]) for i, j in draws]
 
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU()).to(device)
 head = symloss.SymmetricHead(64, num_classes=3).to(device)
-sgd = {"lr": 0.01, "momentum": 0.9}
-optimizers = [torch.optim.SGD(m.parameters(), **sgd) for m in (backbone, head)]
+optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for m in (backbone, head)]
 step = symloss.TwoOptimizerStep(
     *optimizers,  # the extractor's, then the head's
     scaler=torch.amp.GradScaler(device),  # for float16 only; drop it for bfloat16

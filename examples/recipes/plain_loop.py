@@ -1,5 +1,9 @@
 """SymNets in a plain PyTorch loop: train on two loaders, then predict."""
 
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -14,18 +18,17 @@ labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-options = {"batch_size": 32, "shuffle": True, "drop_last": True}
-source_loader = DataLoader(TensorDataset(x_source, labels), **options)
-target_loader = DataLoader(x_target, **options)
+source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
+target_loader = DataLoader(TensorDataset(x_target), 32, shuffle=True, drop_last=True)
 
 # A network that ends in features (N, 64): yours, without its last layer.
 backbone = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU()).to(device)
 head = symloss.SymmetricHead(64, num_classes=3).to(device)
 
 # The head is new, so it learns ten times as fast as a pretrained backbone.
-sgd = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
-extractor_optimizer = torch.optim.SGD(backbone.parameters(), lr=0.001, **sgd)
-head_optimizer = torch.optim.SGD(head.parameters(), lr=0.01, **sgd)
+sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=1e-4)
+extractor_optimizer = sgd(backbone.parameters(), lr=0.001)
+head_optimizer = sgd(head.parameters(), lr=0.01)
 step = symloss.TwoOptimizerStep(extractor=extractor_optimizer, head=head_optimizer)
 
 epochs = 20
@@ -34,10 +37,10 @@ optimizers = extractor_optimizer, head_optimizer
 schedulers = [symloss.AnnealedLR(optimizer, total) for optimizer in optimizers]
 
 
-def forever(loader):
+def forever(loader: DataLoader[Any]) -> Iterator[Any]:
     """Yield batches forever, in a new order on every pass."""
-    if len(loader) == 0:  # fewer samples than one batch, with drop_last
-        raise ValueError(f"no batch: {len(loader.dataset)} samples and drop_last=True")
+    if len(loader) == 0:
+        raise ValueError(f"no batch: fewer than {loader.batch_size} samples, and drop_last=True")
     while True:
         yield from loader
 
@@ -45,7 +48,7 @@ def forever(loader):
 source_batches, target_batches = forever(source_loader), forever(target_loader)
 backbone.train()
 for i in range(total):
-    (x_s, y_s), x_t = next(source_batches), next(target_batches)
+    (x_s, y_s), (x_t,) = next(source_batches), next(target_batches)
     source = head.route(backbone(x_s.to(device)))  # each domain separately
     target = head.route(backbone(x_t.to(device)))
     losses = symloss.symnet_losses(source, y_s.to(device), target)

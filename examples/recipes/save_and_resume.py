@@ -1,6 +1,7 @@
 """Stop a run at any time and start it again: it resumes from its last checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +17,8 @@ labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-options = {"batch_size": 32, "shuffle": True, "drop_last": True}
-source_loader = DataLoader(TensorDataset(x_source, labels), **options)
-target_loader = DataLoader(x_target, **options)
+source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
+target_loader = DataLoader(TensorDataset(x_target), 32, shuffle=True, drop_last=True)
 
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())
 head = symloss.SymmetricHead(64, num_classes=3)
@@ -27,13 +27,17 @@ head_optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
 epochs, steps_per_epoch = 20, min(len(source_loader), len(target_loader))
 total = epochs * steps_per_epoch
 
+step = symloss.TwoOptimizerStep(extractor_optimizer, head_optimizer)
+extractor_schedule = symloss.AnnealedLR(extractor_optimizer, total)
+head_schedule = symloss.AnnealedLR(head_optimizer, total)
+
 # Everything that changes during training has a state_dict.
-parts = {
+parts: dict[str, Any] = {
     "backbone": backbone,
     "head": head,
-    "step": symloss.TwoOptimizerStep(extractor_optimizer, head_optimizer),
-    "extractor_schedule": symloss.AnnealedLR(extractor_optimizer, total),
-    "head_schedule": symloss.AnnealedLR(head_optimizer, total),
+    "step": step,
+    "extractor_schedule": extractor_schedule,
+    "head_schedule": head_schedule,
 }
 first_epoch = 0
 if CHECKPOINT.exists():
@@ -46,13 +50,13 @@ if CHECKPOINT.exists():
 for epoch in range(first_epoch, epochs):
     backbone.train()
     batches = zip(source_loader, target_loader, strict=False)
-    for i, ((x_s, y_s), x_t) in enumerate(batches):
+    for i, ((x_s, y_s), (x_t,)) in enumerate(batches):
         source, target = head.route(backbone(x_s)), head.route(backbone(x_t))
         losses = symloss.symnet_losses(source, y_s, target)
         progress = (epoch * steps_per_epoch + i) / total  # so that λ resumes, too
-        parts["step"](losses.total(lam=symloss.progressive_lambda(progress)))
-        parts["extractor_schedule"].step()
-        parts["head_schedule"].step()
+        step(losses.total(lam=symloss.progressive_lambda(progress)))
+        extractor_schedule.step()
+        head_schedule.step()
     state = {name: part.state_dict() for name, part in parts.items()}
     state["epoch"] = epoch + 1
     torch.save(state, CHECKPOINT.with_suffix(".new"))

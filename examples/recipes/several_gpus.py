@@ -4,7 +4,7 @@ import os
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -22,8 +22,10 @@ labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-datasets = TensorDataset(x_source, labels), x_target
-samplers = [DistributedSampler(dataset) for dataset in datasets]
+datasets = TensorDataset(x_source, labels), TensorDataset(x_target)
+samplers: list[DistributedSampler[tuple[Tensor, ...]]] = [
+    DistributedSampler(dataset) for dataset in datasets
+]
 source_loader, target_loader = (
     DataLoader(dataset, 16, sampler=sampler, drop_last=True)  # 16 per process
     for dataset, sampler in zip(datasets, samplers, strict=True)
@@ -33,12 +35,14 @@ source_loader, target_loader = (
 class SymNet(nn.Module):
     """Backbone and head as one module, so that one forward handles both domains."""
 
-    def __init__(self, backbone, head):
+    def __init__(self, backbone: nn.Module, head: symloss.SymmetricHead) -> None:
         """Keep both."""
         super().__init__()
         self.backbone, self.head = backbone, head
 
-    def forward(self, x_s, x_t):
+    def forward(
+        self, x_s: Tensor, x_t: Tensor
+    ) -> tuple[symloss.RoutedLogits, symloss.RoutedLogits]:
         """Return the routed logits of both domains."""
         return self.head.route(self.backbone(x_s)), self.head.route(self.backbone(x_t))
 
@@ -56,7 +60,7 @@ for epoch in range(epochs):
     for sampler in samplers:
         sampler.set_epoch(epoch)
     batches = zip(source_loader, target_loader, strict=False)
-    for i, ((x_s, y_s), x_t) in enumerate(batches, start=epoch * steps_per_epoch):
+    for i, ((x_s, y_s), (x_t,)) in enumerate(batches, start=epoch * steps_per_epoch):
         source, target = model(x_s.to(device), x_t.to(device))  # not network(...)
         losses = symloss.symnet_losses(source, y_s.to(device), target)
         step(losses.total(lam=symloss.progressive_lambda(i / total)))

@@ -1,7 +1,7 @@
 """torch.compile: everything up to the loss is one graph."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import symloss
 
@@ -26,7 +26,7 @@ step = symloss.TwoOptimizerStep(
 
 
 @torch.compile(fullgraph=True)
-def objective(x_s, y_s, x_t, lam):
+def objective(x_s: Tensor, y_s: Tensor, x_t: Tensor, lam: Tensor) -> Tensor:
     """Return the sum of both players' losses."""
     source, target = head.route(backbone(x_s)), head.route(backbone(x_t))
     return symloss.symnet_losses(source, y_s, target).total(lam)

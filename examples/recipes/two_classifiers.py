@@ -1,7 +1,7 @@
 """SymNets with two classifiers that you already have, instead of a new head."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import symloss
 
@@ -22,12 +22,12 @@ source_classifier, target_classifier = nn.Linear(64, 3), nn.Linear(64, 3)
 class TwoClassifiers(nn.Module):
     """The outputs of two classifiers side by side, source first."""
 
-    def __init__(self, source, target):
+    def __init__(self, source: nn.Linear, target: nn.Linear) -> None:
         """Keep both classifiers, not copies."""
         super().__init__()
         self.source, self.target = source, target
 
-    def forward(self, features):
+    def forward(self, features: Tensor) -> Tensor:
         """Return joint logits, (N, 2K)."""
         return torch.cat([self.source(features), self.target(features)], dim=1)
 

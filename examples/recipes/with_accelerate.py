@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, set_seed
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import symloss
@@ -15,20 +15,21 @@ labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-options = {"batch_size": 16, "shuffle": True, "drop_last": True}
-source_loader = DataLoader(TensorDataset(x_source, labels), **options)
-target_loader = DataLoader(x_target, **options)
+source_loader = DataLoader(TensorDataset(x_source, labels), 16, shuffle=True, drop_last=True)
+target_loader = DataLoader(TensorDataset(x_target), 16, shuffle=True, drop_last=True)
 
 
 class SymNet(nn.Module):
     """Backbone and head as one module, so that one forward handles both domains."""
 
-    def __init__(self, backbone, head):
+    def __init__(self, backbone: nn.Module, head: symloss.SymmetricHead) -> None:
         """Keep both."""
         super().__init__()
         self.backbone, self.head = backbone, head
 
-    def forward(self, x_s, x_t):
+    def forward(
+        self, x_s: Tensor, x_t: Tensor
+    ) -> tuple[symloss.RoutedLogits, symloss.RoutedLogits]:
         """Return the routed logits of both domains."""
         return self.head.route(self.backbone(x_s)), self.head.route(self.backbone(x_t))
 
@@ -49,7 +50,7 @@ scheduler = symloss.AnnealedLR(optimizer.optimizer, total // accumulate)  # not 
 
 done = 0
 for _ in range(epochs):
-    for (x_s, y_s), x_t in zip(source_loader, target_loader, strict=False):
+    for (x_s, y_s), (x_t,) in zip(source_loader, target_loader, strict=False):
         with accelerator.accumulate(model):
             source, target = model(x_s, x_t)
             losses = symloss.symnet_losses(source, y_s, target)

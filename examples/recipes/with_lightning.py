@@ -1,9 +1,11 @@
 """SymNets as a LightningModule, with automatic optimisation."""
 
+from typing import Any
+
 import lightning
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import symloss
@@ -15,28 +17,29 @@ labels = torch.arange(384) % 3
 centres = 2 * torch.randn(3, 16)
 x_source = centres[labels] + torch.randn(384, 16)
 x_target = centres[labels] + torch.randn(384, 16) + torch.randn(16)
-options = {"batch_size": 32, "shuffle": True, "drop_last": True}
-source_loader = DataLoader(TensorDataset(x_source, labels), **options)
-target_loader = DataLoader(x_target, **options)
+source_loader = DataLoader(TensorDataset(x_source, labels), 32, shuffle=True, drop_last=True)
+target_loader = DataLoader(TensorDataset(x_target), 32, shuffle=True, drop_last=True)
 
 
 class SymNet(lightning.LightningModule):
     """Backbone and symmetric head; one optimizer, one loss."""
 
-    def __init__(self, backbone, num_features, num_classes, lr=0.001):
+    def __init__(
+        self, backbone: nn.Module, num_features: int, num_classes: int, lr: float = 0.001
+    ) -> None:
         """Save the numbers in the checkpoint, but not the backbone as an argument."""
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
         self.backbone = backbone
         self.head = symloss.SymmetricHead(num_features, num_classes)
 
-    def forward(self, x):
-        """Return the target classifier's logits; `trainer.predict` calls it."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the target classifier's logits, to predict with."""
         return symloss.functional.split_logits(self.head(self.backbone(x)))[1]
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the sum of both players' losses."""
-        (x_s, y_s), x_t = batch["source"], batch["target"]
+        (x_s, y_s), (x_t,) = batch["source"], batch["target"]
         source = self.head.route(self.backbone(x_s))
         target = self.head.route(self.backbone(x_t))
         losses = symloss.symnet_losses(source, y_s, target)
@@ -44,27 +47,29 @@ class SymNet(lightning.LightningModule):
         progress = self.global_step / self.trainer.estimated_stepping_batches
         return losses.total(lam=symloss.progressive_lambda(progress))
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         """Return one optimizer in which the head learns ten times as fast."""
-        groups = symloss.parameter_groups(self.backbone, self.head, self.hparams.lr)
+        groups = symloss.parameter_groups(self.backbone, self.head, self.hparams["lr"])
         optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = symloss.AnnealedLR(optimizer, total)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
-def new_backbone():
+def new_backbone() -> nn.Module:
     """Return your network, without its last layer."""
     return nn.Sequential(nn.Linear(16, 64), nn.ReLU())
 
 
-loaders = {"source": source_loader, "target": target_loader}
-loaders = CombinedLoader(loaders, mode="max_size_cycle")  # as long as the larger one
+loaders = CombinedLoader(
+    {"source": source_loader, "target": target_loader}, mode="max_size_cycle"
+)  # as long as the larger one
 trainer = lightning.Trainer(max_epochs=20, gradient_clip_val=10.0, log_every_n_steps=10)
 trainer.fit(SymNet(new_backbone(), num_features=64, num_classes=3), loaders)
 trainer.save_checkpoint("symnet.ckpt")  # fit(..., ckpt_path="symnet.ckpt") resumes
 
-model = SymNet.load_from_checkpoint("symnet.ckpt", backbone=new_backbone())
-logits = torch.cat(trainer.predict(model, DataLoader(x_target, 32)))
-accuracy = (logits.argmax(1) == labels).float().mean()
+model = SymNet.load_from_checkpoint("symnet.ckpt", backbone=new_backbone()).eval()
+with torch.inference_mode():
+    predicted = model(x_target.to(model.device)).argmax(1).cpu()
+accuracy = (predicted == labels).float().mean()
 print(f"target accuracy: {100 * accuracy:.1f} %")

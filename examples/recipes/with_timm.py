@@ -2,6 +2,7 @@
 
 import timm
 import torch
+from timm.data import create_transform, resolve_model_data_config
 
 import symloss
 
@@ -9,9 +10,9 @@ torch.manual_seed(0)
 
 # With pretrained=True, name the weights in full: "...224.augreg_in21k_ft_in1k".
 backbone = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
-config = timm.data.resolve_model_data_config(backbone)  # input size, mean and std
-train_transform = timm.data.create_transform(**config, is_training=True)
-test_transform = timm.data.create_transform(**config, is_training=False)
+config = resolve_model_data_config(backbone)  # input size, mean and std
+train_transform = create_transform(**config, is_training=True)
+test_transform = create_transform(**config, is_training=False)
 
 # The width of the features; for some networks, backbone.num_features is wrong.
 backbone.eval()

@@ -14,9 +14,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 import symloss
+from symloss import diagnostics, scores
 from symloss import functional as sf
-from symloss import scores
-from symloss._features import Preprocessing
+from symloss._rows import Preprocessing
 
 N, M, K = 6, 5, 3
 
@@ -139,15 +139,15 @@ def test_the_objectives(device, objective, weighted, lam, trailing):
 
 
 @pytest.mark.parametrize("trailing", [(), (4, 5)], ids=["rows", "dense"])
-@pytest.mark.parametrize("score", scores.__all__[:8])
-def test_every_score(device, score, trailing):
+@pytest.mark.parametrize("name", [*scores.__all__, *diagnostics.__all__[:3]])
+def test_every_score_and_diagnostic(device, name, trailing):
     logits = torch.randn(N, 2 * K, *trailing, device=device, requires_grad=True)
     arguments = {
         "ensemble_agreement": ([logits, logits.flip(0)],),
         "category_weights": (logits, torch.full((), 0.5, device=device)),
-        "category_shares": (logits, torch.full((K,), 1 / K, device=device)),
-    }.get(score, (logits,))
-    out = getattr(scores, score)(*arguments)
+        "category_shares": (logits, torch.full((2 * K,), 1 / (2 * K), device=device)),
+    }.get(name, (logits,))
+    out = getattr(scores if name in scores.__all__ else diagnostics, name)(*arguments)
     for value in out if isinstance(out, tuple) else (out,):
         assert value.device == device
 

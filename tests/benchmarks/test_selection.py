@@ -94,10 +94,10 @@ def test_the_scores_are_those_of_the_library():
         assert values.shape == (5,)
         assert values.dtype == torch.float64
         public = name.strip("`")
-        if hasattr(symloss.scores, public) and public not in ("agreement", "ensemble_agreement"):
-            want = [getattr(symloss.scores, public)(c.logits, joint=False) for c in found]
+        if hasattr(symloss.scores, public) and public != "ensemble_agreement":
+            want = [getattr(symloss.scores, public)(c.logits) for c in found]
             assert values.tolist() == pytest.approx([x.item() for x in want])
-    all_ = symloss.scores.ensemble_agreement([c.logits for c in found], joint=False)
+    all_ = symloss.scores.ensemble_agreement([c.logits for c in found])
     assert selection.SCORES["`ensemble_agreement`"](found).tolist() == pytest.approx(all_.tolist())
     p = found[0].logits.double().softmax(1).numpy()
     entropy = -(p * np.log(p)).sum(1).mean()
@@ -190,7 +190,7 @@ def test_candidates_are_scored_on_the_development_half(monkeypatch):
         assert math.isnan(made.agreement) == (name == "source only")  # C^s is not trained
         name = "source_accuracy/C_t" if name == "source only" else "source_accuracy/C_s"
         assert made.source_accuracy == run.final[name]
-    assert found["SymNets"][0].agreement == symloss.scores.agreement(logits)
+    assert found["SymNets"][0].agreement == symloss.diagnostics.agreement(logits)
 
 
 @pytest.mark.slow

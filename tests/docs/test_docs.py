@@ -32,7 +32,7 @@ FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,}|:{3,})[ ]*(?P<mark>\S.*)$", re.MULTILI
 
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (symloss, symloss.functional, symloss.scores)
+    for module in (symloss, symloss.functional, symloss.scores, symloss.diagnostics)
     for name in module.__all__
     if not isinstance(getattr(module, name), ModuleType)
 }
@@ -44,13 +44,13 @@ WITHOUT_SHAPES = {
     "symloss.TwoOptimizerStep",
     "symloss.parameter_groups",
     "symloss.progressive_lambda",
-    "symloss.scores.Diagnosis",
+    "symloss.diagnostics.Diagnosis",
 }
 WITHOUT_ERRORS = {"symloss.SymNetClassifier"}  # its fit raises them
 # Two have none, the others' stand at SymNetLosses and SymNetV2Losses.
 WITHOUT_EQUATION = {
     "symloss.RoutedLogits",
-    "symloss.scores.Diagnosis",
+    "symloss.diagnostics.Diagnosis",
     "symloss.symnet_losses",
     "symloss.symnet_v2_losses",
 }

@@ -132,7 +132,7 @@ def test_a_recipe_is_shown_whole_on_one_page(name):
 def test_a_loop_over_an_empty_loader_ends_with_words(recipe):
     names = recipe("plain_loop").names
     loader = torch.utils.data.DataLoader(range(10), batch_size=16, drop_last=True)
-    with pytest.raises(ValueError, match="no batch: 10 samples and drop_last=True"):
+    with pytest.raises(ValueError, match="no batch: fewer than 16 samples, and drop_last=True"):
         next(names["forever"](loader))
 
 

@@ -76,7 +76,7 @@ def write_run(
     prior = shares.of_categories(
         recipe.prior if method.balanced else "source", categories, task.source.labels or ()
     )
-    predicted, expected = symloss.scores.category_shares(counting, prior, joint=False)
+    predicted, expected = symloss.diagnostics.category_shares(counting, prior)
     result = Result(
         dataset=recipe.dataset,
         task=task.name,

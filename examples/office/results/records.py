@@ -60,7 +60,7 @@ def _from_logits(result: Result, features: Features) -> dict[str, float | None]:
     counting = scores.by_classifier(logits, k)[result.classifier]
     same = scores.agreement(logits, k)
     columns: dict[str, float | None] = {
-        name: getattr(symloss.scores, name)(counting, joint=False).item() for name in SCORES
+        name: getattr(symloss.scores, name)(counting).item() for name in SCORES
     }
     columns["agreement"] = None if same is None else 100 * same
     labels = torch.from_numpy(features.label[features.domain == 1]).long()

@@ -56,7 +56,7 @@ def agreement(logits: Tensor, num_classes: int) -> float | None:
     """Return the share of images, in [0, 1], for which C_t and C_s predict the same category."""
     if logits.shape[1] == num_classes:
         return None
-    return symloss.scores.agreement(logits).item()
+    return symloss.diagnostics.agreement(logits).item()
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:

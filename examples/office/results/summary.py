@@ -6,7 +6,7 @@ from pathlib import Path
 from office.console import visible
 from office.results.outputs import Result, read_result
 from office.training.methods import METHODS
-from symloss.scores import Diagnosis
+from symloss.diagnostics import Diagnosis
 
 FILES = {
     "predictions.csv": "the target's images with their predictions",
@@ -22,6 +22,7 @@ def diagnosis(result: Result) -> Diagnosis:
         tuple(result.predicted.values()),
         tuple(result.expected.values()),
         result.agreement,
+        samples=result.images[1] if result.images else None,
     )
 
 
@@ -40,10 +41,10 @@ def finished(result: Result, folder: Path) -> str:
     return f"{result.title}: done in {result.seconds:.0f} s, see {folder}\n{description}"
 
 
-def _rarely_predicted(result: Result) -> str | None:
-    """Return a sentence about rarely predicted categories, if there are any."""
+def _concern(result: Result) -> str | None:
+    """Return a sentence on classifiers that disagree or on lost categories, if there is reason."""
     spread = diagnosis(result)
-    return spread.sentence(remedy(result)) if spread.rarely_predicted else None
+    return None if spread.healthy else spread.sentence(remedy(result))
 
 
 # Own images
@@ -54,7 +55,7 @@ def summarise(folders: Sequence[Path]) -> str:
     results = [read_result(folder / "result.json") for folder in folders]
     lines = ["", *_table(results), ""]
     for result in results:
-        if sentence := _rarely_predicted(result):
+        if sentence := _concern(result):
             lines.append(f"{result.method}, seed {result.seed}: {sentence}")
     lines.append("Files:")
     for folder in folders:
@@ -88,15 +89,15 @@ def _table(results: Sequence[Result]) -> list[str]:
 
 
 def on_targets(results: Iterable[Result]) -> str:
-    """Return a line per run with rarely predicted categories, and a summary of the others.
+    """Return a line per run with cause for concern, and a summary of the others.
 
     Results from before the label-free numbers do not count.
     """
     results = [result for result in results if result.predicted]
-    sentences = [(result.title, _rarely_predicted(result)) for result in results]
+    sentences = [(result.title, _concern(result)) for result in results]
     lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
     healthy = len(results) - len(lines)
-    lines.append(f"- In {healthy} of {len(results)} runs every category is predicted.")
+    lines.append(f"- In {healthy} of {len(results)} runs nothing looks wrong.")
     same = [100 * result.agreement for result in results if result.agreement is not None]
     if same:
         spread = f"{min(same):.1f} to {max(same):.1f} %"

@@ -243,7 +243,7 @@ def category_weights(method: Method, logits: Tensor, progress: float) -> Tensor:
     source, target = L.split_logits(logits)
     lam = symloss.progressive_lambda(progress)
     counts = target if method.classifier == "C_t" else source
-    return symloss.scores.category_weights(counts, lam, joint=False)
+    return symloss.diagnostics.category_weights(counts, lam)
 
 
 def plain_classifier(head: nn.Module, classifier: str) -> nn.Linear:

@@ -1,0 +1,287 @@
+r"""What target predictions show without target labels: lost categories, classifiers that disagree.
+
+Unlike the functions of :mod:`symloss.scores`, these rank nothing. Each takes the logits
+``(N, K, ...)`` of one classifier on target samples, in evaluation mode; only :func:`agreement`,
+which compares the two classifiers of a symmetric head, takes its joint logits ``(N, 2K, ...)``.
+Every index but dim 1 is a position, and :math:`n` is their number. Results are float32, or float64
+for float64 logits, without gradient and on the logits' device. Nothing but :func:`diagnose`, which
+returns plain numbers, waits for that device.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symloss._checks import check_logits, checked_lam, checked_prior, checked_rows
+
+__all__ = ["category_shares", "category_weights", "agreement", "Diagnosis", "diagnose"]
+
+_RARELY = 5  # times less often than expected
+_SHOWN = 10  # categories
+_AGREEMENT = 0.5  # share of the target; below it, classifiers disagree
+
+
+def category_shares(
+    target_logits: Tensor, prior: Tensor | Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""How often each category is predicted, and how often it should be.
+
+    .. math:: \frac{1}{n}\sum_i [\arg\max_j v_{ij} = k]
+
+    A category that is predicted far less often than expected may have been lost in training.
+
+    Args:
+        target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
+        prior: Expected shares ``(K,)``, for example the source's; uniform if None.
+
+    Returns:
+        Predicted and expected shares, each ``(K,)`` and summing to 1; NaN logits give NaN.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor, or ``prior`` is not made of
+            real numbers.
+        ValueError: If ``target_logits`` is empty or its shape does not fit, or if ``prior`` has
+            the wrong shape or device, an entry that is not positive, or a sum other than 1.
+
+    Example:
+        >>> predicted, expected = category_shares(torch.eye(2)[[0, 0, 0, 1]])
+        >>> predicted, expected
+        (tensor([0.7500, 0.2500]), tensor([0.5000, 0.5000]))
+    """
+    v = checked_rows("target_logits", target_logits)
+    index = v.argmax(1)  # takes NaN for the largest
+    counts = index.new_zeros(v.shape[1])  # integers: float32 stops counting at 2^24
+    counts.scatter_add_(0, index, torch.ones_like(index))
+    predicted = torch.where(v.isnan().any(), math.nan, counts.to(v.dtype) / len(v))
+    uniform = torch.full_like(predicted, 1 / len(predicted))
+    return predicted, uniform if prior is None else checked_prior(predicted, prior)
+
+
+def category_weights(target_logits: Tensor, lam: float | Tensor) -> Tensor:
+    r"""Weights that play down source categories missing from the target.
+
+    .. math::
+
+        w_k = \lambda \frac{m_k}{\max_j m_j} + 1 - \lambda, \qquad
+        m = \frac{1}{n}\sum_i \mathrm{softmax}(v_i)
+
+    The rule of Zhang et al., *Unsupervised Multi-Class Domain Adaptation: Theory, Algorithms, and
+    Practice*, TPAMI 2020, for partial adaptation: pass them to the losses as ``weight=``, and
+    re-estimate them once per epoch on the whole target in evaluation mode.
+
+    Args:
+        target_logits: Logits of the target classifier, ``(N, K, ...)``, of any floating dtype.
+        lam: λ in [0, 1], from :func:`symloss.progressive_lambda`: at 0 all weights are 1.
+
+    Returns:
+        Weights ``(K,)`` in [0, 1]; the largest is 1. NaN logits give NaN.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor.
+        ValueError: If ``target_logits`` is empty or its shape does not fit, or if ``lam`` is not
+            in [0, 1].
+
+    Example:
+        >>> category_weights(torch.tensor([[9.0, 9.0, -99.0]]), lam=0.5)
+        tensor([1.0000, 1.0000, 0.5000])
+    """
+    mean = checked_rows("target_logits", target_logits).softmax(1).mean(0)
+    lam = checked_lam(lam, most=1)
+    return lam * (mean / mean.max()) + (1 - lam)
+
+
+def agreement(target_logits: Tensor) -> Tensor:
+    r"""Share of positions where the source and target classifiers predict the same category.
+
+    .. math:: \frac{1}{n}\sum_i [\arg\max_k v^s_{ik} = \arg\max_k v^t_{ik}]
+
+    The two classifiers can agree and both be wrong.
+
+    Args:
+        target_logits: Joint logits of a symmetric head, ``(N, 2K, ...)``, of any floating dtype.
+
+    Returns:
+        A scalar in [0, 1]; NaN logits give NaN.
+
+    Raises:
+        TypeError: If ``target_logits`` is not a floating-point tensor.
+        ValueError: If ``target_logits`` is empty, has fewer than 2 dimensions, or an odd dim 1.
+
+    Example:
+        >>> agreement(torch.tensor([[2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 1.0]]))
+        tensor(0.5000)
+    """
+    check_logits("target_logits", target_logits)
+    v = checked_rows("target_logits", target_logits)
+    source, target = v.chunk(2, dim=1)
+    same = (source.argmax(1) == target.argmax(1)).to(v.dtype).mean()
+    return torch.where(v.isnan().any(), math.nan, same)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How a model's predictions spread over the categories, as :func:`diagnose` returns it.
+
+    ``print`` it for a short report, which begins with what matters most.
+
+    Attributes:
+        categories: Names of the K categories.
+        predicted: Predicted share of each category in the target.
+        expected: Expected share of each category in the target.
+        agreement: Share of the target where the two classifiers of a symmetric head predict the
+            same category; None for a single classifier.
+        samples: Number n of target samples (positions); None if unknown.
+
+    Example:
+        >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
+        >>> found.rarely_predicted
+        ['mug']
+        >>> found.sentence(remedy="more")
+        '1 of 2 categories is rarely or never predicted (mug): if the target contains it, try more.'
+    """
+
+    categories: tuple[str, ...]
+    predicted: tuple[float, ...]
+    expected: tuple[float, ...]
+    agreement: float | None = None
+    samples: int | None = None
+
+    @property
+    def classifiers_disagree(self) -> bool:
+        """Whether the two classifiers agree on less than half of the target.
+
+        A trained head's usually agree on more than 90 %. Below half, a prediction says more about
+        the classifier than about the sample, and the shares say little.
+        """
+        return self.agreement is not None and self.agreement < _AGREEMENT
+
+    @property
+    def rarely_predicted(self) -> list[str]:
+        """Categories that are predicted less than a fifth as often as expected, or never."""
+        shares = zip(self.categories, self.predicted, self.expected, strict=True)
+        return [name for name, predicted, expected in shares if _RARELY * predicted < expected]
+
+    @property
+    def absent_by_chance(self) -> float:
+        r"""Expected number of categories without a sample, :math:`\sum_k (1 - \pi_k)^n`.
+
+        Of n samples with the expected shares :math:`\pi`; 0 if n is unknown.
+        """
+        n = self.samples
+        return 0.0 if n is None else sum((1 - share) ** n for share in self.expected)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether both classifiers agree on at least half, and no category seems lost.
+
+        Rarely predicted ones do not if they are at most as many as are expected to be absent by
+        chance, and two standard deviations (of a Poisson distribution) more.
+        """
+        chance = self.absent_by_chance
+        within = len(self.rarely_predicted) <= chance + 2 * math.sqrt(chance)
+        return within and not self.classifiers_disagree
+
+    def sentence(self, remedy: str | None = None) -> str:
+        """Return what matters most: that the classifiers disagree, else which categories are rare.
+
+        Args:
+            remedy: What to try if categories seem lost, for example ``"--balance 3"``.
+        """
+        return self._on_agreement() if self.classifiers_disagree else self._on_categories(remedy)
+
+    def describe(self, remedy: str | None = None) -> str:
+        """Return the whole diagnosis in a few lines; ``remedy`` as in :meth:`sentence`."""
+        shares = [*zip(self.predicted, self.expected, self.categories, strict=True)]
+        shares.sort(key=lambda share: share[0] / share[1])
+        listed = [f"{name} {100 * p:.1f} ({100 * e:.1f})" for p, e, name in shares]
+        if len(listed) > _SHOWN:
+            listed[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
+        lines = [f"Predicted (expected) share in %: {', '.join(listed)}"]
+        if self.agreement is not None:
+            lines.insert(0, self._on_agreement())
+        return "\n".join([*lines, self._on_categories(remedy)])
+
+    def __str__(self) -> str:
+        """Return :meth:`describe`, without a remedy."""
+        return self.describe()
+
+    def _on_agreement(self) -> str:
+        share = f"{100 * (self.agreement or 0):.1f} % of the target"
+        if not self.classifiers_disagree:
+            return f"The source and target classifiers agree on {share}."
+        return (
+            f"The source and target classifiers agree on only {share}, so neither is to be "
+            "trusted: training was too short, or λ or a learning rate does not fit."
+        )
+
+    def _on_categories(self, remedy: str | None) -> str:
+        count, names = len(self.categories), self.rarely_predicted
+        if not names:
+            return f"All {count} categories are predicted."
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+        listed = f"{', '.join(names[:_SHOWN])}{more}"
+        text = f"{len(names)} of {count} categories {verb} rarely or never predicted ({listed})"
+        if (chance := self.absent_by_chance) > 0.5:
+            text += f"; with so few samples ({self.samples}), chance alone explains {chance:.0f}"
+        advised = remedy is not None and not self.classifiers_disagree and not self.healthy
+        return f"{text}: if the target contains {them}, try {remedy}." if advised else f"{text}."
+
+
+def diagnose(
+    target_logits: Tensor,
+    categories: Sequence[str] | None = None,
+    prior: Tensor | Sequence[float] | None = None,
+    *,
+    other_logits: Tensor | None = None,
+) -> Diagnosis:
+    r"""Report, without labels, whether classifiers disagree and which categories may be lost.
+
+    .. math:: \frac{1}{n}\sum_i [\arg\max_j v_{ij} = k] < \frac{\pi_k}{5}
+
+    Args:
+        target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
+        categories: Names of the K categories; their indices by default.
+        prior: Expected shares :math:`\pi`, as in :func:`category_shares`.
+        other_logits: Logits of a symmetric head's other classifier on the same samples, of the
+            same shape. Without them there is no agreement to report.
+
+    Returns:
+        Shares, agreement and number of samples, as plain numbers.
+
+    Raises:
+        TypeError: As in :func:`category_shares`.
+        ValueError: As in :func:`category_shares`, or if ``categories`` does not have length K,
+            ``other_logits`` has another shape, or logits contain NaN.
+
+    Example:
+        >>> logits = torch.eye(3)[[0, 0, 0, 1] * 10]
+        >>> print(diagnose(logits, ["bike", "mug", "pen"]))
+        Predicted (expected) share in %: pen 0.0 (33.3), mug 25.0 (33.3), bike 75.0 (33.3)
+        1 of 3 categories is rarely or never predicted (pen).
+    """
+    predicted, expected = (part.tolist() for part in category_shares(target_logits, prior))
+    names = tuple(range(len(expected)) if categories is None else categories)
+    if len(names) != len(expected):
+        joint = 2 * len(names) == len(expected)
+        hint = "; of joint logits, pass split_logits(logits)[1]" if joint else ""
+        raise ValueError(
+            f"categories must have {len(expected)} names, one per category of the logits, "
+            f"got {len(names)}{hint}"
+        )
+    same = None
+    if other_logits is not None:
+        check_logits("other_logits", other_logits, joint=False)
+        if other_logits.shape != target_logits.shape:
+            raise ValueError(
+                f"other_logits must have the shape of target_logits, {tuple(target_logits.shape)}, "
+                f"got {tuple(other_logits.shape)}"
+            )
+        same = agreement(torch.cat([other_logits, target_logits], 1)).item()
+    if any(map(math.isnan, [*predicted, same or 0.0])):
+        raise ValueError("target_logits and other_logits must not contain NaN")
+    samples = target_logits.numel() // len(expected)
+    return Diagnosis(tuple(map(str, names)), tuple(predicted), tuple(expected), same, samples)
