@@ -7,12 +7,26 @@ result.json and features.npz.
 """
 
 import argparse
+import csv
+import io
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
-from office import console
+import torch
+from office import console, files
 from office.console import UserError
-from office.results import outputs, records
+from office.results import outputs, scores
+from office.results.outputs import Features, Result
 from tqdm import tqdm
+
+import symloss
+
+# The library's scores, of the classifier whose predictions count.
+SCORES = ("information_maximization", "nuclear_norm", "soft_neighborhood_density", "corr_c")
+
+Record: TypeAlias = dict[str, str | float | None]  # a line, by column
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,11 +46,80 @@ def main(argv: list[str] | None = None) -> None:
         for path in tqdm(paths, "reading", disable=None):
             saved = path.with_name("features.npz")
             features = outputs.read_features(saved) if saved.exists() else None
-            lines.append(records.record(outputs.read_result(path), features))
-        records.write(args.out, lines)
+            lines.append(record(outputs.read_result(path), features))
+        write(args.out, lines)
     except (UserError, OSError) as error:
         parser.error(str(error))
     print(f"{len(paths)} runs: {args.out}")
+
+
+def record(result: Result, features: Features | None) -> Record:
+    """Return a run's line; accuracies, recalls, shares and calibration errors are in %.
+
+    The columns accuracy, c_t, c_s and joint are target accuracies: of the classifier whose
+    predictions count, of each of the two, and of the largest sum of a category's two probabilities.
+    A value is ``None`` if the target has no labels, the method no second classifier, or the run
+    saved no logits.
+    """
+    category, recall = result.worst_category or (None, None)
+    measured = {} if features is None else _from_logits(result, features)
+    return {
+        "dataset": result.dataset,
+        "task": result.task,
+        "method": result.method,
+        "seed": result.seed,
+        "accuracy": result.accuracy,
+        "c_t": result.final["target_accuracy/C_t"],
+        "c_s": result.final.get("target_accuracy/C_s"),
+        "joint": measured.get("joint"),
+        "worst_category": category,
+        "worst_recall": recall,
+        "agreement": measured.get("agreement"),
+        "calibration_error": measured.get("calibration_error"),
+        **{name: measured.get(name) for name in SCORES},
+        "seconds": result.seconds,
+        "weights": str(result.recipe.get("weights")),
+        "settings": json.dumps(result.recipe, sort_keys=True),
+        "device": str(result.machine.get("device")),
+        "versions": json.dumps(result.versions, sort_keys=True),
+    }
+
+
+def _from_logits(result: Result, features: Features) -> dict[str, float | None]:
+    """Return the columns that need the target's logits, none if they were not saved."""
+    if features.logits is None:
+        return {}
+    logits, k = torch.from_numpy(features.logits), len(result.categories)
+    counting = scores.by_classifier(logits, k)[result.classifier]
+    same = scores.agreement(logits, k)
+    columns: dict[str, float | None] = {
+        name: getattr(symloss.scores, name)(counting).item() for name in SCORES
+    }
+    columns["agreement"] = None if same is None else 100 * same
+    labels = torch.from_numpy(features.label[features.domain == 1]).long()
+    if (labels >= 0).all():
+        summed = logits.double().softmax(1).view(len(logits), -1, k).sum(1)
+        columns["joint"] = scores.accuracy(summed, labels.tolist())
+        columns["calibration_error"] = scores.calibration_error(counting, labels)
+    return columns
+
+
+def write(path: Path, records: Iterable[Record]) -> None:
+    """Write a CSV file, sorted; numbers keep six digits.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    key = ("dataset", "task", "method", "seed", "settings")
+    ordered = sorted(records, key=lambda line: [line[name] for name in key])
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(ordered[0])
+    rows.writerows(
+        [f"{value:.6g}" if isinstance(value, float) else value for value in line.values()]
+        for line in ordered
+    )
+    files.write(path, text.getvalue().encode())
 
 
 if __name__ == "__main__":

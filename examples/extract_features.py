@@ -13,9 +13,11 @@ from pathlib import Path
 
 from office import console, options
 from office.data.benchmarks import DATASETS
-from office.data.tasks import available_tasks, load_tasks
+from office.data.tasks import available_tasks
+from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
+from office.training.preparation import load_tasks
 
 OPTIONS = {"dataset", "root", "source", "target", "task", "backbone", "weights", "device"}
 OPTIONS |= {"workers", "precision"}
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         available = available_tasks(recipe.dataset, selection.root)
         selection = replace(selection, tasks=available or selection.tasks)
     tasks = load_tasks(recipe.dataset, selection, partial=True)
+    recipe = replace(recipe, preprocessing=backbones.preprocessing(recipe.backbone))
     extraction.extract(tasks, recipe, runtime, views)
 
 

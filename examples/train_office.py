@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from office import console, distributed, options
+from office import console, distributed, methods, options
 from office.console import UserError
 from office.data import shares
+from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.results import finish, scores, summary
-from office.training import extraction, methods, preparation
+from office.training import extraction, preparation
 from office.training.batches import Batches, seed_of
-from office.training.methods import METHODS
 from office.training.progress import Progress
 from office.training.runs import Run
 from torch import Tensor, nn
@@ -216,7 +216,9 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, and train or only check the images."""
-    run_all(*options.read(argv))
+    recipe, runtime, selection = options.read(argv)
+    preprocessing = backbones.preprocessing(recipe.backbone)
+    run_all(replace(recipe, preprocessing=preprocessing), runtime, selection)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import TextWrapper
 
 import torch
-from office.results import means
+from office.results import scores
 from torch import Tensor, nn
 
 import symloss
@@ -93,7 +93,7 @@ def print_row(method: str, seed: str, runs: list[Run]) -> None:
 
 def mean_and_error(values: list[float]) -> str:
     """Format the mean and its standard error."""
-    return means.plus_minus(*means.mean_and_error(values))
+    return scores.plus_minus(*scores.mean_and_error(values))
 
 
 def write_results(runs: list[Run], settings: dict[str, object], path: Path) -> None:

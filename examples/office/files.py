@@ -1,6 +1,7 @@
 """Files that are never half written: written aside, synced to disk, moved into place."""
 
 import io
+import json
 import os
 import re
 import warnings
@@ -81,6 +82,21 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise UserError(f"{path} must contain a dictionary, got {type(state).__name__}")
     return state
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: If the file cannot be read or holds something else; names path and error.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must contain a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _what(path: Path, error: str) -> str:

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,7 @@ from office.console import UserError, positive, real, whole
 from office.data import shares
 from office.data.benchmarks import DATASETS
 from office.data.images import Preprocessing
-from office.models import backbones
-from office.training.methods import METHODS
+from office.methods import METHODS
 
 T = TypeVar("T")
 PROG = "train_office.py"
@@ -368,11 +367,7 @@ def filled(
         parser.error("--dataset folders needs --source DIR and --target DIR")
     elif selection.root is not None or selection.tasks != ("all",):
         parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
-    try:
-        preprocessing = backbones.preprocessing(recipe.backbone)
-    except UserError as error:
-        parser.error(str(error))
-    return replace(recipe, preprocessing=preprocessing), runtime, selection
+    return recipe, runtime, selection
 
 
 Part = TypeVar("Part", Recipe, Selection, Runtime)

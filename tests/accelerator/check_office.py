@@ -4,9 +4,9 @@ import pytest
 import torch
 from office.data import images
 from office.data.images import Preprocessing
+from office.methods import METHODS, Settings, losses
 from office.options import Runtime
 from office.training.batches import ImageBatches
-from office.training.methods import METHODS, Settings, losses
 from private import put
 from torch import nn
 from train_office import Network

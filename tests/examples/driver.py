@@ -5,7 +5,6 @@ sees which images.
 """
 
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,13 +14,12 @@ from office.models import backbones
 from torch import nn
 
 SCRIPT = Path(options.__file__).parents[1] / "train_office.py"
-read, build_extractor = options.read, backbones.build_extractor
+build_extractor = backbones.build_extractor
 
 
-def read_small(argv=None):
-    """The command line's recipe, for small images."""
-    recipe, runtime, selection = read(argv)
-    return replace(recipe, preprocessing=Preprocessing(resize=36, crop=32)), runtime, selection
+def small_images(_):
+    """The preprocessing of every backbone, for small images."""
+    return Preprocessing(resize=36, crop=32)
 
 
 def build(backbone, *args):
@@ -34,5 +32,5 @@ def build(backbone, *args):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    options.read, backbones.build_extractor = read_small, build
+    backbones.preprocessing, backbones.build_extractor = small_images, build
     runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -7,7 +7,7 @@ import collect
 import numpy as np
 import pytest
 from made_results import CATEGORIES, made_result
-from office.results import outputs, records
+from office.results import outputs
 from office.results.outputs import Features
 
 
@@ -29,7 +29,7 @@ def joint_run():
     final = {"target_accuracy/C_t": 66.7, "target_accuracy/C_s": 100.0}
     recalls = dict(zip(CATEGORIES, [50.0, 100.0, None], strict=True))
     result = made_result(final=final, per_category=recalls)
-    return records.record(result, features(np.hstack([SOURCE, TARGET]), LABELS))
+    return collect.record(result, features(np.hstack([SOURCE, TARGET]), LABELS))
 
 
 def test_accuracies_are_those_of_each_classifier():
@@ -42,13 +42,13 @@ def test_accuracies_are_those_of_each_classifier():
 
 
 def test_one_classifier_has_no_agreement():
-    run = records.record(made_result(method="source-only"), features(TARGET, LABELS))
+    run = collect.record(made_result(method="source-only"), features(TARGET, LABELS))
     assert (run["c_s"], run["agreement"]) == (None, None)
     assert run["joint"] == pytest.approx(100 * 4 / 6)
 
 
 def test_an_unlabelled_target_has_scores_but_no_accuracy():
-    run = records.record(
+    run = collect.record(
         made_result(accuracy=None), features(np.hstack([SOURCE, TARGET]), -np.ones(6))
     )
     assert run["accuracy"] is run["joint"] is run["calibration_error"] is None

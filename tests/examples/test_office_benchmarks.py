@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from office.data import images, loading
+from office.data import images
 from office.data.benchmarks import DATASETS
 from office.data.tasks import available_tasks, load_task
+from office.training import batches as loading
 
 REAL = Path(__file__).parents[2].parent / "shared/data"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the photographs of ../shared/data")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from office.training.methods import METHODS, Settings, losses
+from office.methods import METHODS, Settings, losses
 from torch import nn
 from train_office import Network
 

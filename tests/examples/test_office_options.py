@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from office import options
+from office.methods import METHODS
 from office.options import Recipe, Runtime, Selection
-from office.training.methods import METHODS
 
 
 def test_without_options_all_is_as_in_the_dataclasses():

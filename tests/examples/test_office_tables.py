@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 from made_results import RECIPE, made_result
+from office import methods
 from office.results import tables
-from office.training import methods
 
 # Published numbers
 

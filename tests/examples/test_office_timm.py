@@ -11,9 +11,10 @@ import timm
 import torch
 from office import options
 from office.console import UserError
-from office.data import images, loading
+from office.data import images
 from office.data.images import Preprocessing
 from office.models import backbones, saved
+from office.training import batches as loading
 from office.training.batches import ImageBatches
 from PIL import Image
 from small_runs import assert_same_run, features, result

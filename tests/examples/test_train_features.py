@@ -16,11 +16,11 @@ from office.data.features import Extraction, Store
 from office.data.hashes import Content
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
+from office.methods import METHODS
 from office.models.saved import read_model
 from office.options import OWN_METHODS, Frozen, Recipe
 from office.results import outputs
 from office.training.batches import FeatureBatches
-from office.training.methods import METHODS
 from office.training.runs import Run
 from small_runs import RUNTIME, features, result
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import train_office
+from office import methods
 from office.console import UserError
 from office.data import images
 from office.data.tasks import load_task
+from office.methods import METHODS
 from office.models import backbones
-from office.training import methods, progress
+from office.training import progress
 from office.training.batches import EpochSampler, ImageBatches
-from office.training.methods import METHODS
 from office.training.progress import Progress
 from small_runs import PREPROCESSING, RUNTIME, made_run, network, result
 

@@ -18,12 +18,11 @@ from conftest import write_tree
 from office import files
 from office.console import UserError
 from office.data import images
-from office.data.loading import Images
 from office.data.tasks import load_task
+from office.methods import METHODS
 from office.models.saved import read_model
 from office.results import summary
-from office.training.batches import ImageBatches
-from office.training.methods import METHODS
+from office.training.batches import ImageBatches, Images
 from office.training.runs import Run
 from PIL import Image
 from small_runs import (

@@ -3,19 +3,16 @@
 A task is a labelled source domain and a target domain whose labels are used only in evaluation.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from office import distributed
 from office.console import UserError, told_apart, visible
 from office.data import folders, layouts
 from office.data.benchmarks import DATASETS, Benchmark, Part
 from office.data.folders import Skipped
 from office.data.layouts import Side
-from office.options import Selection
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,6 @@ class Task:
         """Categories of which a labelled target has no image."""
         present = set(self.target.labels or range(len(self.categories)))
         return [name for label, name in enumerate(self.categories) if label not in present]
-
-
-def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> list[Task]:
-    """Load the selected tasks; warn only in the first process.
-
-    In ``partial`` adaptation a target may lack categories of its source.
-
-    Raises:
-        UserError: As :func:`load_task` or :func:`load_folders`.
-    """
-    with warnings.catch_warnings():
-        if distributed.rank():
-            warnings.simplefilter("ignore")
-        source, target, unlabelled = selection.source, selection.target, selection.unlabelled
-        if source and target:
-            tasks = [load_folders(source, target, partial=partial, unlabelled=unlabelled)]
-        else:
-            names = selection.tasks
-            if "all" in names:
-                names = DATASETS[dataset].tasks
-                if selection.check:  # look at the domains that are there
-                    names = available_tasks(dataset, selection.root) or names
-            tasks = [load_task(dataset, selection.root, name, partial=partial) for name in names]
-    return [_readable(task) for task in tasks]
 
 
 def available_tasks(dataset: str, root: Path | None) -> list[str]:
@@ -227,6 +200,10 @@ def _checked(name: str, source: Domain, target: Domain, categories: list[str]) -
     for domain in (source, target):
         if domain.skipped:
             warnings.warn(folders.summary(domain.name, domain.skipped), stacklevel=2)
+    # Files and figures use the names: what is not UTF-8 in them is escaped.
+    name, *categories = (
+        text.encode("utf-8", "backslashreplace").decode() for text in (name, *categories)
+    )
     return Task(name, source, target, categories)
 
 
@@ -309,14 +286,3 @@ def _compare_with_published(dataset: str, task: Task, images: Sequence[int]) -> 
         if count != published:
             message = f"{name}: {count:,} {things} found, {published:,} published"
             warnings.warn(message, stacklevel=2)
-
-
-def _readable(task: Task) -> Task:
-    """Escape what is not UTF-8 in names taken from folders, because files and figures use them.
-
-    The images' paths are unchanged.
-    """
-    name, *categories = (
-        name.encode("utf-8", "backslashreplace").decode() for name in (task.name, *task.categories)
-    )
-    return dataclasses.replace(task, name=name, categories=categories)

@@ -14,12 +14,12 @@ import symloss
 from office import distributed
 from office.data import shares
 from office.data.tasks import Task
+from office.methods import METHODS
 from office.models import saved
 from office.models.backbones import Extractor
 from office.options import Runtime
 from office.results import outputs, scores
 from office.results.outputs import Result
-from office.training.methods import METHODS
 from office.training.runs import Run
 
 

@@ -97,13 +97,7 @@ def read_result(path: Path) -> Result:
     Raises:
         UserError: If the file cannot be read or contains something else; names path and error.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} was not written by train_office.py")
-    content = ADDED | content
+    content = ADDED | files.load_json(path)
     types = get_type_hints(Result)
     for name, kind in types.items():
         if name not in content:

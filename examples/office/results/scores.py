@@ -1,12 +1,16 @@
-"""Numbers computed from logits; accuracies, recalls and calibration errors are in %."""
+"""Numbers computed from logits, and means of them; accuracies, recalls and errors are in %."""
 
+import math
+import statistics
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 import symloss
 
+Mean: TypeAlias = tuple[float, float | None]  # and its standard error, if there is one
 BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
 
 
@@ -69,3 +73,14 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     gaps = torch.zeros(BINS, dtype=torch.float64).scatter_add(0, bins, right - confidence)
     return 100 * gaps.abs().sum().item() / len(labels)
+
+
+def mean_and_error(values: Sequence[float]) -> Mean:
+    """Return the mean and its standard error, the sample deviation over sqrt(n); none for n = 1."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return statistics.fmean(values), error
+
+
+def plus_minus(mean: float, error: float | None, sign: str = "") -> str:
+    """Return "90.8 ± 0.1", or "90.8" without an error; with the sign "+", "+90.8"."""
+    return f"{mean:{sign}.1f}" + ("" if error is None else f" ± {error:.1f}")

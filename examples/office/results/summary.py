@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from office.console import visible
+from office.methods import METHODS
 from office.results.outputs import Result, read_result
-from office.training.methods import METHODS
 from symloss.diagnostics import Diagnosis
 
 FILES = {

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from office.methods import METHODS
 from office.options import BALANCE
-from office.results.means import Mean, mean_and_error, plus_minus
 from office.results.outputs import Result
-from office.training.methods import METHODS
+from office.results.scores import Mean, mean_and_error, plus_minus
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 # Table 4's names, except the backbone's, because ours need not be ResNet-50.

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
 from office import distributed
-from office.data import images, loading
+from office.data import images
+from office.data.images import Preprocessing, resized
+from office.methods import METHODS
 from office.options import Runtime
-from office.training.methods import METHODS
 from office.training.runs import Run
+
+Crop: TypeAlias = tuple[Tensor, bool, int]  # pixels, whether to flip them, the image's index
 
 
 class Batch(NamedTuple):
@@ -25,6 +29,70 @@ class Batch(NamedTuple):
     x_s: Tensor
     y_s: Tensor
     x_t: Tensor | None
+
+
+class Images(Dataset[Crop]):
+    """Crops by (index, seed), without labels: only the seed sets crop and flip, in any worker.
+
+    Args:
+        paths: Image files.
+        preprocessing: The sizes of images and crops.
+        cache: Images that are decoded already; others are read.
+
+    Returns:
+        ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip it;
+        for the seed ``None``, the centre crop, not flipped.
+    """
+
+    def __init__(
+        self, paths: list[Path], preprocessing: Preprocessing, cache: dict[Path, Tensor]
+    ) -> None:
+        self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
+
+    def __getitem__(self, key: tuple[int, int | None]) -> Crop:
+        """Return ``(crop, flip, index)``; :class:`UserError` names an unreadable file."""
+        index, seed = key
+        image = self.cache.get(self.paths[index])
+        if image is None:
+            image = resized(self.paths[index], self.preprocessing)
+        side = self.preprocessing.crop
+        if seed is None:
+            return v2.functional.center_crop(image, [side]), False, index
+        generator = torch.Generator().manual_seed(seed)
+        top, left = (
+            torch.randint(length - side + 1, (), generator=generator).item()
+            for length in image.shape[1:]
+        )
+        flip = torch.rand((), generator=generator).item() < 0.5
+        return image[:, top : top + side, left : left + side], flip, index
+
+
+class _Loader(DataLoader[Crop]):
+    def __iter__(self) -> Any:
+        # Interrupted while starting its workers, torch's iterator would print a traceback.
+        with distributed.uninterrupted():
+            return super().__iter__()
+
+
+def crop_loader(
+    images: Images, device: torch.device, workers: int, **batches: Any
+) -> DataLoader[Crop]:
+    """Return a loader of batches for a device; cached images need no worker processes.
+
+    Drop it in :func:`distributed.uninterrupted`: its workers then stop, and Python ignores
+    exceptions in a destructor, Ctrl-C's too.
+    """
+    first = next(iter(images.cache.values()), None)
+    workers = 0 if images.cache else workers
+    return _Loader(
+        images,
+        **batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda" and (first is None or not first.is_cuda),
+        generator=torch.Generator(),
+        worker_init_fn=distributed.leave_group,
+    )
 
 
 def seed_of(*key: int) -> int:
@@ -98,8 +166,8 @@ class ImageBatches:
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
         self.samplers = _samplers(run)
         self.loaders = [
-            loading.loader(
-                loading.Images(paths, run.recipe.preprocessing, decoded),
+            crop_loader(
+                Images(paths, run.recipe.preprocessing, decoded),
                 runtime.device,
                 runtime.workers,
                 batch_sampler=sampler,
@@ -127,8 +195,8 @@ class ImageBatches:
 
         Unlike a DistributedSampler, this adds no padding.
         """
-        loader = loading.loader(
-            loading.Images(paths, self.recipe.preprocessing, self.decoded),
+        loader = crop_loader(
+            Images(paths, self.recipe.preprocessing, self.decoded),
             self.runtime.device,
             self.runtime.workers,
             # Two training batches fit in memory even with gradients.

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from office import distributed
 from office.console import visible
-from office.data import hashes, images, loading
+from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
 from office.data.tasks import Task, warn_about_copies
 from office.models import backbones, saved
 from office.options import Frozen, Recipe, Runtime
-from office.training.batches import seed_of
+from office.training.batches import Images, crop_loader, seed_of
 from office.training.progress import EVERY, in_time
 
 
@@ -153,8 +153,8 @@ def batches(
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
     keys = [(i, seed and seed_of(i, seed)) for i in range(first, len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
-    loader = loading.loader(
-        loading.Images(paths, recipe.preprocessing, cache),
+    loader = crop_loader(
+        Images(paths, recipe.preprocessing, cache),
         device,
         runtime.workers,
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],

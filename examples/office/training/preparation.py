@@ -15,9 +15,10 @@ from tqdm import tqdm
 from office import distributed
 from office.console import UserError, visible
 from office.data import features, hashes, images
+from office.data.benchmarks import DATASETS
 from office.data.check import check_images
 from office.data.features import Stored
-from office.data.tasks import load_tasks
+from office.data.tasks import Task, available_tasks, load_folders, load_task
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
@@ -36,6 +37,28 @@ class Plan:
     runs: list[Run]
     to_train: list[Run]
     batches: Callable[[Run], Batches]
+
+
+def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> list[Task]:
+    """Load the selected tasks; warn only in the first process.
+
+    In ``partial`` adaptation a target may lack categories of its source.
+
+    Raises:
+        UserError: As :func:`load_task` or :func:`load_folders`.
+    """
+    with warnings.catch_warnings():
+        if distributed.rank():
+            warnings.simplefilter("ignore")
+        source, target, unlabelled = selection.source, selection.target, selection.unlabelled
+        if source and target:
+            return [load_folders(source, target, partial=partial, unlabelled=unlabelled)]
+        names = selection.tasks
+        if "all" in names:
+            names = DATASETS[dataset].tasks
+            if selection.check:  # look at the domains that are there
+                names = available_tasks(dataset, selection.root) or names
+        return [load_task(dataset, selection.root, name, partial=partial) for name in names]
 
 
 def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:

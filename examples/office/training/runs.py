@@ -13,9 +13,8 @@ from office import distributed, files
 from office.console import UserError, visible
 from office.data import hashes, shares
 from office.data.tasks import Task
+from office.methods import METHODS
 from office.options import BALANCE, PROG, Recipe, Runtime, Selection
-from office.results import outputs
-from office.training.methods import METHODS
 
 
 class State(enum.Enum):
@@ -98,9 +97,8 @@ class Run:
         folder = self.folder(runtime.out)
         result = folder / "result.json"
         if result.exists():
-            saved = outputs.read_result(result)
-            names = ("task", "method", "seed", "categories", "images")
-            self._compare(result, saved.recipe | {name: getattr(saved, name) for name in names})
+            saved = files.load_json(result)
+            self._compare(result, saved | saved.get("recipe", {}))
             return State.FINISHED
         checkpoint = folder / "checkpoint.pt"
         if not checkpoint.exists():
