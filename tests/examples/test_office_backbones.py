@@ -15,6 +15,15 @@ from torch import nn
 
 NAME = "shufflenet_v2_x0_5"
 
+
+def refusal(weights: Path | str, name: str = NAME) -> str:
+    """The one line on why a network cannot be built."""
+    with pytest.raises(UserError) as error:
+        backbones.build_extractor(name, str(weights))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 # Networks
 
 
@@ -106,14 +115,6 @@ def test_other_networks_are_refused_by_name(name, why):
 
 
 # Weights of ImageNet
-
-
-def refusal(weights: Path | str, name: str = NAME) -> str:
-    """The one line on why a network cannot be built."""
-    with pytest.raises(UserError) as error:
-        backbones.build_extractor(name, str(weights))
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.fixture
@@ -268,9 +269,9 @@ def test_a_runs_own_model_and_checkpoint(tmp_path, state):
 
 
 def test_two_that_fit_are_not_chosen_from(tmp_path, state):
-    # The counters of batch norm do not decide either.
-    key = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    both = prefixed(state, "encoder_q.") | prefixed(key, "encoder_k.")
+    # Batch norm's counters, which a file may lack, do not decide.
+    without = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    both = prefixed(state, "encoder_q.") | prefixed(without, "encoder_k.")
     torch.save({"state_dict": both}, tmp_path / "moco.pt")
     message = refusal(tmp_path / "moco.pt")
     assert "several weights" in message

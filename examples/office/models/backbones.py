@@ -23,7 +23,7 @@ TIMM = "timm:"
 TWO_OUTPUTS = ("googlenet", "inception_v3")
 # What torch.compile, FSDP and checkpointing insert into keys.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-COUNTER = "num_batches_tracked"  # of batch norm, without effect here; old files lack it
+UNUSED = "num_batches_tracked"  # of batch norm; old files lack it
 
 
 class Extractor(nn.Module):
@@ -37,10 +37,11 @@ class Extractor(nn.Module):
 
     def __init__(self, backbone: nn.Module, width: int, bottleneck: int | None = None) -> None:
         super().__init__()
-        self.backbone, self.bottleneck, self.num_features = backbone, nn.Sequential(), width
-        if bottleneck is not None:
+        self.backbone, self.bottleneck = backbone, nn.Sequential()
+        self.num_features = bottleneck or width
+        if bottleneck:
             layers = nn.Linear(width, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU()
-            self.bottleneck, self.num_features = nn.Sequential(*layers), bottleneck
+            self.bottleneck = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images."""
@@ -268,9 +269,10 @@ def _load_into_timm(timm: ModuleType, network: nn.Module, name: str, path: Path)
 
 
 def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
-    """Load a file with the weights inside any dictionaries, their keys with any prefix.
+    """Load the weights in a file, inside any dictionaries and with any prefix to their keys.
 
-    Except those of the removed layer, they must be exactly the network's.
+    Those are taken that have most of the network's keys; they must have all, and no others but the
+    removed layer's.
     """
     content, expected = files.load(path), network.state_dict()
     states = dict(_states(content))
@@ -279,7 +281,7 @@ def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
         for inside, state in states.items()
         for key in state
         for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
-        if key[start:] in expected and not key.endswith(COUNTER)
+        if key[start:] in expected and not key.endswith(UNUSED)
     ).most_common()
     misfit = f"the weights {path} do not fit {backbone}"
     if not matches:
@@ -320,13 +322,12 @@ def _states(content: dict[Any, Any], inside: str = "") -> Iterator[tuple[str, di
 
 
 def _place(inside: str, prefix: str) -> str:
-    return (f" from {inside}" if inside else "") + (
-        f" without the prefix {prefix}" if prefix else ""
-    )
+    place = f" from {inside}" if inside else ""
+    return f"{place} without the prefix {prefix}" if prefix else place
 
 
 def _fault(missing: Iterable[str], unknown: list[str], shapes: Sequence[str] = ()) -> str:
-    missing = [key for key in missing if not key.endswith(COUNTER)]
+    missing = [key for key in missing if not key.endswith(UNUSED)]
     faults = (("keys missing", missing), ("keys unknown", unknown), ("shapes differ", shapes))
     return "; ".join(f"{len(keys)} {what}, the first {keys[0]}" for what, keys in faults if keys)
 
