@@ -42,8 +42,9 @@ class Network(nn.Module):
 
     def forward(self, x_s: Tensor, x_t: Tensor | None) -> list[RoutedLogits | None]:
         """Return the routed logits of source and target images."""
-        # Each domain in a pass of its own, because batch norm must not mix them.
-        # symloss.route(head, f) is head.route(f), for heads of any kind.
+        # A pass for each domain, so that batch norm does not mix their statistics. head.route(f),
+        # for heads of any kind, gives the logits twice: gradients of one copy reach the head
+        # alone, those of the other the extractor alone.
         features = [None if x is None else self.extractor(x) for x in (x_s, x_t)]
         return [None if f is None else symloss.route(self.head, f) for f in features]
 
@@ -57,9 +58,9 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         UserError: If the weights do not fit, training diverges, or a file cannot be written.
     """
     recipe, task, method, device = run.recipe, run.task, METHODS[run.method], runtime.device
-    k, first = len(task.categories), distributed.rank() == 0
+    k, is_first = len(task.categories), distributed.rank() == 0
     started = time.perf_counter()
-    if first:
+    if is_first:
         run.start(runtime.out)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -73,7 +74,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     network = Network(extractor, method.head(extractor.num_features, k))
     network = network.to(device).to(memory_format=batches.layout)
 
-    # Two players with an optimizer each; what is pretrained learns at a tenth of the rate.
+    # Two players with an optimizer each; the pretrained backbone learns at a tenth of the rate.
     sgd = partial(
         torch.optim.SGD, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
     )
@@ -93,6 +94,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         model = DistributedDataParallel(network, device_ids=ids)
 
     history: list[dict[str, Any]] = []
+    # The first process reads the checkpoint, if there is one, and all get it.
     if checkpoint := distributed.in_first(lambda: run.load_checkpoint(runtime)):
         network.load_state_dict(checkpoint["network"])
         step.load_state_dict(checkpoint["step"])
@@ -109,13 +111,13 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     images_per_step = recipe.batch_size * (1 + method.target)
     with Progress(run, run.folder(runtime.out), done, images_per_step) as progress:
         for epoch in range(len(history), run.epochs):
-            weights = {}
-            if recipe.partial and method.symmetric:
+            category_weights = {}
+            if recipe.partial and method.symmetric:  # the target may lack categories
                 _, logits = predict(network, batches, task.target.paths, autocast)
                 weight = methods.category_weights(method, logits, done / run.steps)
                 settings = replace(settings, weight=weight.to(device))
                 named = zip(task.categories, weight.tolist(), strict=True)
-                weights = {f"weight/{category}": value for category, value in named}
+                category_weights = {f"weight/{category}": value for category, value in named}
 
             # Dropout differs by process; batches and crops have seeds of their own.
             torch.manual_seed(seed_of(run.seed, epoch, 2, distributed.rank()))
@@ -125,25 +127,29 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
                 lam = symloss.progressive_lambda(done / run.steps)
                 with autocast:
                     source, target = model(x_s, x_t)
-                    if run.method == "symnets":  # eq. (11), the published method
-                        players = symloss.symnet_losses(source, y_s, target, weight=settings.weight)
-                        loss, terms = players.total(lam), players._asdict()
-                    else:  # an ablation or a later method
+                    if run.method == "symnets":
+                        # Eq. (11), the published method: the head minimises (5) + (6) + (7), the
+                        # extractor (8) + λ ((9) + (10)).
+                        losses = symloss.symnet_losses(source, y_s, target, weight=settings.weight)
+                        loss, terms = losses.total(lam), losses._asdict()
+                    else:  # an ablation or a later method, from methods.METHODS
                         loss, terms = methods.losses(method, source, y_s, target, lam, settings)
                 rates = [float(schedule.get_last_lr()[0]) for schedule in schedules]
-                if step(loss):  # one backward, both optimizers
+                if step(loss):  # one backward, then both optimizers, unless float16 overflowed
                     for schedule in schedules:
                         schedule.step()
                 done += 1
                 progress.step(terms, lam, rates)
 
             accuracies = {}
-            last = epoch + 1 == run.epochs
+            last = epoch + 1 == run.epochs  # evaluated below, on both domains
             if task.target.labels and not last and not recipe.max_steps:
                 _, logits = predict(network, batches, task.target.paths, autocast)
                 accuracies = scores.target_accuracies(logits, task.target.labels, k)
-            history.append({"epoch": epoch + 1, **accuracies, **weights, **progress.means()})
-            if first and not recipe.frozen:  # on features a run takes seconds
+            history.append(
+                {"epoch": epoch + 1, **accuracies, **category_weights, **progress.means()}
+            )
+            if is_first and not recipe.frozen:  # training on stored features takes seconds
                 checkpoint = {
                     "network": network.state_dict(),
                     "step": step.state_dict(),
@@ -155,7 +161,8 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             if not last and not recipe.frozen:
                 progress.epoch(history)
 
-        # The end: both classifiers on both domains, and the answering one, C^t, into the files.
+        # The end of training: features and logits of both domains, accuracies, and the files, among
+        # them model.pt with the extractor and the target classifier C^t.
         (f_s, v_s), (f_t, v_t) = (
             predict(network, batches, domain.paths, autocast)
             for domain in (task.source, task.target)
@@ -169,7 +176,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         final |= scores.source_accuracy(v_s, task.source.labels or [], k)
         history[-1] = {"epoch": run.epochs, **final, **history[-1]}
         progress.epoch(history)
-        if first:
+        if is_first:
             classifier = methods.plain_classifier(network.head, method.classifier)
             seconds = time.perf_counter() - started
             try:
@@ -200,7 +207,7 @@ def predict(
 
 
 def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
-    """Train every selected run that is not finished, and say at the end what came out."""
+    """Train every selected run that is not finished; at the end print a summary of own images."""
     prepare = preparation.quick if selection.preset == "quick" else preparation.from_images
     with distributed.process_group(runtime.device):
         plan = prepare(recipe, runtime, selection)
@@ -215,7 +222,7 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line, and train or only check the images."""
+    """Read the command line, and train; or, with ``--check``, only look at the images."""
     recipe, runtime, selection = options.read(argv)
     preprocessing = backbones.preprocessing(recipe.backbone)
     run_all(replace(recipe, preprocessing=preprocessing), runtime, selection)

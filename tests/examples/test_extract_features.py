@@ -17,7 +17,7 @@ from office.console import UserError
 from office.data import features, images
 from office.data.features import Store
 from office.data.images import Preprocessing
-from office.data.tasks import Domain
+from office.data.tasks import Domain, Task
 from office.models import backbones, saved
 from office.options import Recipe
 from office.training import extraction
@@ -100,22 +100,30 @@ def windows(path: Path) -> Tensor:
     return torch.cat([every, every.flip(-1)])
 
 
+def unlabelled(root: Path) -> Task:
+    """amazon and webcam, nine images each, without labels."""
+    amazon, webcam = (
+        Domain(name, sorted((root / name).rglob("*.jpg")), None) for name in ("amazon", "webcam")
+    )
+    return Task("A2W", amazon, webcam, [])
+
+
 @pytest.mark.parametrize("views", [1, 2, 5])
 def test_further_views_are_random_crops_of_the_same_image(
     root: Path, tmp_path: Path, views: int
 ) -> None:
-    paths = sorted(root.rglob("*.jpg"))
+    task = unlabelled(root)
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
-    (extracted,) = extraction.describe([(Domain("all", paths, None), [])], recipe, tmp_path, views)
+    extracted, _ = extraction.describe([task], recipe, tmp_path, views)
     batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
     values = np.concatenate(batches)
     assert values.dtype == np.float16
-    assert values.shape == (18, views, 3 * 32 * 32)
+    assert values.shape == (9, views, 3 * 32 * 32)
     assert len(batches[0]) == max(1, 7 // views)
     mirrored = []
     crops = torch.from_numpy(values).view(-1, views, 3, 32, 32)
-    for path, rows in zip(paths, crops, strict=True):
+    for path, rows in zip(task.source.paths, crops, strict=True):
         assert torch.equal(rows[0], images.resized(path, PREPROCESSING)[:, 2:34, 6:38].half())
         if views > 1:
             assert torch.equal(rows[1], rows[0].flip(-1))
@@ -162,10 +170,10 @@ def test_folders_may_lack_labels_and_categories(
 
 def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_path: Path) -> None:
     """Random weights too are those that the features came from."""
-    paths = sorted(root.rglob("*.jpg"))
+    task = unlabelled(root)
     recipe = dataclasses.replace(RECIPE, backbone="resnet18", bottleneck=8)
     runtime = dataclasses.replace(RUNTIME, out=tmp_path)
-    extraction.extract([(Domain("all", paths, None), [])], recipe, runtime, 1)
+    extraction.extract([task], recipe, runtime, 1)
     stored = features.read(tmp_path / "office31")
     frozen = extraction.frozen(stored)
     torch.manual_seed(3)
@@ -176,10 +184,12 @@ def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_pa
     extraction.put_backbone(tmp_path, dataclasses.replace(recipe, frozen=frozen))
     model = saved.read_model(tmp_path / "model.pt")
     assert model.frozen is None
-    values = torch.from_numpy(stored["all"].features).flatten(0, 1).float()
+    values = torch.from_numpy(stored["amazon"].features).flatten(0, 1).float()
     assert values.std() > 0.1
     with torch.no_grad():
-        answers = model.classifier(model.extractor(torch.cat([by_hand(p)[:1] for p in paths])))
+        answers = model.classifier(
+            model.extractor(torch.cat([by_hand(p)[:1] for p in task.source.paths]))
+        )
         torch.testing.assert_close(answers, classifier(trained(values)), atol=5e-3, rtol=5e-3)
 
 

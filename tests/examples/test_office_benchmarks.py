@@ -6,7 +6,7 @@ import pytest
 from office.data import images
 from office.data.benchmarks import DATASETS
 from office.data.tasks import available_tasks, load_task
-from office.training import batches as loading
+from office.training.batches import Images
 
 REAL = Path(__file__).parents[2].parent / "shared/data"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the photographs of ../shared/data")
@@ -49,7 +49,7 @@ def test_real_photographs_have_the_published_counts(dataset: str, folder: str) -
         for domain in (task.source, task.target):
             for path, label in zip(domain.paths, domain.labels or [], strict=True):
                 assert path.parent.name == task.categories[label]
-    photographs = loading.Images(task.source.paths, images.Preprocessing(), {})
+    photographs = Images(task.source.paths, images.Preprocessing(), {})
     assert photographs[-1, None][0].shape == (3, 224, 224)
 
 

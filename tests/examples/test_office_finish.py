@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from office.console import UserError
-from office.models import backbones
+from office.models import backbones, saved
 from office.results import outputs
 from office.results.finish import write_run
 from small_runs import RUNTIME, features, made_run, made_task, result
@@ -77,7 +77,7 @@ def test_the_result_is_written_last(tmp_path, monkeypatch):
     def full(*_):
         raise UserError("full")
 
-    monkeypatch.setattr(outputs, "write_model", full)
+    monkeypatch.setattr(saved, "write_model", full)
     with pytest.raises(UserError, match="full"):
         finish(tmp_path, made_run())
     assert not [*tmp_path.rglob("result.json")]

@@ -9,13 +9,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from office import options
+import train_office
 from office.console import UserError
 from office.data import images
 from office.data.images import Preprocessing
 from office.models import backbones, saved
-from office.training import batches as loading
-from office.training.batches import ImageBatches
+from office.training.batches import ImageBatches, Images
 from PIL import Image
 from small_runs import assert_same_run, features, result
 
@@ -105,7 +104,7 @@ def test_images_are_prepared_as_timm_does(name, tmp_path):
     preprocessing = backbones.preprocessing(f"timm:{name}")
     found = images.eval_transform(preprocessing)(pixels)
     torch.testing.assert_close(found, expected)
-    crop, _, _ = loading.Images([tmp_path / "image.png"], preprocessing, {})[0, None]
+    crop, _, _ = Images([tmp_path / "image.png"], preprocessing, {})[0, None]
     assert torch.equal(images.Normalize(preprocessing)(crop), found)
 
 
@@ -114,14 +113,15 @@ def test_the_papers_network_wants_its_images_as_torchvisions_do():
     assert backbones.preprocessing("resnet50") == Preprocessing()
 
 
-def test_the_command_line_takes_the_preprocessing_from_timm(tmp_path, capsys):
-    line = ["--dataset", "office31", "--weights", "none", "--backbone"]
-    recipe, _, _ = options.read([*line, TINY])
+def test_the_preprocessing_is_timms(monkeypatch):
+    recipes = []
+    monkeypatch.setattr(train_office, "run_all", lambda recipe, *_: recipes.append(recipe))
+    line = ["--dataset", "office31", "--weights", "none", "--device", "cpu", "--backbone"]
+    train_office.main([*line, TINY])
     half = (0.5, 0.5, 0.5)
-    assert recipe.preprocessing == Preprocessing(248, 224, half, half, "bicubic")
-    with pytest.raises(SystemExit):
-        options.read([*line, "timm:vit_tiny_patch16_22"])
-    assert "similar: vit_tiny_patch16_224" in capsys.readouterr().err
+    assert recipes[0].preprocessing == Preprocessing(248, 224, half, half, "bicubic")
+    with pytest.raises(UserError, match="similar: vit_tiny_patch16_224"):
+        train_office.main([*line, "timm:vit_tiny_patch16_22"])
 
 
 def test_other_shapes_of_images_are_refused():

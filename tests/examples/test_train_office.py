@@ -401,7 +401,7 @@ def test_training_is_bit_identical_when_target_labels_are_shuffled(office, monke
         random.Random(0).shuffle(task.target.labels)
         return task
 
-    monkeypatch.setattr("office.data.tasks.load_task", shuffled)
+    monkeypatch.setattr("office.training.preparation.load_task", shuffled)
     other = office(partial=partial, out="shuffled")
     assert_same_weights(folder, other)
     labels = [features(f).label[9:].tolist() for f in (folder, other)]

@@ -17,7 +17,7 @@ from office.data import images
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task, load_task
 from office.options import Recipe, Runtime
-from office.training import batches as loading
+from office.training import batches
 from office.training.batches import ImageBatches, Images
 from office.training.runs import Run
 from scipy.stats import chisquare
@@ -81,7 +81,7 @@ def test_the_seed_alone_fixes_crop_and_flip(odd_images: list[Path]) -> None:
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
     task = load_task("office31", tree(), "A2W")
     order = [7, 0, 11, 4, 2]
-    loader = loading.crop_loader(
+    loader = batches.crop_loader(
         Images(task.target.paths, PAPER, {}),
         CPU,
         0,
@@ -104,7 +104,7 @@ def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence
     batches = ImageBatches(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
     batches.loaders = [
-        loading.crop_loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])
+        batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])
     ]
     ((batch, labels, _),) = batches.epoch(0, 1)
     assert labels.tolist() == [i for i, _ in keys]
@@ -147,7 +147,7 @@ def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]
 def test_cached_images_need_no_worker_processes(odd_images: list[Path], tmp_path: Path) -> None:
     cache = images.decode("ram", odd_images, PAPER, CPU, tmp_path)
     for cached, workers in (({}, 2), (cache, 0)):
-        loader = loading.crop_loader(Images(odd_images, PAPER, cached), CPU, 2)
+        loader = batches.crop_loader(Images(odd_images, PAPER, cached), CPU, 2)
         assert loader.num_workers == workers
 
 
@@ -163,7 +163,7 @@ def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None
         Images(paths, PAPER, {})[3, None]
     assert str(paths[3]) in str(direct.value)
     with pytest.raises(UserError) as caught:
-        list(loading.crop_loader(Images(paths, PAPER, {}), CPU, 1, sampler=[(3, None)]))
+        list(batches.crop_loader(Images(paths, PAPER, {}), CPU, 1, sampler=[(3, None)]))
     assert str(caught.value) == str(direct.value)
 
 
@@ -177,7 +177,7 @@ def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
             steps.append("made")
             return iter([])
 
-    loader = loading.crop_loader(Images([], PAPER, {}), CPU, 0, batch_sampler=Stopping())
+    loader = batches.crop_loader(Images([], PAPER, {}), CPU, 0, batch_sampler=Stopping())
     handler = signal.signal(number, signal.default_int_handler)  # for SIGTERM as the script does
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -194,7 +194,7 @@ from pathlib import Path
 import torch
 from office import console
 from office.data import images
-from office.training import batches as loading
+from office.training import batches
 
 started, image = map(Path, sys.argv[1:])
 
@@ -204,14 +204,14 @@ def slowly(threads):  # a worker calls this after torch has set its signal handl
 
 def main():
     torch.set_num_threads = slowly
-    data = loading.Images([image], images.Preprocessing(), {})
+    data = batches.Images([image], images.Preprocessing(), {})
     try:
-        next(iter(loading.crop_loader(data, torch.device("cpu"), 1, sampler=[(0, None)])))
+        next(iter(batches.crop_loader(data, torch.device("cpu"), 1, sampler=[(0, None)])))
     except KeyboardInterrupt:
         time.sleep(2)  # as long as a run takes to say what it leaves
         raise
 
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell's background jobs ignore
 console.run(main)
 """
 
