@@ -32,7 +32,7 @@ def refused(office, monkeypatch) -> Callable[..., str]:
 
     def call(**changes) -> str:
         with monkeypatch.context() as patch:
-            patch.setattr(images, "fill", lambda *_: pytest.fail("images were decoded first"))
+            patch.setattr(images, "decode", lambda *_: pytest.fail("images were decoded first"))
             with pytest.raises(SystemExit) as stop:
                 office(**{"max_steps": 2} | changes)
         assert isinstance(stop.value.code, str)

@@ -36,8 +36,8 @@ class Trainer:
     Args:
         run: What to train.
         runtime: Where to train it.
-        cache: What :func:`images.fill` returned (other images are read); or, for frozen features,
-            each image's features ``(views, F)`` by path.
+        cache: Images that are decoded already (others are read); or, for frozen features, each
+            image's features ``(views, F)`` by path.
 
     Raises:
         UserError: If the backbone or its weights do not fit.
