@@ -213,7 +213,10 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
         plan = prepare(recipe, runtime, selection)
         for run in plan.to_train:
             with preparation.interruptions(run, runtime):
-                train(run, runtime, plan.batches(run))
+                batches = plan.batches(run)
+                train(run, runtime, batches)
+                with distributed.uninterrupted():  # while the processes that read images stop
+                    del batches
         if distributed.rank() == 0 and selection.preset == "quick":
             for run in plan.runs:
                 extraction.put_backbone(run.folder(runtime.out), run.recipe)

@@ -101,12 +101,10 @@ def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence
     domain = Domain("a", paths, [*range(len(paths))])
     task = Task("a2b", domain, domain, [*map(str, domain.labels)])
     recipe = Recipe("folders", batch_size=len(seeds))
-    batches = ImageBatches(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
+    drawn = ImageBatches(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
-    batches.loaders = [
-        batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])
-    ]
-    ((batch, labels, _),) = batches.epoch(0, 1)
+    drawn.loaders = [batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])]
+    ((batch, labels, _),) = drawn.epoch(0, 1)
     assert labels.tolist() == [i for i, _ in keys]
     assert batch.is_contiguous(memory_format=torch.channels_last)
     return batch

@@ -108,8 +108,8 @@ def differences(before: str, now: str) -> str:
         ):
             if keys:
                 things = "image" if len(keys) == 1 and not among else "images"
-                said = one if len(keys) == 1 else many
-                parts.append(f"{len(keys):,}{among} {role} {things} {said}, the first {keys[0][1]}")
+                verb = one if len(keys) == 1 else many
+                parts.append(f"{len(keys):,}{among} {role} {things} {verb}, the first {keys[0][1]}")
     for key in old.keys() & new.keys():
         if key[0] == "weights" and old[key]["hash"] != new[key]["hash"]:
             parts.append(f"the weights file {key[1]} has changed")
