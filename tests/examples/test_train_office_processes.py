@@ -116,7 +116,7 @@ def test_two_processes_take_the_single_processs_steps(one_and_two):
     one, two = one_and_two
     assert [result(folder).processes for folder in one_and_two] == [1, 2]
     # Momentum holds the sum of the gradients so far: both players' gradients are compared.
-    steps = [files.load(folder / "checkpoint.pt")["trainer"]["step"] for folder in one_and_two]
+    steps = [files.load(folder / "checkpoint.pt")["step"] for folder in one_and_two]
     for player in ("extractor", "head"):
         left, right = (step[player]["state"] for step in steps)
         assert left.keys() == right.keys()
