@@ -179,7 +179,7 @@ def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
     handler = signal.signal(number, signal.default_int_handler)  # for SIGTERM as the script does
     try:
         with pytest.raises(KeyboardInterrupt):
-            iter(loader)
+            next(iter(loader))
         assert steps == ["made"]
         assert signal.getsignal(number) is signal.default_int_handler
     finally:

@@ -69,9 +69,18 @@ class Images(Dataset[Crop]):
 
 class _Loader(DataLoader[Crop]):
     def __iter__(self) -> Any:
-        # Interrupted while starting its workers, torch's iterator would print a traceback.
+        """Yield batches; Ctrl-C waits while workers start, and until a batch on its way has come.
+
+        Torch would print a traceback here, and a worker whose batch is not taken in the worker.
+        """
         with distributed.uninterrupted():
-            return super().__iter__()
+            batches = super().__iter__()
+        while True:
+            with distributed.uninterrupted():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
 
 def crop_loader(
