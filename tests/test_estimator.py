@@ -388,7 +388,7 @@ def spoil(x, value, row=70):
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_cannot_be_right_is_refused(change, message):
     x_s, y, x_t, _ = domains()
