@@ -1,19 +1,25 @@
-"""Features and labels as users supply them: arrays, tensors and memory maps, read in batches."""
+"""Features as users supply them: arrays, tensors and memory maps, read in batches."""
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 PREPROCESSING = ("l2", "standardise", None)
 _ROWS = 4096  # read at once outside training
+_SPREAD = 1e-3  # of rows, relative to their length; chance comes at 1e-4
+_ALMOST_ALL = 0.99  # of the variance
+_LONGEST = 1e15  # batch norm squares it in float32
 
 
 class Preprocessing(nn.Module):
-    """Preprocessing of features before the first layer: ``"l2"``, ``"standardise"`` or None."""
+    """Preprocessing of features before the first layer: ``"l2"``, ``"standardise"`` or None.
+
+    It computes in float64, so that neither a large offset nor a small scale is rounded away.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -21,29 +27,100 @@ class Preprocessing(nn.Module):
     def __init__(self, kind: str | None, width: int) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64, device="cpu"))
+        self.register_buffer("scale", torch.ones(width, dtype=torch.float64, device="cpu"))
 
     def fit(self, source: Tensor, target: Tensor) -> None:
         """Compute each column's mean and scale over both domains, with equal weight.
 
+        Warns (UserWarning) if little is left to learn from, or both domains have the same rows.
+
         Raises:
             ValueError: If features are not finite; this is where all of them are checked.
         """
-        device = self.mean.device
-        both = _moments("features", source, device) + _moments("target_features", target, device)
-        mean, square = both / 2
-        variance = square - mean.square()
-        self.mean.copy_(mean)
-        self.scale.copy_(
-            variance.where(variance > 1e-12 * square, 1.0).sqrt()
-        )  # 1 for constant columns
+        shift = self._rescaled(source[:1].to(self.mean.device))  # else a large mean cancels
+        moments_s = self._moments("features", source, shift)
+        moments_t = self._moments("target_features", target, shift)
+        mean, square = (moments_s + moments_t) / 2
+        variance = (square - mean.square()).clamp_min(0)
+        mean = shift[0] + mean
+        rounding = max(_precision(rows.dtype) for rows in (source, target)) ** 2
+        varies = variance > rounding * mean.square()
+        if self.kind == "standardise":
+            self.mean.copy_(mean)
+            self.scale.copy_(variance.where(varies, 1.0).sqrt())  # 1 for constant columns
+        self._warn(mean, variance.where(varies, 0.0))
+        same = len(source) == len(target) and torch.allclose(moments_s, moments_t, 1e-7, 0)
+        if same:
+            warnings.warn(
+                "features and target_features hold the same rows, so there is nothing to adapt to: "
+                "give the target's features as the third argument",
+                stacklevel=3,
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the same shape."""
-        if self.kind == "l2":
-            return F.normalize(x)
-        return (x - self.mean) / self.scale if self.kind == "standardise" else x
+        """Return features of the same shape, float32."""
+        x = self._rescaled(x)
+        if self.kind == "standardise":
+            x = (x - self.mean) / self.scale
+        return x.float()
+
+    def _rescaled(self, x: Tensor) -> Tensor:
+        if self.kind != "l2":
+            return x.double()
+        x = x if x.is_floating_point() else x.double()
+        norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
+        return x / norm.clamp_min(torch.finfo(torch.float64).tiny)
+
+    def _moments(self, name: str, rows: Tensor, shift: Tensor) -> Tensor:
+        """Return mean and mean square of each column less its shift, float64 ``(2, F)``."""
+        total = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=shift.device)
+        for batch in batches(rows, shift.device, name):
+            moved = self._rescaled(batch) - shift
+            total += torch.stack([moved.sum(0), moved.square().sum(0)])
+        return total / len(rows)
+
+    def _warn(self, mean: Tensor, variance: Tensor) -> None:
+        """Warn if rows hardly differ after preprocessing, or in one column alone."""
+        total, largest = float(variance.sum()), float(variance.max())
+        length = (float(mean.square().sum()) + total) ** 0.5
+        spread = total**0.5 / max(length, 1.0)
+        used, remedy = f"preprocessing={self.kind!r}", "use preprocessing='standardise'"
+        if self.kind == "standardise":
+            if total == 0:
+                warnings.warn("every column of features is constant", stacklevel=4)
+        elif spread < _SPREAD or (self.kind == "l2" and len(mean) == 1):
+            warnings.warn(
+                f"rows hardly differ after {used}: they spread by {spread:.1e} of their length, so "
+                f"little can be learnt; {remedy}, which scales each column",
+                stacklevel=4,
+            )
+        elif self.kind is None and length > _LONGEST:
+            warnings.warn(
+                f"rows have a length of {length:.1e}, which overflows in float32 with {used}; "
+                f"{remedy}, which scales each column",
+                stacklevel=4,
+            )
+        elif largest > _ALMOST_ALL * total and int((variance > 0).sum()) > 1:
+            warnings.warn(
+                f"after {used}, column {int(variance.argmax())} holds "
+                f"{100 * largest / total:.2f} % of the variance, so the others hardly count; "
+                f"{remedy}, which scales each column",
+                stacklevel=4,
+            )
+
+
+def _precision(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
+
+
+@contextmanager
+def own_modes(device: torch.device) -> Iterator[None]:
+    """Compute as usual inside a caller's no_grad, inference_mode or autocast."""
+    autocast = torch.is_autocast_enabled(device.type)
+    off = torch.autocast(device.type, enabled=False) if autocast else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), off:
+        yield
 
 
 def as_rows(name: str, features: Any) -> Tensor:
@@ -51,9 +128,9 @@ def as_rows(name: str, features: Any) -> Tensor:
 
     Raises:
         TypeError: If they are sparse, or not numbers.
-        ValueError: If they are complex, empty or not two-dimensional.
+        ValueError: If they are masked, complex, empty or not two-dimensional.
     """
-    rows = features.detach() if isinstance(features, Tensor) else _from_numpy(name, features)
+    rows = _dense(name, features) if isinstance(features, Tensor) else _from_numpy(name, features)
     if rows.is_complex():
         raise ValueError(f"Complex data not supported: {name} must be real, got {rows.dtype}")
     if rows.dim() != 2:
@@ -73,14 +150,38 @@ def as_rows(name: str, features: Any) -> Tensor:
 
 def columns(features: Any) -> list[Any] | None:
     """Return the names of a table's columns, None for arrays and tensors."""
-    found = getattr(features, "columns", None)
+    found = getattr(features, "column_names", getattr(features, "columns", None))
     return None if found is None else list(found)
+
+
+def names(columns: list[str]) -> Any:
+    """Return names as scikit-learn has them, an array of objects."""
+    import numpy as np
+
+    return np.asarray(columns, dtype=object)
 
 
 def check_columns(name: str, features: Any, expected: list[Any] | None) -> None:
     """Raise ValueError if a table's columns are not those expected, where both have names."""
-    if None not in (found := columns(features), expected) and found != expected:
-        raise ValueError(f"{name} must have the columns of the source's features, in their order")
+    given = columns(features)
+    if given is None or expected is None or given == expected:
+        return
+    lacking = [column for column in expected if column not in given]
+    unknown = [column for column in given if column not in expected]
+    got = [f"without {lacking[:3]}"] if lacking else []
+    got += [f"with {unknown[:3]}"] if unknown else []
+    raise ValueError(
+        f"{name} must have the columns of the source's features, in their order, got a table "
+        f"{' and '.join(got) or 'with another order; reorder it: table[names]'}"
+    )
+
+
+def _dense(name: str, features: Tensor) -> Tensor:
+    if features.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {features.layout}; call .to_dense()")
+    if hasattr(features, "get_mask"):  # of torch.masked
+        raise ValueError(f"{name} must not be masked; fill it: .to_tensor(value)")
+    return features.detach()
 
 
 def _from_numpy(name: str, features: Any) -> Tensor:
@@ -89,41 +190,29 @@ def _from_numpy(name: str, features: Any) -> Tensor:
     if hasattr(features, "toarray"):
         kind = type(features).__name__
         raise TypeError(f"{name} must be dense, got the sparse {kind}; call .toarray()")
+    if np.ma.isMaskedArray(features) and np.ma.getmaskarray(features).any():
+        rows = int(np.ma.getmaskarray(features).reshape(len(features), -1).any(1).sum())
+        raise ValueError(
+            f"{name} must not be masked, got a mask over entries of {rows} rows; fill them "
+            "(.filled(value)) or leave these rows out"
+        )
     array = np.asarray(features)  # a memory map stays one
-    if array.dtype.kind not in "fiubc":  # numbers stored as objects
+    if array.dtype.kind in "mM":
+        array = np.where(np.isnat(array), np.nan, array.astype(np.float64))
+    elif array.dtype.kind not in "fiubc":  # numbers stored as objects
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} must hold numbers only: {error}") from error
+    if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
         array = array.astype(np.float64)
-    strange = array.dtype.itemsize > 8 and array.dtype.kind == "f"  # long double
-    if strange or not array.dtype.isnative or min(array.strides, default=0) < 0:
-        array = array.astype(np.float32)  # which torch can read
+    elif not array.dtype.isnative or min(array.strides, default=0) < 0:  # unknown to torch
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.flags.writeable:
+        return torch.from_numpy(array)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)  # it is never written to
-
-
-def encode(labels: Any) -> tuple[Any, Tensor]:
-    """Return the categories, sorted, and each label's index among them, int64.
-
-    Raises:
-        ValueError: If labels are not one-dimensional, or are numbers that are not whole.
-    """
-    if labels is None:
-        raise ValueError("labels must be given: requires y to be passed, but the target y is None")
-    if not isinstance(labels, Tensor):
-        import numpy as np
-
-        labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must have shape (N,), got {tuple(labels.shape)}")
-    if isinstance(labels, Tensor):
-        classes, index = torch.unique(labels.cpu(), return_inverse=True)
-        continuous = classes.is_floating_point() and bool((classes != classes.round()).any())
-    else:
-        classes, inverse = np.unique(labels, return_inverse=True)
-        index = torch.from_numpy(inverse)
-        continuous = classes.dtype.kind == "f" and bool((classes != classes.round()).any())
-    if continuous:
-        raise ValueError("Unknown label type: labels must be categories, got continuous numbers")
-    return classes, index
 
 
 def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
@@ -145,25 +234,16 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
         raise ValueError("labels must contain at least 2 categories, got 1 class")
 
 
-def _moments(name: str, rows: Tensor, device: torch.device) -> Tensor:
-    """Return mean and mean square of each column, float64 ``(2, F)``."""
-    total = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=device)
-    for batch in batches(rows, device, name):
-        wide = batch.double()
-        total += torch.stack([wide.sum(0), wide.square().sum(0)])
-    return total / len(rows)
-
-
 def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iterator[Tensor]:
-    """Yield all rows in order, float32 on the device.
+    """Yield all rows in order, on the device.
 
     Raises:
         ValueError: If a row contains NaN, infinity or a number outside float32's range. This is
             checked only if ``name`` is given.
     """
     for start in range(0, len(rows), _ROWS):
-        batch = rows[start : start + _ROWS].to(device, torch.float32)
-        if name is not None and not (finite := batch.isfinite().all(1)).all():
+        batch = rows[start : start + _ROWS].to(device)
+        if name is not None and not (finite := batch.float().isfinite().all(1)).all():
             raise ValueError(
                 f"{name} must be finite in float32, got NaN or inf in row "
                 f"{start + int(finite.int().argmin())}"
@@ -174,28 +254,31 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield indices of random batches forever, dropping incomplete ones.
 
-    Each batch is sorted, because files are read fastest in order.
+    A batch larger than the domain draws rows again, all equally often but for the last few. Each
+    batch is sorted, because files are read fastest in order.
     """
+    draws = -(-size // count)
     while True:
-        order = torch.randperm(count, generator=generator)
-        for start in range(0, count - size + 1, size):
+        orders = [torch.randperm(count, generator=generator, device="cpu") for _ in range(draws)]
+        order = torch.cat(orders)[:size] if draws > 1 else orders[0]
+        for start in range(0, len(order) - size + 1, size):
             yield order[start : start + size].sort().values
 
 
 def gather(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
-    """Return the indexed rows, float32 on the device."""
-    return rows[index.to(rows.device)].to(device, torch.float32)
+    """Return the indexed rows on the device."""
+    return rows[index.to(rows.device)].to(device)
 
 
 def apply(
     call: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device, name: str | None = None
 ) -> Tensor:
     """Apply ``call`` to all rows in :func:`batches` and return the result on the CPU."""
-    result, start = torch.empty(0), 0
+    result, start = torch.empty(0, device="cpu"), 0
     for batch in batches(rows, device, name):
         part = call(batch)
         if start == 0:
-            result = torch.empty((len(rows), *part.shape[1:]), dtype=part.dtype)
+            result = torch.empty((len(rows), *part.shape[1:]), dtype=part.dtype, device="cpu")
         result[start : start + len(part)] = part
         start += len(part)
     return result
@@ -206,23 +289,10 @@ def like(features: Any, result: Tensor) -> Any:
     return result.to(features.device) if isinstance(features, Tensor) else result.numpy()
 
 
-def named(features: Any, classes: Any, index: Tensor) -> Any:
-    """Return the indexed categories, typed as by :func:`like`; strings are always an array."""
-    if isinstance(classes, Tensor):
-        return like(features, classes[index])
-    chosen = classes[index.numpy()]
-    if isinstance(features, Tensor) and chosen.dtype.kind in "biuf":
-        return torch.from_numpy(chosen).to(features.device)
-    return chosen
-
-
-def as_array(values: list[Any]) -> Any:
-    """Return a list as an array."""
-    import numpy as np
-
-    return np.asarray(values)
-
-
 def plain(value: Any) -> Any:
-    """Return an array, a tensor or one of their scalars as plain lists and numbers."""
-    return value.tolist() if hasattr(value, "tolist") else value
+    """Return arrays, tensors and scalars, also nested, as plain dicts, lists and numbers."""
+    if hasattr(value, "items"):  # a dict, or a Series
+        return {plain(name): plain(share) for name, share in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value

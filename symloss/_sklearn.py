@@ -4,6 +4,8 @@ import inspect
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 
 def tags() -> Any:
     """Return the estimator tags that scikit-learn asks for."""
@@ -39,3 +41,49 @@ def check_fitted(model: Any) -> None:
 
         raise NotFittedError(message)
     raise AttributeError(message)
+
+
+def real(name: str, value: Any) -> float:
+    """Return a number as Python's; raise TypeError naming the parameter if it is none."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number, also if it is written 20.0.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is below ``least`` or not whole.
+    """
+    number = real(name, value)
+    if number < least or number % 1 != 0:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+    return int(value)
+
+
+def seed(random_state: Any) -> int:
+    """Return a seed, or draw one from a generator of torch, NumPy or Python.
+
+    None draws from torch's global one.
+
+    Raises:
+        TypeError: If it is neither a number nor a generator.
+        ValueError: If it is not a whole number from 0 to 2**64 - 1.
+    """
+    if random_state is None or isinstance(random_state, torch.Generator):
+        device = "cpu" if random_state is None else random_state.device
+        return int(torch.randint(2**31, (), generator=random_state, device=device))
+    if hasattr(random_state, "getrandbits"):  # random.Random
+        return int(random_state.getrandbits(31))
+    for draw in ("integers", "randint"):  # NumPy's Generator and RandomState
+        if hasattr(random_state, draw):
+            return int(getattr(random_state, draw)(2**31))
+    number = whole("random_state", random_state, 0)
+    if number >= 2**64:
+        raise ValueError(f"random_state must be below 2**64, got {number}")
+    return number

@@ -1,5 +1,6 @@
 """SymNets for precomputed features, as a scikit-learn style classifier."""
 
+import copy
 import inspect
 import math
 import warnings
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symloss import _rows, _sklearn
-from symloss._rows import Preprocessing, as_rows, gather, like, plain, shuffled
+from symloss import _labels, _rows, _sklearn
+from symloss._rows import Preprocessing, as_rows, gather, like, own_modes, plain, shuffled
 from symloss.diagnostics import Diagnosis, category_weights, diagnose
 from symloss.functional import category_balance, split_logits
 from symloss.heads import SymmetricHead
@@ -50,20 +51,24 @@ class SymNetClassifier:
         objective: ``"symnets-v2"`` or ``"symnets"``.
         balance: Weight of the category balance, at least 0. It assumes that the target has the
             shares in ``prior``; if unsure, use less.
-        prior: Expected share of each category in the target, ``(K,)``, in the order of
-            ``classes_``; equal shares if None.
+        prior: Expected share of each category in the target: numbers in the order of
+            ``classes_``, or a dict or Series by category; equal shares if None. A share of 0
+            is trained as a thousandth of an equal share.
         partial: Whether the target may lack categories of the source. Category weights, estimated
             every epoch (:func:`symloss.diagnostics.category_weights`), then replace ``balance``.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
-            0 and variance 1 over both domains; None leaves features as they are.
+            0 and variance 1 over both domains, for columns in different units; None leaves features
+            as they are. Computed in float64, trained in float32.
         bottleneck: Width of the bottleneck.
         epochs: Passes over the larger domain; if None, 20, or enough to reach 1,000 steps.
-        batch_size: Rows of each domain per step, at least 2; a smaller domain shrinks it and warns.
+        batch_size: Rows of each domain per step, at least 2. If it exceeds the larger domain, it
+            shrinks to it; a domain smaller than a batch is drawn again within it. Both warn.
         lr: Initial learning rate, lowered by :class:`AnnealedLR`.
         weight_decay: Weight decay.
         device: Where to train and predict.
-        random_state: Seed, at least 0; the same seed gives the same result on one machine. If
-            None, it is drawn from torch's global generator, which is not used otherwise.
+        random_state: Seed, at least 0, or a generator of NumPy, torch or Python to draw it from;
+            the same seed gives the same result on one machine, in any thread. If None, it is drawn
+            from torch's global generator, which is not used otherwise.
         verbose: Whether to show a progress bar, if tqdm is installed.
 
     Attributes:
@@ -72,6 +77,7 @@ class SymNetClassifier:
         head_: The :class:`SymmetricHead`.
         history_: One dict per epoch with the mean of each loss.
         n_features_in_: Width F of the features.
+        feature_names_in_: Names of the columns, if features were a table whose names are strings.
 
     Example:
         >>> labels = torch.arange(600) % 3
@@ -80,6 +86,9 @@ class SymNetClassifier:
         >>> model.predict(features[:4] + shift)
         tensor([0, 1, 2, 0])
     """
+
+    history_: list[dict[str, float]]
+    _columns: list[Any] | None
 
     def __init__(
         self,
@@ -115,9 +124,11 @@ class SymNetClassifier:
     def fit(self, features: Any, labels: Any, target_features: Any) -> "SymNetClassifier":
         """Train on labelled source features and unlabelled target features.
 
+        A fit that fails or is interrupted leaves the model as it was.
+
         Args:
             features: Source features, ``(N, F)``, at least 2 rows.
-            labels: Source labels, ``(N,)``: whole numbers, strings or booleans.
+            labels: Source labels, ``(N,)``, none missing: whole numbers, strings or booleans.
             target_features: Target features, ``(M, F)``, at least 2 rows.
 
         Returns:
@@ -125,37 +136,55 @@ class SymNetClassifier:
 
         Raises:
             TypeError: If features are sparse, or a parameter has the wrong type.
-            ValueError: If features are not finite, shapes or labels do not fit, there is only one
-                category, or a parameter is out of range.
+            ValueError: If features are masked or not finite, labels are missing or marked as
+                unlabelled (-1), shapes do not fit, there is only one category, or a parameter is
+                out of range.
             FloatingPointError: If training diverged.
         """
-        self._check_parameters()
-        _rows.check_columns("target_features", target_features, _rows.columns(features))
-        source, target = as_rows("features", features), as_rows("target_features", target_features)
-        classes, y = _rows.encode(labels)
-        _rows.check_pair(source, y, target)
-        category_balance(torch.zeros(1, 2 * len(classes)), self.prior)  # checks the prior
-        preprocessing = Preprocessing(self.preprocessing, source.shape[1]).to(self.device)
-        preprocessing.fit(source, target)
-        seed = int(torch.randint(2**31, ())) if self.random_state is None else self.random_state
-        self._build(preprocessing, self.bottleneck, classes, seed)
-        self._columns = _rows.columns(features)
-        names, means = self._train(source, y, target, torch.Generator().manual_seed(seed))
-        self.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
-        if not means.isfinite().all():
-            raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
+        aside = copy.copy(self)
+        aside._check_parameters()
+        device = torch.device(aside.device)
+        with own_modes(device):
+            classes, y = _labels.encode(labels)
+            columns = _rows.columns(features)
+            _rows.check_columns("target_features", target_features, columns)
+            source = as_rows("features", features)
+            target = as_rows("target_features", target_features)
+            _rows.check_pair(source, y, target)
+            prior = _labels.shares(aside.prior, classes, least=1e-3)
+            category_balance(torch.zeros(1, 2 * len(classes), device="cpu"), prior)  # checks it
+            preprocessing = Preprocessing(aside.preprocessing, source.shape[1]).to(device)
+            preprocessing.fit(source, target)
+            length = aside._length(len(source), len(target))
+            seed = _sklearn.seed(aside.random_state)
+            aside._build(preprocessing, aside.bottleneck, classes, seed)
+            generator = torch.Generator("cpu").manual_seed(seed)
+            names, means = aside._train(source, y, target, prior, length, generator)
+            aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
+            aside._columns = columns
+            learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
+            if not all(values.isfinite().all() for values in (means, *learnt)):
+                raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
+        params = self.get_params()
+        vars(self).update({k: v for k, v in vars(aside).items() if k not in params})
         return self
 
     def _train(
-        self, rows_s: Tensor, y: Tensor, rows_t: Tensor, generator: torch.Generator
+        self,
+        rows_s: Tensor,
+        y: Tensor,
+        rows_t: Tensor,
+        prior: Tensor | None,
+        length: tuple[int, int, int],
+        generator: torch.Generator,
     ) -> tuple[list[str], Tensor]:
         """Return the names of the losses and their means, one row per epoch."""
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
-        size, per_epoch, total = self._length(len(rows_s), len(rows_t))
+        size, per_epoch, total = length
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         optimizers = [sgd(player.parameters(), lr=self.lr) for player in (extractor, head)]
         step = TwoOptimizerStep(*optimizers)
-        prior = None if self.prior is None else torch.as_tensor(self.prior).to(device)
+        prior = None if prior is None else prior.to(device, torch.float32)
         schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
         batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
         balance = 0.0 if self.partial else self.balance
@@ -163,7 +192,7 @@ class SymNetClassifier:
         for i in self._steps(total):
             lam = progressive_lambda(i / total)
             if i % per_epoch == 0:
-                sums.append(torch.zeros((), device=device))
+                sums.append(torch.zeros((), dtype=torch.float32, device=device))
                 if self.partial:
                     logits = split_logits(self._apply(head, rows_t))[1]
                     weight = category_weights(logits, lam).to(device)
@@ -184,7 +213,7 @@ class SymNetClassifier:
     def predict(self, features: Any) -> Any:
         """Return each row's category, one of ``classes_``, ``(N,)``."""
         index = self._read("features", features, lambda f: self.head_.predict(f))
-        return _rows.named(features, self.classes_, index)
+        return _labels.named(features, self.classes_, index)
 
     def predict_proba(self, features: Any) -> Any:
         """Return the target classifier's probabilities, ``(N, K)``, ordered as ``classes_``."""
@@ -194,11 +223,38 @@ class SymNetClassifier:
         """Return the bottleneck's features, ``(N, bottleneck)``, float32."""
         return like(features, self._read("features", features, lambda f: f))
 
-    def score(self, features: Any, labels: Any) -> float:
-        """Return the accuracy, in [0, 1], on rows whose labels are known."""
-        predicted, known = plain(self.predict(features)), plain(labels)
-        right: list[bool] = [a == b for a, b in zip(predicted, known, strict=True)]
-        return sum(right) / len(right)
+    def score(self, features: Any, labels: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, in [0, 1], on rows whose labels are known.
+
+        Args:
+            features: Features, ``(N, F)``.
+            labels: Their labels, ``(N,)``, none missing. A category that is not in ``classes_``
+                counts as a mistake.
+            sample_weight: Weight of each row, ``(N,)``, at least 0; equal if None.
+
+        Returns:
+            The share, by weight, of rows whose predicted category is their label.
+
+        Raises:
+            ValueError: If ``labels`` or ``sample_weight`` do not have one entry for each row,
+                labels are missing, or none is of ``classes_``.
+        """
+        index = self._read("features", features, lambda f: self.head_.predict(f))
+        right = (_labels.positions(labels, self.classes_, len(index)) == index).double()
+        if sample_weight is None:
+            return float(right.mean())
+        try:
+            weight = torch.tensor(plain(sample_weight), dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError):
+            raise TypeError(f"sample_weight must be numbers, got {sample_weight!r}") from None
+        if weight.shape != right.shape:
+            raise ValueError(
+                f"sample_weight must have shape ({len(right)},), one number for each row, got "
+                f"{tuple(weight.shape)}"
+            )
+        if not (weight >= 0).all() or not 0 < weight.sum() < math.inf:
+            raise ValueError("sample_weight must be finite, at least 0, and not 0 in every row")
+        return float((right * weight).sum() / weight.sum())
 
     def diagnose(self, target_features: Any) -> Diagnosis:
         """Report, without labels, whether all categories are predicted in the target.
@@ -212,7 +268,8 @@ class SymNetClassifier:
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         source, target = split_logits(logits)
-        found = diagnose(target, plain(self.classes_), self.prior, other_logits=source)
+        prior = _labels.shares(self.prior, self.classes_, least=1e-9)
+        found = diagnose(target, plain(self.classes_), prior, other_logits=source)
         if not found.healthy:
             remedy = None if self.partial else "a larger balance, or partial=True"
             warnings.warn(found.sentence(remedy), stacklevel=2)
@@ -224,7 +281,7 @@ class SymNetClassifier:
         Example:
             >>> import io
             >>> x, labels, file = torch.randn(200, 4), torch.arange(200) % 2, io.BytesIO()
-            >>> model = SymNetClassifier(epochs=1).fit(x, labels, x)
+            >>> model = SymNetClassifier(epochs=1).fit(x, labels, x + 1)
             >>> torch.save(model.state_dict(), file)
             >>> state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
             >>> same = SymNetClassifier().load_state_dict(state)
@@ -232,9 +289,13 @@ class SymNetClassifier:
             True
         """
         _sklearn.check_fitted(self)
+        params = plain(self.get_params() | {"device": str(self.device)})
+        if not isinstance(params["random_state"], int | float):  # a generator cannot be saved so
+            params["random_state"] = None
         return {
-            "params": {name: plain(value) for name, value in self.get_params().items()},
-            "classes": self.classes_ if isinstance(self.classes_, Tensor) else plain(self.classes_),
+            "params": params,
+            **_labels.saved(self.classes_),
+            "columns": plain(self._columns),
             "preprocessing": self.extractor_[0].kind,
             "extractor": self.extractor_.state_dict(),
             "head": self.head_.state_dict(),
@@ -247,14 +308,25 @@ class SymNetClassifier:
         Args:
             state: What :meth:`state_dict` returned.
         """
-        self.set_params(**state["params"] | {"device": self.device})
-        classes, (bottleneck, width) = state["classes"], state["extractor"]["1.weight"].shape
-        classes = classes if isinstance(classes, Tensor) else _rows.as_array(classes)
-        self._build(Preprocessing(state["preprocessing"], width), bottleneck, classes, seed=0)
-        self.extractor_.load_state_dict(state["extractor"])
-        self.head_.load_state_dict(state["head"])
-        self.history_, self._columns = state["history"], None
+        aside = copy.copy(self)  # a state that does not fit leaves the model as it was
+        with own_modes(torch.device(self.device)):
+            aside.set_params(**state["params"] | {"device": self.device})
+            bottleneck, width = state["extractor"]["1.weight"].shape
+            preprocessing = Preprocessing(state["preprocessing"], width)
+            aside._build(preprocessing, bottleneck, _labels.restored(state), seed=0)
+            aside.extractor_.load_state_dict(state["extractor"])
+            aside.head_.load_state_dict(state["head"])
+            aside.history_, aside._columns = state["history"], state.get("columns")
+        vars(self).update(vars(aside))
         return self
+
+    @property
+    def feature_names_in_(self) -> Any:
+        """Names of the columns, an array; AttributeError if features were no table with names."""
+        columns = vars(self).get("_columns")
+        if columns is None or not all(isinstance(column, str) for column in columns):
+            raise AttributeError(f"{type(self).__name__} was not fitted on columns with names")
+        return _rows.names(columns)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's arguments by name; ``deep`` is for scikit-learn only."""
@@ -267,10 +339,10 @@ class SymNetClassifier:
             ValueError: If a name is unknown.
         """
         known = self.get_params()
-        for name, value in params.items():
+        for name in params:
             if name not in known:
                 raise ValueError(f"Invalid parameter {name!r}: must be one of {', '.join(known)}")
-            setattr(self, name, value)
+        vars(self).update(params)
         return self
 
     def __repr__(self) -> str:
@@ -282,28 +354,42 @@ class SymNetClassifier:
         return _sklearn.tags()
 
     def _check_parameters(self) -> None:
+        """Check the parameters, and make Python's numbers of them."""
         choices = {"objective": [*_OBJECTIVES], "preprocessing": _rows.PREPROCESSING}
         for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                told = ", ".join(map(repr, known))
-                raise ValueError(f"{name} must be one of {told}, got {value!r}")
+            value = getattr(self, name)
+            if not isinstance(value, str | None) or value not in known:
+                listed = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {listed}, got {value!r}")
         for name in ("balance", "weight_decay", "lr"):
-            value, above = getattr(self, name), name == "lr"
+            value, above = _sklearn.real(name, getattr(self, name)), name == "lr"
             if not 0 <= value < math.inf or (above and value == 0):
                 bound = "above" if above else "at least"
                 raise ValueError(f"{name} must be finite and {bound} 0, got {value}")
+            setattr(self, name, value)
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _sklearn.whole(name, value, least))
+        try:
+            self.device = torch.device(self.device)
+        except (RuntimeError, TypeError):
+            raise ValueError(
+                f"device must name one, as 'cpu' or 'cuda', got {self.device!r}"
+            ) from None
+        for name in ("partial", "verbose"):
             value = getattr(self, name)
-            if value is not None and (value < least or value % 1):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+            if isinstance(value, str) or value not in (True, False):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
 
     def _length(self, *rows: int) -> tuple[int, int, int]:
         """Return the rows per batch, the steps per epoch, and the total steps."""
-        size = min(self.batch_size, *rows)
-        if size < self.batch_size:
+        size, asked = min(self.batch_size, max(rows)), self.batch_size
+        if min(rows) < asked:
+            shrunk = f"; using {size}" if size < asked else ""
+            again = "; its rows are drawn again within each batch" if min(rows) < size else ""
             warnings.warn(
-                f"batch_size={self.batch_size} exceeds the smaller domain; using {size}",
-                stacklevel=4,
+                f"batch_size={asked} exceeds the smaller domain ({min(rows)} rows){shrunk}{again}",
+                stacklevel=3,
             )
         per_epoch = max(rows) // size
         epochs = self.epochs or max(_EPOCHS, math.ceil(_STEPS / per_epoch))
@@ -313,11 +399,16 @@ class SymNetClassifier:
         self, preprocessing: Preprocessing, bottleneck: int, classes: Any, seed: int
     ) -> None:
         self.classes_, self.n_features_in_ = classes, len(preprocessing.mean)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's only: it alone is forked
-            layers = [nn.Linear(self.n_features_in_, bottleneck), nn.BatchNorm1d(bottleneck)]
-            head = SymmetricHead(bottleneck, len(classes))
-        self.extractor_ = nn.Sequential(preprocessing, *layers, nn.ReLU()).to(self.device)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        layer = nn.Linear(self.n_features_in_, bottleneck, device="meta", dtype=torch.float32)
+        head = SymmetricHead(bottleneck, len(classes), device="meta", dtype=torch.float32)
+        for linear in (layer.to_empty(device="cpu"), head.to_empty(device="cpu")):
+            # As torch does, but it would draw from its global generator.
+            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(linear.in_features)
+            nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+        norm = nn.BatchNorm1d(bottleneck, device="cpu", dtype=torch.float32)
+        self.extractor_ = nn.Sequential(preprocessing, layer, norm, nn.ReLU()).to(self.device)
         self.head_ = head.to(self.device)
 
     def _steps(self, total: int) -> Iterable[int]:
@@ -339,7 +430,8 @@ class SymNetClassifier:
                 f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        return self._apply(call, rows, name)
+        with own_modes(self.head_.weight.device):
+            return self._apply(call, rows, name)
 
     def _probabilities(self, bottleneck: Tensor) -> Tensor:
         return split_logits(self.head_(bottleneck))[1].softmax(1)

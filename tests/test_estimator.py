@@ -1,9 +1,12 @@
 import io
 import math
+import random
+import re
 import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -50,7 +53,7 @@ def assert_same(left, right):
 
 def test_it_adapts():
     x_s, y_s, x_t, y_t = domains(shift=3.0)
-    alone = quick(epochs=30).fit(x_s, y_s, x_s)
+    alone = quick(epochs=30).fit(x_s, y_s, x_s[1:])
     model = quick(epochs=30).fit(x_s, y_s, x_t)
     before, after = alone.score(x_t, y_t), model.score(x_t, y_t)
     assert before < 0.8
@@ -228,7 +231,7 @@ def test_predictions_are_those_of_the_target_classifier(fitted):
 def test_labels_of_any_kind(labels):
     x_s, y_s, _, _ = domains(shift=0.0)
     named = [labels[i] for i in y_s] if isinstance(labels, list) else labels[y_s]
-    model = quick(epochs=8).fit(x_s, named, x_s)
+    model = quick(epochs=8).fit(x_s, named, x_s[1:])
     assert [*model.classes_] == sorted(labels)
     for features in (x_s, torch.from_numpy(x_s)):
         found = model.predict(features)
@@ -251,7 +254,7 @@ def test_labels_of_any_kind(labels):
 
 def test_booleans():
     x_s, y_s, _, _ = domains()
-    model = quick(epochs=8).fit(x_s, y_s == 1, x_s)
+    model = quick(epochs=8).fit(x_s, y_s == 1, x_s[1:])
     assert model.predict(x_s).dtype == bool
     assert model.score(x_s, y_s == 1) > 0.95
 
@@ -370,7 +373,7 @@ def spoil(x, value, row=70):
         ({"x_s": lambda x: x[0]}, r"features must have shape \(N, F\), got \(8,\)"),
         ({"x_s": lambda x: x + 1j}, "features must be real"),
         ({"y": lambda y: y[:-1]}, "one entry for each of the 240 rows of features, got 239"),
-        ({"y": lambda y: y[:, None]}, r"labels must have shape \(N,\), got \(240, 1\)"),
+        ({"y": lambda y: y[:, None]}, r"labels must have shape \(N,\), got \(240, 1\).*reshape"),
         ({"y": lambda y: 0 * y}, "at least 2 categories, got 1 class"),
         ({"y": lambda y: y + 0.5}, "continuous"),
         ({"y": lambda y: torch.from_numpy(y + 0.5)}, "continuous"),
@@ -387,6 +390,10 @@ def spoil(x, value, row=70):
         ({"epochs": 1.5}, "epochs must be a whole number of at least 1, got 1.5"),
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
+        ({"prior": [0.7, 0.5, -0.2]}, "prior must be positive and sum to 1"),
+        ({"device": "gpu"}, "device must name one, as 'cpu' or 'cuda', got 'gpu'"),
+        ({"random_state": -1}, "random_state must be a whole number of at least 0, got -1"),
+        ({"random_state": 2**64}, "random_state must be below"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -436,15 +443,403 @@ def test_training_that_diverges_is_an_error():
         quick(lr=1e30).fit(x_s, y_s, x_t)
 
 
-def test_a_small_domain_shrinks_the_batch_and_says_so():
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (50, r"=60 exceeds the smaller domain \(50 rows\); its rows are drawn again"),
+        (2, r"smaller domain \(2 rows\); its rows are drawn again within each batch"),
+    ],
+)
+def test_a_small_domain_is_drawn_again_within_the_batch(rows, message, monkeypatch):
     x_s, y_s, x_t, _ = domains()
-    with pytest.warns(UserWarning, match="=60 exceeds the smaller domain; using 50") as caught:
-        model = quick().fit(x_s, y_s, x_t[:50])
+    steps, taken = SymNetClassifier._steps, []
+    monkeypatch.setattr(
+        SymNetClassifier, "_steps", lambda self, total: taken.append(total) or steps(self, total)
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        quick().fit(x_s, y_s, x_t[:rows])
     assert len(caught) == 1
     assert caught[0].filename == __file__
+    assert taken == [12]  # 240 rows in batches of 60, three times
+
+
+def test_a_batch_larger_than_both_domains_shrinks_to_the_larger():
+    x_s, y_s, x_t, _ = domains()
+    with pytest.warns(UserWarning, match=r"\(40 rows\); using 50; its rows are drawn again"):
+        model = quick().fit(x_s[:50], y_s[:50], x_t[:40])
+    with pytest.warns(UserWarning, match=r"\(40 rows\); its rows are drawn again"):
+        assert_same(model, quick(batch_size=50).fit(x_s[:50], y_s[:50], x_t[:40]))
+
+
+def test_rows_drawn_again_come_equally_often():
+    from symloss._rows import shuffled
+
+    batches = shuffled(3, 8, torch.Generator().manual_seed(0))
+    for _ in range(20):
+        counts = next(batches).bincount(minlength=3)
+        assert counts.sum() == 8
+        assert counts.min() >= 2
+        assert counts.max() <= 3
+
+
+# Labels with holes
+
+NAMES = np.array(["bike", "mug", "pen"])
+
+
+def with_holes(hole, labels=None):
+    """Labels as objects, three of them missing."""
+    labels = (domains()[1] if labels is None else labels).astype(object)
+    labels[[3, 5, 90]] = hole
+    return labels
+
+
+class NoTruth:
+    """What compares as pandas.NA does."""
+
+    def __ne__(self, other):
+        return self
+
+    def __eq__(self, other):
+        return self
+
+    __hash__ = None
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+def dates(y):
+    return np.where(np.isin(np.arange(len(y)), [3, 5, 90]), np.datetime64("NaT"), y.astype("M8[D]"))
+
+
+HOLES = {
+    "NaN among objects": (lambda y: with_holes(np.nan), "nan"),
+    "NaN among floats": (lambda y: with_holes(np.nan).astype(float), "nan"),
+    "NaN in a tensor": (lambda y: torch.tensor(with_holes(np.nan).astype(float)), "nan"),
+    "inf": (lambda y: with_holes(np.inf), "inf"),
+    "None": (lambda y: with_holes(None), "None"),
+    "None in a list": (lambda y: with_holes(None, NAMES[y]).tolist(), "None"),
+    "NaN in a list of strings": (lambda y: with_holes(np.nan, NAMES[y]).tolist(), "nan"),
+    "NaN as text": (lambda y: np.array(with_holes(np.nan, NAMES[y]).tolist()), "'nan'"),
+    "no text": (lambda y: with_holes("", NAMES[y]).astype(str), "''"),
+    "blanks": (lambda y: with_holes("  ", NAMES[y]), "'  '"),
+    "bytes": (lambda y: with_holes("", NAMES[y]).astype("S"), "b''"),
+    "NaN among booleans": (lambda y: with_holes(np.nan, y == 1), "nan"),
+    "no truth value": (lambda y: with_holes(NoTruth(), NAMES[y]), ".*NoTruth.*"),
+    "NaT": (dates, "NaT"),
+    "masked": (
+        lambda y: np.ma.array(y, mask=np.isin(np.arange(240), [3, 5, 90])),
+        "a masked entry",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOLES)
+def test_missing_labels_are_refused_with_their_rows(kind, fitted):
+    x_s, y, x_t, _ = domains()
+    make, hole = HOLES[kind]
+    told = rf"labels .* for every row, got {hole} in 3 of 240 rows \(the first: 3, 5, 90\); leave"
+    with pytest.raises(ValueError, match=told):
+        quick().fit(x_s, make(y), x_t)
+    with pytest.raises(ValueError, match=told):
+        fitted.score(x_s, make(y))
+
+
+@pytest.mark.parametrize(
+    ("mark", "make"),
+    [
+        ("-1", lambda y: y),
+        ("-1", lambda y: y.astype(object)),
+        (r"-1\.0", lambda y: torch.from_numpy(y).float()),
+        ("'-1'", lambda y: y.astype(str)),
+        ("-100", lambda y: np.where(y == -1, -100, y)),
+    ],
+    ids=["numbers", "objects", "tensor", "text", "ignore_index"],
+)
+def test_marks_of_unlabelled_rows_are_refused(mark, make, fitted):
+    x_s, y, x_t, _ = domains()
+    y[[3, 5]] = -1
+    told = rf"got {mark} in 2 of 240 rows \(the first: 3, 5\)"
+    with pytest.raises(ValueError, match=rf"{told}, which usually .* keep = labels != {mark}"):
+        quick().fit(x_s, make(y), x_t)
+    if mark != "'-1'":
+        with pytest.raises(ValueError, match=told):
+            fitted.score(x_s, make(y))
+
+
+@pytest.mark.parametrize("values", [[-1, 0, 1], [-2, -1, 0, 1, 2]])
+def test_numbers_around_zero_are_categories_with_a_warning(values):
+    x_s, _, x_t, _ = domains()
+    labels = np.resize(values, 240)
+    told = f"labels hold -1, taken for one of {len(values)} categories"
+    with pytest.warns(UserWarning, match=told) as caught:
+        model = quick().fit(x_s, labels, x_t)
+    assert caught[0].filename == __file__
+    assert model.classes_.tolist() == values
+    assert quick().fit(x_s, np.resize([-1, 1], 240), x_t).classes_.tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (with_holes(7, NAMES[np.arange(240) % 3]), ValueError, "of one kind, got numbers and text"),
+        ([7, *NAMES[np.arange(239) % 3].tolist()], ValueError, "of one kind, got numbers and text"),
+        (np.eye(3)[np.arange(240) % 3], ValueError, r"got \(240, 3\); for one-hot labels"),
+        ([[1], [1, 2]] * 120, ValueError, "got a ragged list"),
+        (torch.eye(3)[0].to_sparse(), TypeError, "labels must be dense, got torch.sparse_coo"),
+        ([{1: 2}] * 240, ValueError, "labels must be numbers or text, got dict"),
+    ],
+    ids=["mixed", "mixed list", "one-hot", "ragged", "sparse", "dicts"],
+)
+def test_labels_that_are_no_categories(labels, error, message):
+    x_s, _, x_t, _ = domains()
+    with pytest.raises(error, match=message):
+        quick().fit(x_s, labels, x_t)
+
+
+def test_arguments_in_another_order():
+    x_s, y, x_t, _ = domains()
+    for given in ((x_s, x_t, y), (y, x_s, x_t)):
+        with pytest.raises(ValueError, match=r"order is fit\(features, labels, target_features\)"):
+            quick().fit(*given)
+
+
+# Features that preprocessing erases
+
+
+def accuracy(change, **params):
+    x_s, y, x_t, _ = domains(shift=0.3)
+    x_s, x_t = (change(x.astype("float64")) for x in (x_s, x_t))
+    model = quick(epochs=20, **params).fit(x_s, y, x_t)
+    return model.score(x_s, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "preprocessing"),
+    [
+        (lambda x: (1e19 * x).astype("float32"), "l2"),
+        (lambda x: (1e-30 * x).astype("float32"), "l2"),
+        (lambda x: 1e-100 * x, "l2"),
+        (lambda x: x + 1e8, "standardise"),
+        (lambda x: (1000 * x).astype("int64") + 2**40, "standardise"),
+        (lambda x: (1e9 * x).astype("int64") + 1_700_000_000 * 10**9, "standardise"),
+        (lambda x: ((1e9 * x).astype("int64") + 10**18).astype("M8[ns]"), "standardise"),
+        (lambda x: (x + 1e8).astype(">f8")[:, ::-1], "standardise"),
+        (lambda x: (x + 1e8).astype(object), "standardise"),
+        (lambda x: torch.from_numpy(x + 1e8), "standardise"),
+    ],
+    ids=[
+        "1e19",
+        "1e-30",
+        "1e-100",
+        "1e8",
+        "2**40",
+        "ns",
+        "dates",
+        "big endian",
+        "objects",
+        "tensor",
+    ],
+)
+def test_neither_scale_nor_offset_is_rounded_away(change, preprocessing):
+    assert accuracy(change, preprocessing=preprocessing) > 0.95
+
+
+def test_a_large_offset_in_a_memory_map(tmp_path):
+    x_s, y, x_t, _ = domains(shift=0.3)
+    maps = []
+    for name, x in (("source", x_s), ("target", x_t)):
+        np.save(tmp_path / f"{name}.npy", x.astype("float64") + 1e8)
+        maps.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    model = quick(epochs=20, preprocessing="standardise").fit(maps[0], y, maps[1])
+    assert model.score(maps[0], y) > 0.95
+
+
+def one_long(x):
+    x[:, 0] = 1e5 * np.random.default_rng(0).normal(size=len(x))
+    return x
+
+
+def one_far(x):
+    x[:, 0] += 101_325
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "params", "message"),
+    [
+        (lambda x: np.abs(x[:, :1]), {}, "rows hardly differ after preprocessing='l2'"),
+        (lambda x: x[:, :1], {}, "rows hardly differ after preprocessing='l2'"),
+        (lambda x: np.abs(x[:, :1]) * [[1, 2, 5]], {}, "rows hardly differ after"),
+        (one_far, {}, "rows hardly differ after .* use preprocessing='standardise'"),
+        (lambda x: x + 1e8, {}, "rows hardly differ after"),
+        (one_long, {}, r"column 0 holds 100.00 % of the variance, so the others hardly count"),
+        (lambda x: 1e-6 * x, {"preprocessing": None}, "hardly differ after preprocessing=None"),
+        (one_long, {"preprocessing": None}, "column 0 holds 100.00 % of the variance"),
+        (lambda x: 1e18 * x, {"preprocessing": None}, "overflows in float32"),
+        (lambda x: 0 * x + 3, {"preprocessing": "standardise"}, "every column .* constant"),
+    ],
+    ids=[
+        "positive",
+        "one column",
+        "proportional",
+        "pressure",
+        "offset",
+        "units",
+        "tiny",
+        "units, None",
+        "huge",
+        "constant",
+    ],
+)
+def test_preprocessing_that_erases_is_told_before_training(change, params, message):
+    x_s, y, x_t, _ = domains()
+    x_s, x_t = (change(x.astype("float64")) for x in (x_s, x_t[1:]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quick(epochs=1, **params).fit(x_s, y, x_t)
+    assert [m for w in caught if re.search(message, m := str(w.message))]
+    assert len([w for w in caught if w.filename == __file__]) == 1
+
+
+def test_features_under_a_mask_are_refused(fitted):
+    x_s, y, x_t, _ = domains()
+    mask = np.zeros(x_t.shape, bool)
+    mask[:7, 0] = True
+    masked = np.ma.array(x_t, mask=mask)
+    told = "must not be masked, got a mask over entries of 7 rows"
+    with pytest.raises(ValueError, match=f"target_features {told}"):
+        quick().fit(x_s, y, masked)
+    with pytest.raises(ValueError, match=f"features {told}"):
+        fitted.predict(masked)
+    np.testing.assert_array_equal(fitted.predict(np.ma.array(x_t)), fitted.predict(x_t))
+    with pytest.raises(ValueError, match="NaN or inf in row 1"):
+        fitted.predict(np.array([[0] * WIDTH, ["NaT"] * WIDTH], dtype="M8[s]"))
+    with pytest.raises(ValueError, match="features must hold numbers only: could not convert"):
+        fitted.predict(NAMES[:, None])
+
+
+@pytest.mark.parametrize("again", ["same", "copy", "order", "precision"])
+def test_one_table_for_both_domains_is_told(again):
+    x_s, y, _, _ = domains()
+    same = {"same": x_s, "copy": x_s.copy(), "order": x_s[::-1], "precision": x_s.astype(float)}
+    with pytest.warns(UserWarning, match="features and target_features hold the same") as caught:
+        quick(epochs=1).fit(x_s, y, same[again])
+    assert caught[0].filename == __file__
+
+
+# Accuracy
+
+
+def test_score_is_the_share_of_rows_that_are_right(fitted):
+    x_s, y, _, _ = domains()
+    right = fitted.predict(x_s) == y
+    weight = np.arange(240)
+    for labels in (y, y.tolist(), torch.from_numpy(y), y.astype(float), y.astype(object)):
+        assert fitted.score(x_s, labels) == pytest.approx(right.mean())
+    assert fitted.score(x_s, y, sample_weight=weight) == pytest.approx(
+        np.average(right, weights=weight)
+    )
+    assert fitted.score(x_s, np.where(y == 0, 7, y)) == pytest.approx((right & (y != 0)).mean())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y[:, None], r"labels must have shape \(N,\), got \(240, 1\)"),
+        (lambda y: np.eye(3)[y], r"labels must have shape \(N,\), got \(240, 3\); for one-hot"),
+        (lambda y: y[:5], "labels must have one entry for each of the 240 rows of features, got 5"),
+        (
+            lambda y: y.astype(str),
+            "labels must be categories of classes_, 0, 1, 2, got .* '0', '1'",
+        ),
+        (lambda y: y.astype("S"), "got only others: b'0', b'1', b'2'"),
+        (lambda y: y + 10, "got only others: 10, 11, 12"),
+        (lambda y: None, "labels must be given"),
+        (lambda y: 3, r"labels must have shape \(N,\), got \(\)"),
+    ],
+    ids=["column", "one-hot", "few", "text", "bytes", "codes", "none", "number"],
+)
+def test_labels_that_cannot_be_scored(change, message, fitted):
+    x_s, y, _, _ = domains()
+    with pytest.raises(ValueError, match=message):
+        fitted.score(x_s, change(y))
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (np.ones(24), ValueError, r"sample_weight must have shape \(240,\), .* got \(24,\)"),
+        (-np.ones(240), ValueError, "sample_weight must be finite, at least 0"),
+        (np.zeros(240), ValueError, "not 0 in every row"),
+        (np.full(240, np.nan), ValueError, "sample_weight must be finite"),
+        ("abc", TypeError, "sample_weight must be numbers, got 'abc'"),
+    ],
+    ids=["few", "negative", "zero", "nan", "text"],
+)
+def test_weights_that_cannot_be_used(weight, error, message, fitted):
+    x_s, y, _, _ = domains()
+    with pytest.raises(error, match=message):
+        fitted.score(x_s, y, sample_weight=weight)
+
+
+# Shares
+
+
+def test_shares_go_by_name():
+    x_s, y, x_t, _ = domains()
+    labels = NAMES[y]
+    expected = quick(prior=[0.2, 0.3, 0.5]).fit(x_s, labels, x_t)
+
+    class Series:
+        """What gives names and shares as pandas' Series does."""
+
+        def items(self):
+            return zip(NAMES[::-1], np.array([0.5, 0.3, 0.2]), strict=True)
+
+        def tolist(self):
+            return [0.5, 0.3, 0.2]
+
+    for prior in ({"pen": 0.5, "bike": 0.2, "mug": 0.3}, Series()):
+        model = quick(prior=prior).fit(x_s, labels, x_t)
+        assert_same(model, expected)
+        same = SymNetClassifier().load_state_dict(model.state_dict())
+        assert same.prior == {"pen": 0.5, "mug": 0.3, "bike": 0.2}
+        assert same.diagnose(x_s).expected == pytest.approx([0.2, 0.3, 0.5])
+    assert_same(quick(prior={2: 0.5, 0: 0.2, 1: 0.3}).fit(x_s, y, x_t), expected)
+
+
+@pytest.mark.parametrize(
+    ("prior", "error", "message"),
+    [
+        ({"pen": 0.5, "mug": 0.5}, ValueError, r"none for 'bike' \(0 if the target lacks it\)"),
+        ({"pen": 0.5, "mug": 0.3, "bike": 0.1, "cup": 0.1}, ValueError, "shares of 'cup', which"),
+        ({0: 0.2, 1: 0.3, 2: 0.5}, ValueError, "none for 'bike', 'mug', 'pen'"),
+        ({0.2, 0.3, 0.5}, TypeError, "by position or by name, got {0"),
+        (
+            "estimated",
+            TypeError,
+            "prior must be K numbers, by position or by name, got 'estimated'",
+        ),
+    ],
+    ids=["absent", "unknown", "positions", "set", "text"],
+)
+def test_shares_without_their_categories(prior, error, message):
+    x_s, y, x_t, _ = domains()
+    with pytest.raises(error, match=message):
+        quick(prior=prior).fit(x_s, NAMES[y], x_t)
+
+
+@pytest.mark.parametrize("prior", [[0.5, 0.5, 0.0], {"bike": 0.5, "mug": 0.5, "pen": 0}])
+def test_a_share_of_0_is_trained(prior):
+    x_s, y, _, _ = domains(shift=0.0)
+    target = x_s[y < 2]
+    model = quick(epochs=20, prior=prior).fit(x_s, NAMES[y], target)
+    assert model.score(target, NAMES[y][y < 2]) > 0.95
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same(model, quick(batch_size=50).fit(x_s, y_s, x_t[:50]))
+        assert model.diagnose(np.tile(target, (200, 1))).healthy
 
 
 # Its state
@@ -465,6 +860,214 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone():
         drawn.append(weights(quick(random_state=None).fit(x_s, y_s, x_t))[2])
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_fits_in_threads_equal_a_single_one():
+    x_s, y, x_t, _ = domains()
+    expected, state = quick(epochs=1).fit(x_s, y, x_t), torch.get_rng_state()
+    with ThreadPoolExecutor(8) as pool:
+        models = [*pool.map(lambda _: quick(epochs=1).fit(x_s, y, x_t), range(64))]
+    for model in models:
+        assert_same(model, expected)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.random.default_rng(5),
+        lambda: np.random.RandomState(5),
+        lambda: torch.Generator().manual_seed(5),
+        lambda: random.Random(5),
+    ],
+    ids=["Generator", "RandomState", "torch", "Python"],
+)
+def test_a_generator_gives_a_seed(make):
+    x_s, y, x_t, _ = domains()
+    fit = partial(quick, epochs=1)
+    generator = make()
+    first, second = (fit(random_state=generator).fit(x_s, y, x_t) for _ in range(2))
+    assert_same(first, fit(random_state=make()).fit(x_s, y, x_t))
+    assert not torch.equal(weights(first)[2], weights(second)[2])
+    assert SymNetClassifier().load_state_dict(first.state_dict()).random_state is None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *(
+            {"random_state": kind(3)}
+            for kind in (np.int64, np.uint8, float, np.array, torch.tensor)
+        ),
+        {"random_state": 3, "epochs": 1.0},
+        {"random_state": 3, "batch_size": np.float64(60), "bottleneck": 256.0},
+        {"random_state": 3, "lr": np.float64(0.01), "balance": torch.tensor(1.0)},
+        {"random_state": 3, "partial": np.False_, "objective": np.str_("symnets-v2")},
+    ],
+    ids=str,
+)
+def test_numbers_of_any_type(params):
+    x_s, y, x_t, _ = domains()
+    model = quick(**{"epochs": 1} | params).fit(x_s, y, x_t)
+    assert_same(model, quick(epochs=1, random_state=3).fit(x_s, y, x_t))
+    assert model.get_params().items() >= params.items()  # as scikit-learn wants them
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"lr": "0.01"},
+        {"balance": "1"},
+        {"weight_decay": None},
+        {"epochs": "2"},
+        {"random_state": "3"},
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_named(params):
+    x_s, y, x_t, _ = domains()
+    [(name, value)] = params.items()
+    with pytest.raises(TypeError, match=f"{name} must be a number, got {value!r}"):
+        quick(**params).fit(x_s, y, x_t)
+    for name in ("partial", "verbose"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 'False'"):
+            quick(**{name: "False"}).fit(x_s, y, x_t)
+
+
+@pytest.mark.parametrize(
+    "layout", ["to_sparse", "to_sparse_csr", "to_sparse_csc", "to_mkldnn"], ids=str
+)
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_tensors_that_are_not_dense_are_refused(layout, fitted):
+    features = getattr(torch.ones(3, WIDTH), layout)()
+    with pytest.raises(
+        TypeError, match=r"features must be dense, got torch\._?\w+; call .to_dense"
+    ):
+        fitted.predict(features)
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
+    "default device": partial(torch.device, "meta"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_callers_mode_changes_nothing(mode, fitted):
+    x_s, y, x_t, _ = domains()
+    with MODES[mode]():
+        model = quick().fit(x_s, y, x_t)
+        same = quick().load_state_dict(model.state_dict())
+        found = model.predict_proba(torch.tensor(x_t, device="cpu"))
+    assert_same(model, fitted)
+    assert not found.is_inference()
+    np.testing.assert_array_equal(found, fitted.predict_proba(x_t))
+    assert_same(same.fit(x_s, y, x_t), fitted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_torchs_default_dtype_changes_nothing(dtype, fitted):
+    x_s, y, x_t, _ = domains()
+    torch.set_default_dtype(dtype)
+    try:
+        model = quick().fit(x_s, y, x_t)
+        same = SymNetClassifier().load_state_dict(model.state_dict())
+        quick(prior=[0.2, 0.3, 0.5], partial=True, epochs=1).fit(x_s, y, x_t)
+        assert model.diagnose(x_t).healthy
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same(model, fitted)
+    assert_same(same, fitted)
+
+
+class Stop(TorchDispatchMode):
+    """Interrupt the computation at the given backward pass."""
+
+    def __init__(self, error, at):
+        super().__init__()
+        self.error, self.left = error, at
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.left -= function is torch.ops.aten.native_batch_norm_backward.default
+        if self.left < 0:
+            raise self.error
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_fit_leaves_the_model_as_it_was(error):
+    x_s, y, x_t, _ = domains()
+    model, new = quick().fit(x_s, y, x_t), quick()
+    expected = model.predict_proba(x_t)
+    for one in (model, new):
+        with pytest.raises(error), Stop(error, at=3):
+            one.fit(x_t, y[:180], x_s)
+    np.testing.assert_array_equal(model.predict_proba(x_t), expected)
+    with pytest.raises((AttributeError, ValueError), match="is not fitted"):
+        new.predict(x_t)
+
+
+@pytest.mark.parametrize("params", [{"lr": 1e30}, {"lr": 3e38, "epochs": 1, "batch_size": 180}])
+def test_a_diverged_fit_leaves_the_model_as_it_was(params):
+    x_s, y, x_t, _ = domains()
+    model, new = quick().fit(x_s, y, x_t), quick()
+    expected = model.predict_proba(x_t)
+    for one in (model, new):
+        with pytest.raises(FloatingPointError):
+            one.set_params(**params).fit(x_s[:180], y[:180], x_t)
+    np.testing.assert_array_equal(model.predict_proba(x_t), expected)
+    with pytest.raises((AttributeError, ValueError), match="is not fitted"):
+        new.predict(x_t)
+
+
+def test_a_state_that_does_not_fit_leaves_the_model_as_it_was(fitted):
+    _, _, x_t, _ = domains()
+    model = SymNetClassifier().load_state_dict(fitted.state_dict())
+    before, expected = repr(model), model.predict_proba(x_t)
+    state = fitted.state_dict() | {"head": {}}
+    state["params"] = state["params"] | {"lr": 7.0}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(state)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        model.set_params(lr=7.0, unknown=1)
+    assert repr(model) == before
+    np.testing.assert_array_equal(model.predict_proba(x_t), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: y.astype("int8"),
+        lambda y: y.astype("float32"),
+        lambda y: NAMES[y].astype("S"),
+        lambda y: np.array([np.str_(name) for name in NAMES[y]], dtype=object),
+        lambda y: np.datetime64("2020-01-01") + y,
+    ],
+    ids=["int8", "float32", "bytes", "objects", "dates"],
+)
+def test_categories_are_loaded_with_their_type(make):
+    x_s, y, x_t, _ = domains()
+    prior = [np.float64(0.2), np.float32(0.3), torch.tensor(0.5)]
+    model = quick(epochs=1, prior=prior, device=torch.device("cpu")).fit(x_s, make(y), x_t)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    same = SymNetClassifier().load_state_dict(torch.load(file, weights_only=True))
+    found, expected = same.predict(x_t), model.predict(x_t)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_categories_that_cannot_be_saved_are_refused():
+    x_s, y, x_t, _ = domains()
+    labels = (np.datetime64("2020-01-01") + y).astype(object)
+    with pytest.raises(TypeError, match="labels of type date cannot be saved; use text or numbers"):
+        quick(epochs=1).fit(x_s, labels, x_t).state_dict()
 
 
 def test_before_fit(fitted):
@@ -508,7 +1111,7 @@ def test_save_and_load(kind):
 
 def test_diagnose_names_what_is_rarely_predicted(fitted):
     x_s, y_s, _, _ = domains()
-    model = quick(epochs=20, balance=0.0).fit(x_s, np.array(["pen", "bike", "mug"])[y_s], x_s)
+    model = quick(epochs=20, balance=0.0).fit(x_s, np.array(["pen", "bike", "mug"])[y_s], x_s[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.diagnose(x_s)
@@ -532,7 +1135,7 @@ def test_diagnose_names_what_is_rarely_predicted(fitted):
 
 def test_diagnose_warns_first_of_classifiers_that_disagree():
     x_s, y_s, _, _ = domains()
-    model = quick(epochs=20).fit(x_s, y_s, x_s)
+    model = quick(epochs=20).fit(x_s, y_s, x_s[1:])
     with torch.no_grad():
         model.head_.weight[:K] = model.head_.weight[:K].roll(1, 0)
     with pytest.warns(UserWarning, match=r"agree on only 0\.0 % of the target"):
@@ -541,7 +1144,7 @@ def test_diagnose_warns_first_of_classifiers_that_disagree():
 
 def test_few_rows_do_not_make_diagnose_warn():
     x_s, y_s, _, _ = domains()
-    model = quick(epochs=20).fit(x_s, y_s, x_s)
+    model = quick(epochs=20).fit(x_s, y_s, x_s[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.diagnose(x_s[:1])
@@ -562,13 +1165,37 @@ class Table:
 def test_the_columns_of_tables_must_agree():
     x_s, y_s, x_t, _ = domains()
     names = [f"column {i}" for i in range(x_s.shape[1])]
-    told = "must have the columns of the source's features, in their order"
+    told = (
+        "must have the columns of the source's features, in their order, got a table with another"
+    )
     with pytest.raises(ValueError, match=f"target_features {told}"):
         quick().fit(Table(x_s, names), y_s, Table(x_t, names[::-1]))
     model = quick().fit(Table(x_s, names), y_s, Table(x_t, names))
     with pytest.raises(ValueError, match=f"features {told}"):
         model.predict(Table(x_t, names[::-1]))
     np.testing.assert_array_equal(model.predict(Table(x_t, names)), model.predict(x_t))
+
+
+def test_columns_are_kept_with_the_state():
+    x_s, y_s, x_t, _ = domains()
+    names = [f"column {i}" for i in range(WIDTH)]
+    model = quick().fit(Table(x_s, names), y_s, Table(x_t, names))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    same = SymNetClassifier().load_state_dict(torch.load(file, weights_only=True))
+    for one in (model, same):
+        assert one.feature_names_in_.tolist() == names
+        assert one.feature_names_in_.dtype == object
+        with pytest.raises(ValueError, match="features must have the columns"):
+            one.predict(Table(x_t, names[::-1]))
+        with pytest.raises(ValueError, match=r"without \['column 0'\] and with \['other'\]"):
+            one.predict(Table(x_t, ["other", *names[1:]]))
+    assert not hasattr(model.fit(x_s, y_s, x_t), "feature_names_in_")
+    numbered = [*range(WIDTH)]
+    assert not hasattr(
+        model.fit(Table(x_s, numbered), y_s, Table(x_t, numbered)), "feature_names_in_"
+    )
 
 
 def test_a_bar_if_tqdm_is_there(monkeypatch, capsys):
