@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import write_image
 from office import options
 from office.console import UserError
 from office.data import features, images
 from office.data.features import Store
 from office.data.images import Preprocessing
-from office.data.tasks import Domain
+from office.data.tasks import Domain, Task
 from office.models import backbones, saved
 from office.options import Recipe
 from office.training import extraction
@@ -53,6 +54,13 @@ def fails(call: Call, *args: str) -> str:
     with pytest.raises(UserError) as stop:
         call(*args)
     return str(stop.value)
+
+
+def task_of(paths: list[Path], folder: Path) -> Task:
+    """A task whose source, "all", is these images, and whose target is another one."""
+    other = folder / "other" / "0.jpg"
+    write_image(other, 9, 9)
+    return Task("all2other", Domain("all", paths, None), Domain("other", [other], None), [])
 
 
 # What the features are
@@ -107,7 +115,7 @@ def test_further_views_are_random_crops_of_the_same_image(
     paths = sorted(root.rglob("*.jpg"))
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
-    (extracted,) = extraction.describe([(Domain("all", paths, None), [])], recipe, tmp_path, views)
+    extracted, _ = extraction.describe([task_of(paths, tmp_path)], recipe, tmp_path, views)
     batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
     values = np.concatenate(batches)
     assert values.dtype == np.float16
@@ -165,7 +173,7 @@ def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_pa
     paths = sorted(root.rglob("*.jpg"))
     recipe = dataclasses.replace(RECIPE, backbone="resnet18", bottleneck=8)
     runtime = dataclasses.replace(RUNTIME, out=tmp_path)
-    extraction.extract([(Domain("all", paths, None), [])], recipe, runtime, 1)
+    extraction.extract([task_of(paths, tmp_path)], recipe, runtime, 1)
     stored = features.read(tmp_path / "office31")
     frozen = extraction.frozen(stored)
     torch.manual_seed(3)

@@ -271,7 +271,9 @@ def tasks(
         if difference := source.other_categories(
             target, f"in {source.domain}", f"in {target.domain}"
         ):
-            fit = [n for n, (one, two) in available.items() if not one.other_categories(two, "", "")]
+            fit = [
+                n for n, (one, two) in available.items() if not one.other_categories(two, "", "")
+            ]
             raise UserError(
                 f"the domains of {name} differ: {difference}; those of "
                 f"{', '.join(fit) or 'no task'} agree: name them with --task"

@@ -19,6 +19,8 @@ else:
     pillow_heif.register_heif_opener()
     HEIF = True
 
+Image.MAX_IMAGE_PIXELS = None  # images.load_image has a limit of its own, and names the file
+
 RAW = "a camera's raw file: convert it"
 NO_AVIF = "AVIF needs Pillow 11.3 or newer"
 NO_HEIF = "HEIC needs pillow-heif: pip install pillow-heif"
