@@ -9,7 +9,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,19 @@ def write(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:  # exclusively: no link of that name is followed
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        file = open(temporary, "xb")  # exclusively: no link of that name is followed
+        try:
+            with file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
         left = "the previous one is intact" if os.path.exists(path) else "there was no previous one"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def put(path: Path, content: bytes) -> None:
@@ -153,8 +155,7 @@ def table(rows: Iterable[Iterable[object]]) -> bytes:
 
 def from_cell(cell: str) -> str:
     """Return the text that :func:`table` wrote into a cell."""
-    cell = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), cell)
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import reprlib
 import zipfile
 from dataclasses import dataclass
@@ -193,8 +194,14 @@ def read_predictions(path: Path) -> list[Prediction]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return [
-                Prediction(Path(read(row["path"])), read(row["category"]), float(row["confidence"]))
+                Prediction(
+                    _unescaped(read(row["path"])), read(row["category"]), float(row["confidence"])
+                )
                 for row in csv.DictReader(file, strict=True)
             ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _unescaped(path: str) -> Path:
+    return Path(re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path))
