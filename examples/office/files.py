@@ -44,20 +44,21 @@ def write(path: Path, content: bytes) -> None:
         UserError: If the file cannot be written; the old one is then untouched.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    created = False
     try:
-        file = open(temporary, "xb")  # exclusively: no link of that name is followed
-        try:
-            with file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with open(temporary, "xb") as file:  # exclusively: no link of that name is followed
+            created = True
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        created = False
     except OSError as error:
         left = "the previous one is intact" if os.path.exists(path) else "there was no previous one"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
+    finally:
+        if created:
+            temporary.unlink(missing_ok=True)
 
 
 def put(path: Path, content: bytes) -> None:
