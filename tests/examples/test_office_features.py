@@ -227,14 +227,12 @@ def test_features_of_another_shape_or_type_are_refused(tmp_path: Path, values: n
     [
         ({"backbone": "resnet50"}, "differ: backbone resnet18 for amazon, resnet50 for webcam"),
         ({"views": 1}, "differ: views 2 for amazon, 1 for webcam"),
-        ({"categories": ["a", "b", "c"]}, "differ: categories"),
         ({"weights_content": None}, "differ: weights_content"),
     ],
 )
 def test_domains_that_do_not_go_together_are_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    write(tmp_path, "album", labels=None, categories=[])  # no categories to differ from the others'
     write(tmp_path)
     write(tmp_path, "webcam", **changes)
     with pytest.raises(UserError, match=message):
@@ -299,3 +297,27 @@ def test_folders_go_from_the_labelled_one(tmp_path: Path) -> None:
     assert (task.name, task.target.labels) == ("shop2phone", None)
     with pytest.raises(UserError, match=r"no features of phone2shop: .* tasks shop2phone"):
         features.tasks(stored, "folders", ("phone2shop",))
+
+
+@pytest.mark.parametrize(
+    ("categories", "difference"),
+    [
+        (["mouse", "mug", "pen"], "categories bike only in src1; pen only in src2"),
+        (["bike", "mouse"], "categories mug only in src1"),
+        (["mug", "mouse", "bike"], "categories in another order"),
+    ],
+)
+@pytest.mark.parametrize("unlabelled", ["aaa", "zzz"])
+def test_the_categories_of_a_tasks_two_domains_are_compared(
+    tmp_path: Path, categories: list[str], difference: str, unlabelled: str
+) -> None:
+    write(tmp_path, unlabelled, dataset="folders", labels=None, categories=[])
+    write(tmp_path, "src1", dataset="folders")
+    write(tmp_path, "src2", dataset="folders", categories=categories, labels=[0, 1, 0, 1, 1])
+    stored = features.read(tmp_path)
+    for names in (("all",), ("src12src2",)):
+        with pytest.raises(UserError, match=f"the domains of src12src2 differ: {difference}") as e:
+            features.tasks(stored, "folders", names)
+        assert f"those of src12{unlabelled}, src22{unlabelled} agree" in str(e.value)
+    tasks = features.tasks(stored, "folders", (f"src12{unlabelled}", f"src22{unlabelled}"))
+    assert [task.categories for task in tasks] == [CATEGORIES, categories]

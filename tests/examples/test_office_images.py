@@ -15,7 +15,7 @@ import pytest
 import torch
 from office import files
 from office.console import UserError
-from office.data import images
+from office.data import folders, images
 from office.data.check import check_images
 from office.data.images import Preprocessing
 from office.data.tasks import load_task
@@ -296,6 +296,118 @@ def test_a_png_of_deep_colour_or_with_transparency_too(
         images.load_image(tmp_path / "12.png")
 
 
+def write_bands(path: Path, bands: int, *extra: int) -> np.ndarray:
+    """An 8-bit TIFF of several bands, with the tag ExtraSamples if it is given."""
+    pixels = np.full((8, 8, bands), 10, np.uint8) * np.arange(1, bands + 1, dtype=np.uint8)
+    short, long, count = 3, 4, 10 if extra else 9
+    after = 8 + 2 + 12 * count + 4
+    entries = [(256, short, 1, 8), (257, short, 1, 8), (258, short, bands, after)]
+    entries += [(259, short, 1, 1), (262, short, 1, 2), (273, long, 1, after + 2 * bands)]
+    entries += [(277, short, 1, bands), (278, short, 1, 8), (279, long, 1, pixels.size)]
+    entries += [(338, short, 1, *extra)] if extra else []
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, count) + directory + bytes(4)
+    path.write_bytes(head + struct.pack(f"<{bands}H", *[8] * bands) + pixels.tobytes())
+    return pixels[..., :3].astype(int)
+
+
+def test_a_fourth_band_is_transparency_only_if_the_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for extra in ((), (0,)):  # nothing, or "unspecified"
+        colours = write_bands(path, 4, *extra)
+        assert (loaded(path) == colours).all()
+    colours = write_bands(path, 4, 2)
+    on_white = np.round(colours * 40 / 255 + 255 - 40)
+    assert abs(loaded(path) - on_white).max() <= 1
+
+
+def test_grey_has_one_depth_in_all_of_a_domain(tmp_path: Path, capsys) -> None:
+    tops = {"a": (4090, 900, 100), "b": (4100, 900), "c": (255, 20), "d": (1000,)}
+    domains = {}
+    for name, values in tops.items():
+        domains[name] = [tmp_path / f"{name}{i}.tif" for i in range(len(values))]
+        for path, value in zip(domains[name], values, strict=True):
+            Image.fromarray(np.array([[value, value // 2]] * 4, np.uint16)).save(path)
+    Image.new("L", (4, 4), 77).save(tmp_path / "l.png")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    domains["a"] += [tmp_path / "l.png", tmp_path / "broken.tif"]
+    domains["colour"] = [tmp_path / "l.png"]
+    bits = images.grey_bits(domains)
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 3 images read as 12-bit grey (largest value 4,090)",
+        "b: 2 images read as 14-bit grey (largest value 4,100)",
+        "c: 2 images read as 8-bit grey (largest value 255)",
+        "d: 1 image read as 10-bit grey (largest value 1,000)",
+    ]
+    assert {bits[path] for path in domains["a"][:3]} == {12}
+    assert not {tmp_path / "l.png", tmp_path / "broken.tif"} & bits.keys()
+    dark = images.load_image(domains["a"][2], bits[domains["a"][2]])
+    assert np.asarray(dark)[0, 0].tolist() == [round(100 * 255 / 4095)] * 3
+    with pytest.raises(UserError, match="values up to 4100, which 12 bits do not hold"):
+        images.load_image(domains["b"][0], 12)
+
+
+@pytest.mark.parametrize("cache", ["ram", "off"])
+def test_grey_is_as_deep_in_training_and_in_files_as_its_domain_is(
+    root: Path, tmp_path: Path, office, capsys, cache: str
+) -> None:
+    values = {"amazon": 4095, "webcam": 60000}
+    for n, (domain, top) in enumerate(values.items()):
+        for i, path in enumerate(sorted((root / domain).rglob("*.jpg"))):
+            path.unlink()
+            noise = np.random.default_rng([n, i]).integers(0, 256, (40, 40), dtype=np.uint16)
+            noise[0, 0] = top if i == 0 else 0  # 8 bits would hold the others
+            Image.fromarray(noise).save(path.with_suffix(".png"))
+    check_images([load_task("office31", root, "A2W")])
+    told = [
+        f"{name}: 9 images read as {bits}-bit grey"
+        for name, bits in (("amazon", 12), ("webcam", 16))
+    ]
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in told)
+    seen = []
+    read = images.load_image
+
+    def noted(path: Path, bits: int | None = None) -> Image.Image:
+        seen.append((path.parts[-3], bits))
+        return read(path, bits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "load_image", noted)
+        office(max_steps=1, cache=cache)
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in told)
+    used = {pair for pair in seen if pair[1]}
+    assert used == {("amazon", 12), ("webcam", 16)}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
+def test_an_image_of_too_many_pixels_is_reduced_and_named(
+    tmp_path: Path, monkeypatch, kind
+) -> None:
+    path = tmp_path / f"large.{kind}"
+    Image.new("RGB", (200, 100), (200, 30, 30)).save(path)
+    assert images.load_image(path).size == (200, 100)
+    monkeypatch.setattr(images, "LARGE", 6000)
+    with pytest.warns(UserWarning, match=rf"{path}: 200 x 100 pixels, reduced to 1/2 of each side"):
+        image = images.load_image(path)
+    assert image.size == (100, 50)
+    assert np.abs(np.asarray(image) - [200.0, 30, 30]).max() < 6
+    monkeypatch.setattr(images, "LARGEST", 19_999)
+    with pytest.raises(
+        UserError, match=rf"{path}: 200 x 100 pixels, more than .*: save it smaller"
+    ):
+        images.load_image(path)
+
+
+def test_pillows_own_limit_does_not_apply(tmp_path: Path) -> None:
+    """179 megapixels; of two colours, so that it is quick."""
+    Image.new("1", (13_400, 13_400)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (13_400, 13_400)
+    assert folders.why_not(tmp_path / "a.png") is None
+
+
 # Names
 
 
@@ -448,7 +560,7 @@ from office.data import images
 
 folder, *paths = map(Path, sys.argv[1:])
 read, reads = images.load_image, []
-images.load_image = lambda path: reads.append(path) or read(path)
+images.load_image = lambda path, bits: reads.append(path) or read(path, bits)
 with distributed.process_group(torch.device("cpu")):
     try:
         decoded = images.decode("ram", paths, images.Preprocessing(), torch.device("cpu"), folder)

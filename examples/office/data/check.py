@@ -52,6 +52,7 @@ def check_images(tasks: Sequence[Task]) -> bool:
     print(f"{len(seen):,} of {len(paths) + len(skipped):,} {verb}", end="")
     print(f", {len(skipped):,} skipped" if skipped else "", end="")
     print(f"; converted to RGB: {converted}" if converted else "")
+    images.grey_bits({domain.name: domain.paths for domain in domains.values()})
     several = [path for path, (look, _) in seen.items() if look.frames > 1]
     if several:
         print(f"only the first picture is read in {len(several):,} multi-picture files:", end=" ")

@@ -24,7 +24,7 @@ from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
 
 # How features were made; the same in all domains of a folder.
-MADE = ("backbone", "weights", "weights_content", "preprocessing", "precision", "views")
+MADE = ("dataset", "backbone", "weights", "weights_content", "preprocessing", "precision", "views")
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,26 @@ class Extraction:
         return [Path(self.folder) / path for path in self.paths]
 
     def difference(self, other: "Extraction", mine: str, others: str) -> str:
-        """Say which setting, images aside, differs first: "views 1 MINE, 2 OTHERS"; or nothing."""
-        labelled = self.categories and other.categories
-        for name in ("dataset", *["categories"] * bool(labelled), *MADE):
+        """Say which of :data:`MADE` differs first: "views 1 MINE, 2 OTHERS"; or nothing."""
+        for name in MADE:
             values = getattr(self, name), getattr(other, name)
             if values[0] != values[1]:
                 return f"{name} {values[0]} {mine}, {values[1]} {others}"
         return ""
+
+    def other_categories(self, other: "Extraction", mine: str, others: str) -> str:
+        """Say the same of the categories of two labelled domains, which their labels count."""
+        labelled = self.labels is not None and other.labels is not None
+        if not labelled or self.categories == other.categories:
+            return ""
+        pairs = ((self, other, mine), (other, self, others))
+        only = [
+            f"{', '.join(visible(name) for name in one.categories if name not in two.categories)} "
+            f"only {where}"
+            for one, two, where in pairs
+            if not set(one.categories) <= set(two.categories)
+        ]
+        return f"categories {'; '.join(only) or 'in another order'}"
 
 
 class Stored(NamedTuple):
@@ -140,8 +153,9 @@ def _check_same(path: Path, extraction: Extraction) -> None:
     """Raise :class:`UserError` if a NAME.json is another extraction's; the folder may differ."""
     before = _read_extraction(path)
     advice = "choose another --out or delete it and the .npy beside it"
-    if difference := before.difference(extraction, "there", "here"):
-        raise UserError(f"{path} belongs to another extraction ({difference}); {advice}")
+    for differ in (before.difference, before.other_categories):
+        if difference := differ(extraction, "there", "here"):
+            raise UserError(f"{path} belongs to another extraction ({difference}); {advice}")
     images = [(one.paths, one.labels, one.contents) for one in (before, extraction)]
     if images[0] != images[1]:
         one, other = (dict(zip(paths, hashed, strict=True)).items() for paths, _, hashed in images)
@@ -170,8 +184,7 @@ def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored
             stored[extraction.domain] = Stored(extraction, features)
     if not stored:
         raise UserError(f"no features in {folder}: make them with extract_features.py")
-    # An unlabelled domain has no categories with which to compare the others'.
-    first, *others = sorted(stored.values(), key=lambda one: not one.extraction.labels)
+    first, *others = stored.values()
     for other in others:
         both = first.extraction, other.extraction
         if difference := both[0].difference(both[1], *(f"for {one.domain}" for one in both)):
@@ -226,8 +239,8 @@ def tasks(
         partial: Whether the target may lack categories of the source.
 
     Raises:
-        UserError: If they belong to another benchmark, a task's features are missing, or a target
-            lacks categories.
+        UserError: If they belong to another benchmark, a task's features are missing, its domains
+            have different categories, or a target lacks categories.
     """
     made_of = next(iter(stored.values())).extraction.dataset
     domains = {name: benchmark.domains for name, benchmark in DATASETS.items()}
@@ -255,6 +268,16 @@ def tasks(
     made = []
     for name in available if "all" in names else names:
         source, target = available[name]
+        if difference := source.other_categories(
+            target, f"in {source.domain}", f"in {target.domain}"
+        ):
+            fit = [
+                n for n, (one, two) in available.items() if not one.other_categories(two, "", "")
+            ]
+            raise UserError(
+                f"the domains of {name} differ: {difference}; those of "
+                f"{', '.join(fit) or 'no task'} agree: name them with --task"
+            )
         task = Task(name, _domain(source), _domain(target, kept), source.categories)
         if task.lacking and not (partial or kept):
             raise UserError(

@@ -1,15 +1,18 @@
 """From an image's path to pixels: reading any format, resizing, decoding all images once."""
 
 import io
+import math
 import re
+import sys
 import threading
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import IO, Any, NamedTuple, TextIO, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ from office.data import folders
 T = TypeVar("T")
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # narrower images take too much memory when resized
+LARGE, LARGEST = 178_956_970, 1_000_000_000  # pixels; above, images are reduced, or refused
+BITS = (8, 10, 12, 14, 16)  # depths of grey
+AS_EACH: Mapping[Path, int] = {}  # no depths: each image has the smallest that holds it
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,16 @@ class Preprocessing:
     squash: bool = False  # whether the longer side is resized to the same number of pixels
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path, bits: int | None = None) -> Image.Image:
     """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
     Grey of more than 8 bits is scaled to 0..255: floats in [0, 1] are multiplied by 255, integers
-    divided by the largest value of the smallest depth (8, 10, 12, 14 or 16 bits) that fits them.
+    divided by the largest value of ``bits``. An image of more than 179 megapixels is reduced.
+
+    Args:
+        path: The file.
+        bits: Depth of its grey, from :func:`grey_bits`; the smallest that holds the image if None.
 
     Raises:
         UserError: If the file cannot be fully decoded; names the path.
@@ -54,27 +64,56 @@ def load_image(path: Path) -> Image.Image:
             if max(file.size) > NARROWEST * min(file.size):
                 side = f"{NARROWEST} times as long as wide"
                 raise ValueError(f"{file.width} x {file.height} pixels, more than {side}")
-            # Of 16 bits per colour, Pillow keeps only the high ones.
-            deep = re.search(";16[BLN]", str(file.tile))
-            file.load()
-            image, turn = cast(Image.Image, file), None
-            with suppress(Exception):  # a broken EXIF block; the pixels are fine
-                turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                image = Image.fromarray(_eight_bits(np.asarray(image)))
-            elif deep and _highest(image) < 64:
-                raise ValueError(
-                    "16 bits per colour, but the high ones unused: save it with 8 bits"
-                )
-            elif image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
-            image = image.convert("RGB")
-            return image.transpose(turn) if turn is not None else image
+            if file.width * file.height > LARGE:
+                return _reduced(path, file, bits)
+            return _upright(file, bits)
     except Exception as error:  # a broken file makes decoders raise nearly anything
         raise UserError(f"cannot read the image {visible(path)}: {error}") from None
 
 
+def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
+    """Decode an opened image, as :func:`load_image` describes."""
+    # Of 16 bits per colour, Pillow keeps only the high ones.
+    deep = re.search(";16[BLN]", str(file.tile))
+    file.load()
+    image, turn = cast(Image.Image, file), None
+    with suppress(Exception):  # a broken EXIF block; the pixels are fine
+        turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    if _is_deep_grey(image) or image.mode == "F":
+        image = Image.fromarray(_eight_bits(np.asarray(image), bits))
+    elif deep and _highest(image) < 64:
+        raise ValueError("16 bits per colour, but the high ones unused: save it with 8 bits")
+    elif image.mode == "RGBA" and _EXTRA not in getattr(file, "tag_v2", [_EXTRA]):
+        # Nothing says that the fourth band is transparency: it may be near infrared.
+        image = Image.merge("RGB", image.split()[:3])
+    elif image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("RGB")
+    return image.transpose(turn) if turn is not None else image
+
+
+def _reduced(path: Path, file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
+    """Decode an image of too many pixels, one at a time, and reduce it."""
+    width, height = file.size
+    if width * height > LARGEST:
+        most = f"{LARGEST // 10**6:,} megapixels"
+        raise ValueError(f"{width:,} x {height:,} pixels, more than {most}: save it smaller")
+    side = math.ceil(math.sqrt(width * height / LARGE))
+    warnings.warn(
+        f"{visible(path)}: {width:,} x {height:,} pixels, reduced to 1/{side} of each side; "
+        "reading it takes time and memory: better save it smaller",
+        stacklevel=2,
+    )
+    with _ONE_AT_A_TIME:
+        file.draft(file.mode, (width // side, height // side))  # JPEG's decoder can reduce by 2^n
+        image = _upright(file, bits)
+        left = math.ceil(math.sqrt(image.width * image.height / LARGE))
+        return image.reduce(left) if left > 1 else image
+
+
+_ONE_AT_A_TIME = threading.Lock()
+_EXTRA = 338  # TIFF's tag ExtraSamples
 _Turn = Image.Transpose
 _TURNS = {2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM}
 _TURNS |= {5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90}
@@ -89,6 +128,8 @@ def _open(path: Path) -> ImageFile.ImageFile:
         image.filename = ""
         return image
     except UnidentifiedImageError:
+        if folders.is_archive(path):
+            raise ValueError(folders.ARCHIVE) from None
         if folders.is_heif(path) and not folders.HEIF:
             raise ValueError(folders.NO_HEIF) from None
         content = path.read_bytes()
@@ -108,7 +149,51 @@ def _without_exif(png: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
+def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> dict[Path, int]:
+    """Return the depth of each image in grey of more than 8 bits, one depth for all of a domain.
+
+    It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
+    printed: no image tells it, and a guess for each would make the darker ones brighter.
+
+    Args:
+        domains: Images by the domain's name.
+        file: Where to print; standard output if None.
+    """
+    depths: dict[Path, int] = {}
+    for name, paths in domains.items():
+        tops = zip(paths, in_threads(_top_of_deep_grey, [*paths], "looking"), strict=True)
+        deep = {path: top for path, top in tops if top is not None}
+        if deep:
+            bits, top = _fewest_bits(max(deep.values())), max(deep.values())
+            images = "1 image" if len(deep) == 1 else f"{len(deep):,} images"
+            print(
+                f"{visible(name)}: {images} read as {bits}-bit grey (largest value {top:,})",
+                file=file or sys.stdout,
+                flush=True,
+            )
+            # In partial adaptation, a domain may be a source in full and a target in part.
+            depths |= {path: max(bits, depths.get(path, 0)) for path in deep}
+    return depths
+
+
+def _top_of_deep_grey(path: Path) -> int | None:
+    """Return the largest value of grey of more than 8 bits; None for other and unreadable files."""
+    with suppress(Exception), _open(path) as image:  # reading it later says what is wrong with it
+        if _is_deep_grey(image):
+            top = int(np.asarray(image).max())
+            return top if 0 <= top < 2 ** BITS[-1] else None
+    return None
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _fewest_bits(top: int) -> int:
+    return next(bits for bits in BITS if top < 2**bits)
+
+
+def _eight_bits(grey: np.ndarray, bits: int | None) -> np.ndarray:
     """Scale grey of more than 8 bits to 0..255, as :func:`load_image` describes."""
     low, high = grey.min(), grey.max()
     if grey.dtype.kind == "f":
@@ -118,7 +203,9 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     else:
         if low < 0 or high > 65535:
             raise ValueError(f"values from {low} to {high}: save it with 8 or 16 bits")
-        top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+        if high >= 2 ** (bits or BITS[-1]):
+            raise ValueError(f"values up to {high}, which {bits} bits do not hold")
+        top = 2 ** (bits or _fewest_bits(high)) - 1
     return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
 
 
@@ -148,9 +235,9 @@ def _resize(preprocessing: Preprocessing) -> v2.Resize:
     return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
 
 
-def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
+def resized(path: Path, preprocessing: Preprocessing, bits: int | None = None) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
-    image = _resize(preprocessing)(load_image(path))
+    image = _resize(preprocessing)(load_image(path, bits))
     pixels: Tensor = v2.functional.pil_to_tensor(image)
     return pixels.contiguous()  # so that crops copy quickly
 
@@ -181,6 +268,7 @@ def decode(
     preprocessing: Preprocessing,
     device: torch.device,
     folder: Path,
+    bits: Mapping[Path, int] = AS_EACH,
 ) -> dict[Path, Tensor]:
     """Decode every image once, which also finds unreadable ones, and keep it for all runs.
 
@@ -192,6 +280,7 @@ def decode(
         preprocessing: Gives the size at which they are kept.
         device: Device of the training.
         folder: Folder of the file, which disappears with the processes that use it.
+        bits: Depths of grey, from :func:`grey_bits`.
 
     Returns:
         Images from :func:`resized`, by path; none if off.
@@ -211,7 +300,7 @@ def decode(
         folder.mkdir(parents=True, exist_ok=True)
         with temporary(dir=folder, prefix=".decoded-") as file:  # of the others, it stays empty
             source, places = distributed.in_first(
-                lambda: (file if alone else file.name, _write(file, paths, preprocessing)),
+                lambda: (file if alone else file.name, _write(file, paths, preprocessing, bits)),
                 of_machine=True,
             )
             pixels = torch.from_numpy(np.memmap(source, np.uint8, "r+"))
@@ -233,13 +322,13 @@ def decode(
 
 
 def _write(
-    file: IO[bytes], paths: list[Path], preprocessing: Preprocessing
+    file: IO[bytes], paths: list[Path], preprocessing: Preprocessing, bits: Mapping[Path, int]
 ) -> list[tuple[int, torch.Size]]:
     """Write every image to a file; return where each one starts, and its shape."""
     lock = threading.Lock()
 
     def write(path: Path) -> tuple[int, torch.Size]:
-        image = resized(path, preprocessing)
+        image = resized(path, preprocessing, bits.get(path))
         with lock:  # a slow disk delays the decoding, so that images do not pile up in memory
             start = file.tell()
             file.write(image.numpy().data)

@@ -38,6 +38,7 @@ class Images(Dataset[Crop]):
         paths: Image files.
         preprocessing: The sizes of images and crops.
         cache: Images that are decoded already; others are read.
+        bits: Depths of grey, from :func:`images.grey_bits`.
 
     Returns:
         ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip it;
@@ -45,16 +46,21 @@ class Images(Dataset[Crop]):
     """
 
     def __init__(
-        self, paths: list[Path], preprocessing: Preprocessing, cache: dict[Path, Tensor]
+        self,
+        paths: list[Path],
+        preprocessing: Preprocessing,
+        cache: dict[Path, Tensor],
+        bits: Mapping[Path, int] = images.AS_EACH,
     ) -> None:
-        self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
+        self.paths, self.preprocessing, self.cache, self.bits = paths, preprocessing, cache, bits
 
     def __getitem__(self, key: tuple[int, int | None]) -> Crop:
         """Return ``(crop, flip, index)``; :class:`UserError` names an unreadable file."""
         index, seed = key
-        image = self.cache.get(self.paths[index])
+        path = self.paths[index]
+        image = self.cache.get(path)
         if image is None:
-            image = resized(self.paths[index], self.preprocessing)
+            image = resized(path, self.preprocessing, self.bits.get(path))
         side = self.preprocessing.crop
         if seed is None:
             return v2.functional.center_crop(image, [side]), False, index
@@ -166,17 +172,24 @@ class ImageBatches:
         run: Gives the images, the batch size and the seed.
         runtime: Gives the device and the number of workers.
         decoded: What :func:`images.decode` returned; other images are read.
+        bits: Depths of grey, from :func:`images.grey_bits`.
     """
 
-    def __init__(self, run: Run, runtime: Runtime, decoded: dict[Path, Tensor]) -> None:
-        self.recipe, self.runtime, self.decoded = run.recipe, runtime, decoded
+    def __init__(
+        self,
+        run: Run,
+        runtime: Runtime,
+        decoded: dict[Path, Tensor],
+        bits: Mapping[Path, int] = images.AS_EACH,
+    ) -> None:
+        self.recipe, self.runtime, self.decoded, self.bits = run.recipe, runtime, decoded, bits
         self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
         self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
         self.samplers = _samplers(run)
         self.loaders = [
             crop_loader(
-                Images(paths, run.recipe.preprocessing, decoded),
+                Images(paths, run.recipe.preprocessing, decoded, bits),
                 runtime.device,
                 runtime.workers,
                 batch_sampler=sampler,
@@ -205,7 +218,7 @@ class ImageBatches:
         Unlike a DistributedSampler, this adds no padding.
         """
         loader = crop_loader(
-            Images(paths, self.recipe.preprocessing, self.decoded),
+            Images(paths, self.recipe.preprocessing, self.decoded, self.bits),
             self.runtime.device,
             self.runtime.workers,
             # Two training batches fit in memory even with gradients.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from office import distributed
+from office import distributed, files
 from office.console import visible
 from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
@@ -37,20 +37,36 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
             another extraction, or features are not finite.
         KeyboardInterrupt: After printing how far it got.
     """
-    network = frozen_network(recipe)
+    network, folder = frozen_network(recipe), runtime.out / recipe.dataset
+    files.try_writing(folder)
+    with files.locked(folder):
+        _extract_all(tasks, network, recipe, runtime, views)
+
+
+def _extract_all(
+    tasks: Sequence[Task],
+    network: backbones.Extractor,
+    recipe: Recipe,
+    runtime: Runtime,
+    views: int,
+) -> None:
     stores = [
         Store(runtime.out / recipe.dataset, extraction, network.num_features)
         for extraction in describe(tasks, recipe, runtime.out, views)
     ]
-    left = [path for store in stores for path in store.extraction.images()[store.done :]]
+    missing = [store for store in stores if not store.finished]
+    bits = images.grey_bits(
+        {store.extraction.domain: store.extraction.images() for store in missing}
+    )
+    left = [path for store in missing for path in store.extraction.images()[store.done :]]
     out = runtime.out
-    cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, out)
+    cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, out, bits)
     network.eval().to(runtime.device).to(memory_format=torch.channels_last)
     for store in stores:
         if store.finished:
             print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
         else:
-            _extract(store, network, recipe, runtime, cache)
+            _extract(store, network, recipe, runtime, cache, bits)
 
 
 def frozen_network(recipe: Recipe) -> backbones.Extractor:
@@ -105,7 +121,12 @@ def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> It
 
 
 def _extract(
-    store: Store, network: nn.Module, recipe: Recipe, runtime: Runtime, cache: dict[Path, Tensor]
+    store: Store,
+    network: nn.Module,
+    recipe: Recipe,
+    runtime: Runtime,
+    cache: dict[Path, Tensor],
+    bits: Mapping[Path, int],
 ) -> None:
     """Extract a domain's missing features, with a progress bar or, without a terminal, lines."""
     domain, total, begun = store.extraction.domain, store.shape[0], store.done
@@ -114,7 +135,7 @@ def _extract(
         desc=domain, total=total, initial=begun, unit=" images", disable=None, leave=False
     ) as bar:
         try:
-            for features in batches(store.extraction, begun, network, recipe, runtime, cache):
+            for features in batches(store.extraction, begun, network, recipe, runtime, cache, bits):
                 store.add(features)
                 bar.update(len(features))
                 now, done = time.perf_counter(), store.done
@@ -144,6 +165,7 @@ def batches(
     recipe: Recipe,
     runtime: Runtime,
     cache: dict[Path, Tensor],
+    bits: Mapping[Path, int] = images.AS_EACH,
 ) -> Iterator[np.ndarray]:
     """Yield the features of images from number ``first`` on, float16 ``(n, views, F)``, in order.
 
@@ -154,7 +176,7 @@ def batches(
     keys = [(i, seed and seed_of(i, seed)) for i in range(first, len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
     loader = crop_loader(
-        Images(paths, recipe.preprocessing, cache),
+        Images(paths, recipe.preprocessing, cache, bits),
         device,
         runtime.workers,
         batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],

@@ -74,10 +74,18 @@ def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     runs, to_train = distributed.in_first(planned)
     if to_train:  # weights that do not fit are reported before the images are decoded
         backbones.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
-    domains = [domain for run in to_train for domain in (run.task.source, run.task.target)]
-    paths = [path for domain in domains for path in domain.paths]
-    decoded = images.decode(runtime.cache, paths, recipe.preprocessing, runtime.device, runtime.out)
-    return Plan(runs, to_train, partial(ImageBatches, runtime=runtime, decoded=decoded))
+    pairs = [(run.task.source, run.task.target) for run in to_train]
+    domains = {domain.name: domain.paths for pair in pairs for domain in pair}
+    bits = distributed.in_first(lambda: images.grey_bits(domains))
+    decoded = images.decode(
+        runtime.cache,
+        [path for paths in domains.values() for path in paths],
+        recipe.preprocessing,
+        runtime.device,
+        runtime.out,
+        bits,
+    )
+    return Plan(runs, to_train, partial(ImageBatches, runtime=runtime, decoded=decoded, bits=bits))
 
 
 def from_features(
