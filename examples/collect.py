@@ -7,8 +7,6 @@ result.json and features.npz.
 """
 
 import argparse
-import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,13 +33,17 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders to search, at any depth")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV file to write")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="CSV file to write, or -"
+    )
     args = parser.parse_args(argv)
     try:
-        paths = sorted(path for runs in args.runs for path in runs.rglob("result.json"))
+        every = (path for runs in args.runs for path in runs.rglob("result.json"))
+        paths = sorted({path.resolve(): path for path in every}.values())  # each once
         if not paths:
             raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        files.check(args.out)
         lines = []
         for path in tqdm(paths, "reading", disable=None):
             saved = path.with_name("features.npz")
@@ -50,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         write(args.out, lines)
     except (UserError, OSError) as error:
         parser.error(str(error))
-    print(f"{len(paths)} runs: {args.out}")
+    if str(args.out) not in files.STDOUT:
+        print(f"{len(paths)} runs: {args.out}")
 
 
 def record(result: Result, features: Features | None) -> Record:
@@ -112,14 +115,11 @@ def write(path: Path, records: Iterable[Record]) -> None:
     """
     key = ("dataset", "task", "method", "seed", "settings")
     ordered = sorted(records, key=lambda line: [line[name] for name in key])
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(ordered[0])
-    rows.writerows(
+    rows = [
         [f"{value:.6g}" if isinstance(value, float) else value for value in line.values()]
         for line in ordered
-    )
-    files.write(path, text.getvalue().encode())
+    ]
+    files.put(path, files.table([ordered[0], *rows]))
 
 
 if __name__ == "__main__":

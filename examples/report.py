@@ -8,13 +8,13 @@ t-SNE, recall of each category, confusion matrix).
 """
 
 import argparse
-import csv
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from office import console
+from office import console, files
 from office.console import UserError
 from office.results import figures, outputs, summary, tables
 from office.results.outputs import Features, Result
@@ -60,14 +60,15 @@ def write_report(runs: Path, out: Path, task: str | None = None) -> None:
     for name, text, rows in pages:
         print(text)
         written += [out / f"{name}.md", out / f"{name}.csv"]
-        written[-2].write_text(text, encoding="utf-8")
-        with written[-1].open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+        files.put(written[-2], text.encode())
+        files.put(written[-1], files.table(rows))
     with matplotlib.rc_context(figures.STYLE):
         for dataset in dict.fromkeys(result.dataset for result in results):
             for name, figure in draw(by_path, dataset, task).items():
                 written.append(out / f"{name}.png")
-                figure.savefig(written[-1])
+                picture = io.BytesIO()
+                figure.savefig(picture)
+                files.put(written[-1], picture.getvalue())
     print("Written:", *written, sep="\n")
 
 

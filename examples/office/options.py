@@ -237,7 +237,8 @@ class Selection:
     preset: str = option(
         "paper",
         "other defaults, for folders: quick gives a first answer on a CPU in minutes, by training "
-        f"on features of a small frozen network (backbone {QUICK['backbone']}, bottleneck "
+        "on features of a small frozen network, downloaded once without --weights FILE (backbone "
+        f"{QUICK['backbone']}, bottleneck "
         f"{QUICK['bottleneck']}, one seed; 20 epochs, more in small folders to reach 1,000 steps) "
         "(default: {})",
         choices=["quick", "paper"],
@@ -333,6 +334,8 @@ def filled(
     if given.get("preset") == "quick":
         if not folders:
             parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
+        if distributed.launched() > 1:
+            parser.error("--preset quick runs in one process: start it without torchrun")
         given = QUICK | given
     if folders:
         given = {"methods": OWN_METHODS} | given

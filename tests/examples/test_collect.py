@@ -77,6 +77,23 @@ def test_the_file_has_a_line_for_each_run(tmp_path, capsys):
     assert "2 runs" in capsys.readouterr().out
 
 
+def test_a_run_that_is_found_twice_counts_once(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "seed0")
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    twice = [tmp_path / "runs", tmp_path / "runs", tmp_path / "runs/seed0", tmp_path / "link"]
+    collect.main([*map(str, twice), "--out", "-"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len([*csv.DictReader(lines)]) == 1
+
+
+def test_the_file_behind_a_link_is_written(tmp_path):
+    write_run(tmp_path / "runs" / "seed0")
+    (tmp_path / "a.csv").symlink_to(tmp_path / "real.csv")
+    collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "a.csv")])
+    assert (tmp_path / "a.csv").is_symlink()
+    assert len((tmp_path / "real.csv").read_text().splitlines()) == 2
+
+
 def test_without_logits_the_accuracies_are_left(tmp_path):
     write_run(tmp_path / "seed0")
     (tmp_path / "seed0" / "features.npz").unlink()

@@ -1,7 +1,13 @@
 """The files of a finished run: what was written is read again, and broken files are named."""
 
+import csv
 import dataclasses
+import errno
+import io
 import json
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +170,134 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"):
         files.write(tmp_path / "no" / "a", b"new")
+
+
+def test_many_jobs_write_one_file(tmp_path):
+    path = tmp_path / "log.jsonl"
+    contents = [bytes([65 + i]) * 5000 for i in range(8)]
+
+    def job(content):
+        for _ in range(20):
+            files.write(path, content)
+            files.try_writing(tmp_path)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(job, contents)] == [None] * 8
+    assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    for name in (".0.tmp", ".0.trial"):
+        (tmp_path / name).symlink_to(victim)
+    with pytest.raises(UserError, match=r"cannot write .*File exists"):
+        files.write(tmp_path / "a", b"new")
+    with pytest.raises(UserError, match="cannot write"):
+        files.try_writing(tmp_path)
+    (tmp_path / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="symbolic"), files.locked(tmp_path):
+        pass
+    assert victim.read_bytes() == b"mine"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    for length in (200, 254, 255):
+        files.write(tmp_path / ("a" * length), b"content")
+        assert (tmp_path / ("a" * length)).read_bytes() == b"content"
+    with pytest.raises(UserError, match="File name too long; there was no previous one"):
+        files.write(tmp_path / ("a" * 256), b"content")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes are POSIX's")
+def test_outputs_go_where_they_are_pointed(tmp_path, capfdbinary):
+    (tmp_path / "other").mkdir()
+    real = tmp_path / "other" / "real.csv"
+    for before in (True, False):  # a link to a file, and to one that is yet to be
+        real.write_bytes(b"old") if before else real.unlink()
+        link = tmp_path / "link.csv"
+        link.unlink(missing_ok=True)
+        link.symlink_to(real)
+        files.check(link)
+        files.put(link, b"new")
+        assert link.is_symlink()
+        assert real.read_bytes() == b"new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        files.check(pipe)
+        files.put(pipe, b"through")
+        assert read.result() == b"through"
+    assert pipe.is_fifo()
+    files.put(Path("/dev/null"), b"gone")
+    assert Path("/dev/null").is_char_device()
+    for out in ("-", "/dev/stdout"):
+        files.check(Path(out))
+        files.put(Path(out), b"shown\n")
+    assert capfdbinary.readouterr().out == b"shown\n" * 2
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
+        files.put(Path("/dev/full"), b"lost")
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: it is a folder"):
+        files.check(tmp_path)
+    with pytest.raises(UserError, match=f"none/a.csv: there is no folder {tmp_path}/none"):
+        files.check(tmp_path / "none" / "a.csv")
+    files.check(tmp_path / "a.csv")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(UserError, match=f"a.csv: the folder {tmp_path} is not writable"):
+        files.check(tmp_path / "a.csv")
+
+
+def test_a_failed_write_leaves_the_file_and_nothing_else(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device; the previous one is intact"):
+        files.put(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_second_job_waits_for_the_first(tmp_path, capsys):
+    order = []
+
+    def second():
+        with files.locked(tmp_path):
+            order.append("second")
+
+    with ThreadPoolExecutor() as pool:
+        with files.locked(tmp_path):
+            waiting = pool.submit(second)
+            while "waiting for another job" not in capsys.readouterr().out:
+                assert not waiting.done()
+            order.append("first")
+        waiting.result()
+    assert order == ["first", "second"]
+
+
+def test_no_cell_is_a_formula():
+    rows = [["=1+1", "+cmd", "-x", "@a", "\tb", "'=c", "'quoted", "mug"], ["-0.5", -1.5, "+3e-05"]]
+    cells = [*csv.reader(io.StringIO(files.table(rows).decode()))]
+    assert cells[0] == ["'=1+1", "'+cmd", "'-x", "'@a", "'\tb", "''=c", "'quoted", "mug"]
+    assert cells[1] == ["-0.5", "-1.5", "+3e-05"]
+    assert [files.from_cell(cell) for cell in cells[0]] == rows[0]
+
+
+def test_predictions_of_a_run_are_no_formulas_and_can_be_ranked(tmp_path):
+    confidences = [1 - 1e-9, 1 - 2e-9, 0.5, 1e-9]
+    rows = [outputs.Prediction(Path("=1+1.jpg"), "=mug", p) for p in confidences]
+    outputs.write_predictions(tmp_path, rows)
+    text = (tmp_path / "predictions.csv").read_text()
+    assert all(line.startswith("'=1+1.jpg,'=mug,") for line in text.splitlines()[1:])
+    assert outputs.read_predictions(tmp_path / "predictions.csv") == rows
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):

@@ -64,7 +64,7 @@ def write_run(
     )
     saved.write_model(folder, model)
     if labels is None:
-        confidence, prediction = counting.softmax(1).max(1)
+        confidence, prediction = counting.double().softmax(1).max(1)
         rows = zip(task.target.paths, prediction.tolist(), confidence.tolist(), strict=True)
         outputs.write_predictions(
             folder, [outputs.Prediction(path, categories[k], p) for path, k, p in rows]

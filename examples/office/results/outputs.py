@@ -183,26 +183,23 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
-    """Write predictions.csv; :class:`UserError` if it cannot be written.
-
-    Bytes of a path that are not UTF-8 are escaped as in Python: backslash, "udce9".
-    """
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(Prediction._fields)
-    rows.writerows((p.path, p.category, f"{p.confidence:.4f}") for p in predictions)
-    files.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "backslashreplace"))
+    """Write predictions.csv; :class:`UserError` if it cannot be written."""
+    rows = [(p.path, p.category, f"{p.confidence:.12g}") for p in predictions]
+    files.write(folder / "predictions.csv", files.table([Prediction._fields, *rows]))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Read a predictions.csv; :class:`UserError` names path and error."""
+    read = files.from_cell
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return [
-                Prediction(_unescaped(row["path"]), row["category"], float(row["confidence"]))
+                Prediction(
+                    _unescaped(read(row["path"])), read(row["category"]), float(row["confidence"])
+                )
                 for row in csv.DictReader(file, strict=True)
             ]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from office import distributed
+from office import distributed, files
 from office.console import visible
 from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
@@ -37,7 +37,19 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
             another extraction, or features are not finite.
         KeyboardInterrupt: After printing how far it got.
     """
-    network = frozen_network(recipe)
+    network, folder = frozen_network(recipe), runtime.out / recipe.dataset
+    files.try_writing(folder)
+    with files.locked(folder):
+        _extract_all(tasks, network, recipe, runtime, views)
+
+
+def _extract_all(
+    tasks: Sequence[Task],
+    network: backbones.Extractor,
+    recipe: Recipe,
+    runtime: Runtime,
+    views: int,
+) -> None:
     stores = [
         Store(runtime.out / recipe.dataset, extraction, network.num_features)
         for extraction in describe(tasks, recipe, runtime.out, views)
