@@ -4,26 +4,27 @@
     python examples/predict.py MODEL folder/ --top 3 --csv predictions.csv
     python examples/predict.py MODEL --export model.pt2
 
-Unreadable images are named on stderr and skipped, and the exit code is then 1.
+Unreadable images and folders are named on stderr and skipped, and the exit code is then 1. If it
+is stopped, the table has the images predicted so far.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from office import console, files
-from office.console import UserError
+from office.console import UserError, visible
 from office.data import folders, images
 from office.models import saved
 from torch import Tensor
+from tqdm import tqdm
 
+EVERY = 60.0  # seconds
 # An image with its most likely categories and their probabilities.
 Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"name one model, got {args.model} and {', '.join(models)}")
     failed: list[str] = []
     try:
+        for out in filter(None, (args.csv, args.export)):
+            files.check(out)
         model = saved.read_model(args.model)
         if model.frozen:
             raise UserError(
@@ -49,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         if args.export:
             print(saved.export(model, args.export))
-        prepared = load(args.images, images.eval_transform(model.preprocessing), failed)
+        paths = [path for given in args.images for path in find(given, failed)]
+        prepared = load(paths, model.preprocessing, args.grey_bits, failed, quiet=not args.csv)
         rows = predict(model, prepared, args.top, args.batch_size, args.device)
         if args.csv:
             write_table(args.csv, rows, args.top)
         else:
             for path, best in rows:
-                cells = [f"{category}\t{confidence:.3f}" for category, confidence in best]
+                cells = [f"{category}\t{confidence:.12g}" for category, confidence in best]
                 print(path, *cells, sep="\t", flush=True)
     except UserError as error:
         parser.error(str(error))
@@ -75,51 +79,69 @@ def build_parser() -> argparse.ArgumentParser:
     add("model", type=Path, help="a run's model.pt")
     add("images", nargs="*", type=Path, metavar="image", help=either)
     add("--top", type=count, default=1, metavar="N", help=ranks)
-    add("--csv", type=Path, metavar="FILE", help="write a table to FILE instead of printing")
+    table = "write a table to FILE, or to standard output for -, instead of printing"
+    depth = "of grey of more than 8 bits (default: the fewest that hold all the images)"
+    add("--csv", type=Path, metavar="FILE", help=table)
+    add("--grey-bits", type=int, choices=images.BITS, help=depth)
     add("--batch-size", type=count, default=32, metavar="N", help="images at a time (default: 32)")
     add("--device", type=console.device, default="cpu", metavar="D", help="default: cpu")
     add("--export", type=Path, metavar="FILE", help=program)
     return parser
 
 
-def find(given: Path) -> list[Path]:
-    """Return an image, or all images in a folder at any depth; report skipped ones.
+def find(given: Path, failed: list[str]) -> list[Path]:
+    """Return an image, or all images in a folder at any depth.
 
-    Raises:
-        UserError: If a folder contains no image.
+    Report skipped ones; report a folder that is empty or cannot be opened, and add it to
+    ``failed``.
     """
     if not given.is_dir():
         return [given]
     contents = folders.look_below(given)
+    closed = [item for item in contents.skipped if item.why.startswith(folders.CLOSED)]
+    for folder in closed:
+        report(f"{visible(folder.path)} is {folder.why}", failed)
     unread = [item for item in contents.skipped if folders.is_image(item.path)]
     if unread:
         print(folders.summary(str(given), unread), file=sys.stderr, flush=True)
-    if not contents.images:
-        raise UserError(f"no images in the folder {given}")
+    if not contents.images and not closed:
+        report(f"no images in the folder {given}", failed)
     return contents.images
 
 
 def load(
-    given: Iterable[Path], prepare: images.Transform, failed: list[str]
+    paths: Sequence[Path],
+    preprocessing: images.Preprocessing,
+    grey_bits: int | None,
+    failed: list[str],
+    *,
+    quiet: bool,
 ) -> Iterator[tuple[Path, Tensor]]:
-    """Yield images, given or in folders; report unreadable ones and add them to ``failed``."""
-    for one in given:
-        paths: list[Path] = []
-        with reported(failed):
-            paths = find(one)
-        for path in paths:
-            with reported(failed):
-                yield path, prepare(images.load_image(path))
+    """Yield images; report unreadable ones and add them to ``failed``.
+
+    A progress bar, or a line a minute without a terminal, goes to stderr unless ``quiet``.
+    """
+    prepare = images.eval_transform(preprocessing)
+    bits = {} if grey_bits else images.grey_bits({"images": paths}, sys.stderr)
+    printed = time.monotonic()
+    hide = True if quiet else None  # None hides it without a terminal
+    with tqdm(paths, "predicting", unit=" images", leave=False, disable=hide) as bar:
+        for done, path in enumerate(bar):
+            if bar.disable and not quiet and time.monotonic() - printed >= EVERY:
+                print(f"{done:,} of {len(paths):,} images", file=sys.stderr, flush=True)
+                printed = time.monotonic()
+            try:
+                image = images.load_image(path, grey_bits or bits.get(path))
+            except (UserError, OSError) as error:
+                report(str(error), failed)
+            else:
+                yield path, prepare(image)
 
 
-@contextmanager
-def reported(failed: list[str]) -> Iterator[None]:
-    """Report an error on stderr, and continue after the block."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        failed.append(str(error))
-        print(error, file=sys.stderr, flush=True)
+def report(fault: str, failed: list[str]) -> None:
+    """Say on stderr what is left out, and remember it."""
+    failed.append(fault)
+    tqdm.write(fault, file=sys.stderr)
 
 
 @torch.no_grad()
@@ -134,31 +156,31 @@ def predict(
     network = saved.Predictor(model).to(device)
     while batch := [*itertools.islice(prepared, batch_size)]:
         paths, tensors = zip(*batch, strict=True)
-        p = network(torch.stack(tensors).to(device)).topk(min(top, len(model.categories)))
+        logits = network.classifier(network.extractor(torch.stack(tensors).to(device)))
+        # In float64, or all that are nearly certain would be equally so.
+        p = logits.cpu().double().softmax(1).topk(min(top, len(model.categories)))
         for path, values, indices in zip(paths, *(t.tolist() for t in p), strict=True):
             yield path, [(model.categories[k], v) for k, v in zip(indices, values, strict=True)]
 
 
 def write_table(path: Path, rows: Iterable[Row], top: int) -> None:
-    """Write images with their ``top`` most likely categories as CSV, safe for spreadsheets.
-
-    A cell that could be read as a formula begins with an apostrophe.
+    """Write images with their ``top`` most likely categories as CSV; those so far, if stopped.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
-    table.writerow(["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))])
-    for image, best in rows:
-        cells = [cell for category, p in best for cell in (_safe(category), f"{p:.4f}")]
-        table.writerow([_safe(str(image)), *cells])
-    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    table = [["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))]]
+    try:
+        for image, best in rows:
+            cells = [cell for category, p in best for cell in (category, f"{p:.12g}")]
+            table.append([str(image), *cells])
+    except BaseException:
+        if len(table) > 1:
+            files.put(path, files.table(table))
+            print(f"stopped: {path} has the first {len(table) - 1:,} images", file=sys.stderr)
+        raise
+    files.put(path, files.table(table))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_a_program_with_other_probabilities_is_refused(tmp_path, model, monkeypa
         return run(path, images) + (error if len(images) > 1 else 0)
 
     monkeypatch.setattr(saved, "_run_pt2", wrong_for_several)
-    with pytest.raises(UserError, match=r"model\.pt2 is wrong: its probabilities differ"):
+    with pytest.raises(UserError, match=r"model\.pt2 would be wrong: its probabilities differ"):
         saved.export(model, tmp_path / "model.pt2")
 
 

@@ -1,6 +1,11 @@
 """predict.py: categories and probabilities of images and folders, as lines or as a table."""
 
 import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +19,7 @@ from PIL import Image
 from small_runs import features
 from torch import nn
 
+PLACES = (Path(predict.__file__).parent, Path(predict.__file__).parents[1])
 CATEGORIES = ["bike", "mouse", "mug"]
 
 
@@ -167,7 +173,7 @@ def test_unreadable_images_and_empty_folders_are_named_and_the_rest_predicted(
     assert [line.split("\t")[0] for line in out.splitlines()] == [
         str(photos / name) for name in ("a.jpg", "deeper/c.jpg", "deeper/still/d.jpg")
     ]
-    none, empty, broken = err.splitlines()
+    empty, none, broken = err.splitlines()
     assert str(photos / "none.jpg") in none
     assert f"no images in the folder {photos / 'empty'}" in empty
     assert f"cannot read the image {photos / 'b.png'}" in broken
@@ -224,3 +230,133 @@ def test_a_model_is_exported_without_images(model, tmp_path, capsys):
     assert path.is_file()
     bad = tmp_path / "model.bin"
     assert "ends in .pt2 or .onnx" in failure([model, "--export", bad], capsys)
+
+
+# Stopped, or in part unreadable
+
+
+def test_prediction_goes_on_after_a_folder_that_cannot_be_opened(
+    model, photos, capsys, monkeypatch
+):
+    """By monkeypatch, because root opens every folder."""
+    iterdir = Path.iterdir
+
+    def closed(folder: Path):
+        if folder.name == "deeper":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(model), str(photos)])
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert names == [str(photos / "a.jpg"), str(photos / "b.png")]
+    folder = photos / "deeper"
+    assert err == f"{folder} is a folder that cannot be opened: Permission denied\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_table_has_the_rows_so_far(model, photos, tmp_path, number) -> None:
+    pipe, table = photos / "z", tmp_path / "table.csv"
+    pipe.mkdir()
+    write_image(pipe / "last.jpg", 0, 9)
+    code = (
+        "import signal, time, predict; from office import console; from office.data import images\n"
+        "read = images.load_image\n"
+        "def slow(path, bits):\n"
+        "    if path.name == 'last.jpg': print('last', flush=True); time.sleep(60)\n"
+        "    return read(path, bits)\n"
+        "images.load_image = slow\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "console.run(predict.main)"
+    )
+    given = [sys.executable, "-c", code, model, photos, "--csv", table, "--batch-size", "1"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PLACES))}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*map(str, given)], env=environment, **pipes) as process:
+        assert process.stdout.readline() == "last\n"
+        process.send_signal(number)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"stopped: {table} has the first 3 images" in err
+    assert "Traceback" not in err
+    with open(table, newline="") as file:
+        assert len([*csv.DictReader(file)]) == 3
+
+
+def test_an_error_keeps_the_rows_so_far(tmp_path):
+    def rows():
+        yield Path("a.jpg"), [("mug", 0.5)]
+        raise MemoryError
+
+    for table in (tmp_path / "a.csv", tmp_path / "b.csv"):
+        with pytest.raises(MemoryError):
+            predict.write_table(table, rows() if table.stem == "a" else iter_of_nothing(), 1)
+    assert (tmp_path / "a.csv").read_text() == "path,category,confidence\na.jpg,mug,0.5\n"
+    assert not (tmp_path / "b.csv").exists()  # an earlier one stays
+
+
+def iter_of_nothing():
+    raise MemoryError
+    yield
+
+
+@pytest.mark.parametrize("option", ["--csv", "--export"])
+def test_a_missing_folder_fails_before_predicting(model, photos, tmp_path, capsys, option):
+    out = tmp_path / "none" / "model.pt2"
+    assert f"there is no folder {tmp_path}/none" in failure([model, photos, option, out], capsys)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_may_go_to_standard_output(model, photos, capsys):
+    predict.main([str(model), str(photos / "a.jpg"), "--csv", "-"])
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert row["path"] == str(photos / "a.jpg")
+
+
+def test_certain_predictions_can_be_ranked(tmp_path, capsys):
+    """In float32, all of them are 1."""
+    classifier = nn.Linear(512, 3)
+    nn.init.zeros_(classifier.weight)
+    classifier.bias.data = torch.tensor([22.0, 0, 0])
+    model = save_model(tmp_path / "model.pt", classifier)
+    write_image(tmp_path / "a.jpg", 0, 0)
+    predict.main([str(model), str(tmp_path / "a.jpg")])
+    confidence = float(capsys.readouterr().out.split("\t")[2])
+    assert 1 - confidence == pytest.approx(2 * np.exp(-22), rel=1e-2)
+
+
+def test_progress_goes_to_stderr_once_a_minute(model, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "EVERY", 0.0)
+    predict.main([str(model), str(photos), "--csv", str(tmp_path / "t.csv")])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [f"{n} of 4 images" for n in range(4)]
+    predict.main([str(model), str(photos)])
+    assert capsys.readouterr().err == ""
+
+
+def test_grey_has_one_depth_for_all_images(model, tmp_path, capsys):
+    for name, value in (("dark", 200), ("bright", 4000)):
+        noise = np.random.default_rng(0).integers(0, value, (40, 40), dtype=np.uint16)
+        noise[0, 0] = value
+        Image.fromarray(noise).save(tmp_path / f"{name}.png")
+    both = [str(model), str(tmp_path / "dark.png"), str(tmp_path / "bright.png")]
+    predict.main(both)
+    out, err = capsys.readouterr()
+    assert err == "images: 2 images read as 12-bit grey (largest value 4,000)\n"
+    dark = confidence(out)
+    predict.main(both[:2])
+    out, err = capsys.readouterr()
+    assert err == "images: 1 image read as 8-bit grey (largest value 200)\n"
+    assert confidence(out) != pytest.approx(dark, rel=1e-5)
+    predict.main([*both[:2], "--grey-bits", "12"])
+    assert confidence(capsys.readouterr().out) == pytest.approx(dark, rel=1e-5)
+
+
+def confidence(out: str) -> float:
+    """The first image's."""
+    return float(out.splitlines()[0].split("\t")[2])

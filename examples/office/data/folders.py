@@ -22,12 +22,17 @@ else:
 Image.MAX_IMAGE_PIXELS = None  # images.load_image has a limit of its own, and names the file
 
 RAW = "a camera's raw file: convert it"
+ARCHIVE = "an archive: unpack it first"
+CLOSED = "a folder that cannot be opened"
 NO_AVIF = "AVIF needs Pillow 11.3 or newer"
 NO_HEIF = "HEIC needs pillow-heif: pip install pillow-heif"
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _HEIF_SUFFIX = re.compile(r"\.(hei[cf]s?|hif)")
 _RAW_SUFFIX = re.compile(
     r"\.(3fr|arw|cr2|cr3|crw|dng|erf|iiq|kdc|mrw|nef|nrw|orf|pef|raf|raw|rw2|sr2|srw|x3f)"
+)
+_ARCHIVE_NAME = re.compile(
+    r".*\.(7z|rar|tar|tgz|zip|tar\.(bz2|gz|xz|zst))", re.IGNORECASE | re.DOTALL
 )
 _USUAL_FORMAT = re.compile("AVIF|BMP|DIB|GIF|HEIF|JPEG|JPEG2000|MPO|PNG|PPM|TIFF|WEBP")
 # Left behind by operating systems and network drives.
@@ -83,13 +88,20 @@ def look(folder: Path) -> Contents:
 
 
 def look_below(folder: Path) -> Contents:
-    """Sort the content of a folder at any depth; the result has no ``folders``."""
+    """Sort the content of a folder at any depth; the result has no ``folders``.
+
+    A folder that cannot be opened is skipped.
+    """
     below, left, seen = Contents([], [], []), [folder], set[Path]()
     while left:
         current = left.pop(0)
         if current.resolve() not in seen:  # as a link to one of its parents would be
             seen.add(current.resolve())
-            contents = look(current)
+            try:
+                contents = look(current)
+            except OSError as error:
+                why = f"{CLOSED}: {error.strerror or error}"
+                contents = Contents([], [], [Skipped(current, why)])
             below.images.extend(contents.images)
             below.skipped.extend(contents.skipped)
             left += contents.folders
@@ -112,6 +124,20 @@ def skip_all(folder: Path, why: str, category: str | None = None) -> list[Skippe
         for path in sorted(base / name for base, names in walk for name in names)
         if not _SYSTEM_FILE.fullmatch(path.name) or _holds_image(path)
     ]
+
+
+def no_folder(path: Path) -> str:
+    """Say why a path is not a folder."""
+    if is_archive(path):
+        return f"{visible(path)} is {ARCHIVE}"
+    if path.exists():
+        return f"{visible(path)} is a file, not a folder"
+    return f"no such folder: {visible(path)}"
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive, by its name."""
+    return path.is_file() and bool(_ARCHIVE_NAME.fullmatch(path.name))
 
 
 def summary(domain: str, skipped: Sequence[Skipped]) -> str:
@@ -143,6 +169,8 @@ def why_not(path: Path) -> str | None:
         return None if trusted else "a link to nothing"
     if not path.is_file():  # opening a pipe would wait forever
         return "not a regular file"
+    if is_archive(path):
+        return ARCHIVE
     if not HEIF and _HEIF_SUFFIX.fullmatch(suffix):
         return NO_HEIF
     if _RAW_SUFFIX.fullmatch(suffix):  # Pillow would open the small preview inside

@@ -128,6 +128,8 @@ def _open(path: Path) -> ImageFile.ImageFile:
         image.filename = ""
         return image
     except UnidentifiedImageError:
+        if folders.is_archive(path):
+            raise ValueError(folders.ARCHIVE) from None
         if folders.is_heif(path) and not folders.HEIF:
             raise ValueError(folders.NO_HEIF) from None
         content = path.read_bytes()

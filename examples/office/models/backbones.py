@@ -169,7 +169,8 @@ def _imagenet(backbone: str) -> nn.Module:
         network: nn.Module = torchvision.models.get_model(backbone, weights=weights)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"cannot download {weights.url} ({error}); download it elsewhere and use --weights FILE"
+            f"cannot download {weights.url} ({error}), which is needed once; without a network, "
+            "download it elsewhere and use --weights FILE"
         ) from None
     return network
 
@@ -231,8 +232,8 @@ def _pretrained(timm: ModuleType, name: str) -> nn.Module:
     except Exception as error:  # from the network, the disk, or a hub
         why = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}); download "
-            "them elsewhere and use --weights FILE"
+            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}), which are "
+            "needed once; without a network, download them elsewhere and use --weights FILE"
         ) from None
     return pretrained
 

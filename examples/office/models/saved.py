@@ -1,5 +1,6 @@
 """A trained model as a file: model.pt, and programs that run without symloss (.pt2, ONNX)."""
 
+import importlib
 import io
 import json
 import logging
@@ -90,38 +91,38 @@ class Predictor(nn.Module):
 
 
 def export(model: Model, path: Path) -> str:
-    """Write a model as a program, test the file on images, and return a one-line report.
+    """Write a model as a program, after testing it on images, and return a one-line report.
 
     It contains categories and preprocessing as JSON: in the extra file ``about.json`` of a .pt2,
     in the metadata ``about`` of ONNX. The batch size is free.
 
     Raises:
-        UserError: If the suffix is another one, the network cannot be exported, a package is
-            missing, or the program's probabilities differ from the model's by more than 1e-5.
+        UserError: If the suffix is another one, the file cannot be written, the network cannot be
+            exported, packages are missing, or the program's probabilities differ from the model's
+            by more than 1e-5. An earlier file is then untouched.
     """
-    formats = {".pt2": (_write_pt2, _run_pt2), ".onnx": (_write_onnx, _run_onnx)}
+    formats = {".pt2": (_to_pt2, _run_pt2), ".onnx": (_to_onnx, _run_onnx)}
     if path.suffix not in formats:
         raise UserError(f"--export needs a file that ends in .pt2 or .onnx, got {path}")
-    write, run = formats[path.suffix]
+    convert, run = formats[path.suffix]
+    files.check(path)
     network, side = Predictor(model).cpu(), model.preprocessing.crop
     about = {"categories": model.categories, "preprocessing": asdict(model.preprocessing)}
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(n, 3, side, side, generator=generator) for n in BATCHES]
     with torch.no_grad():
-        try:
-            write(network, batches[-1], json.dumps(about), path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-        errors = [(run(path, x) - network(x)).abs().max() for x in batches]
+        program = convert(network, batches[-1], json.dumps(about))
+        errors = [(run(program, x) - network(x)).abs().max() for x in batches]
     worst = torch.stack(errors).max().item()
     if not worst <= TOLERANCE:
         raise UserError(
-            f"{path} is wrong: its probabilities differ from the model's by {worst:.1e}"
+            f"{path} would be wrong: its probabilities differ from the model's by {worst:.1e}"
         )
+    files.put(path, program)
     return f"{path}: {len(model.categories)} categories, within {worst:.0e} of the model"
 
 
-def _write_pt2(network: nn.Module, images: Tensor, about: str, path: Path) -> None:
+def _to_pt2(network: nn.Module, images: Tensor, about: str) -> bytes:
     batch = torch.export.Dim("batch")
     try:
         program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}})
@@ -130,26 +131,24 @@ def _write_pt2(network: nn.Module, images: Tensor, about: str, path: Path) -> No
         raise UserError(f"cannot export the network: {why}") from None
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"about.json": about})
-    files.write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _run_pt2(path: Path, images: Tensor) -> Tensor:
-    probabilities: Tensor = torch.export.load(path).module()(images)
+def _run_pt2(program: bytes, images: Tensor) -> Tensor:
+    probabilities: Tensor = torch.export.load(io.BytesIO(program)).module()(images)
     return probabilities
 
 
-def _write_onnx(network: nn.Module, images: Tensor, about: str, path: Path) -> None:
+def _to_onnx(network: nn.Module, images: Tensor, about: str) -> bytes:
+    packages = ("onnx", "onnxruntime", "onnxscript")
     try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--export to ONNX needs pip install {error.name}") from None
+        modules = [importlib.import_module(name) for name in packages]
+    except ImportError:
+        raise UserError(f"--export to ONNX needs pip install {' '.join(packages)}") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(
+    program = torch.onnx.export(
         network,
         (images,),
-        path,
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -157,13 +156,15 @@ def _write_onnx(network: nn.Module, images: Tensor, about: str, path: Path) -> N
         output_names=["probabilities"],
         dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
     )
-    program = onnx.load(path)
-    onnx.helper.set_model_props(program, {"about": about})
-    onnx.save(program, path)
+    assert program is not None  # as it is without a file to write
+    model = program.model_proto
+    modules[0].helper.set_model_props(model, {"about": about})
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def _run_onnx(path: Path, images: Tensor) -> Tensor:
+def _run_onnx(program: bytes, images: Tensor) -> Tensor:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
