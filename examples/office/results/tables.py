@@ -35,11 +35,15 @@ Groups: TypeAlias = dict[str, list[Result]]  # by method
 
 
 class Row(NamedTuple):
-    """A method's accuracies in %: a cell or ``None`` per task, average or ``None``."""
+    """A method's accuracies in %: a cell or ``None`` per task, average or ``None``.
+
+    Uneven if the tasks have different seeds, so that the average is of means of more or fewer runs.
+    """
 
     label: str
     cells: list[Mean | None]
     average: float | None
+    uneven: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
         values = [r.accuracy for r in results if r.task == task and r.accuracy is not None]
         cells.append(mean_and_error(values) if values else None)
     means = [cell[0] for cell in cells if cell]
-    return Row(label, cells, statistics.fmean(means) if len(means) == len(tasks) else None)
+    average = statistics.fmean(means) if len(means) == len(tasks) else None
+    return Row(label, cells, average, len(_tasks_by_seeds(results)) > 1)
 
 
 def _compared(published: Row, ours: Row) -> list[Row]:
@@ -140,7 +145,7 @@ def _compared(published: Row, ours: Row) -> list[Row]:
     if ours.average is not None and published.average is not None:
         average = ours.average - published.average
     named = published._replace(label=f"{published.label}, published")
-    return [named, ours, Row("difference", cells, average)]
+    return [named, ours, Row("difference", cells, average, ours.uneven)]
 
 
 # Notes
@@ -162,6 +167,17 @@ def _note(ours: Groups) -> str:
     differences = "; ".join(filter(None, (_differences(name, runs) for name in names)))
     if differences:
         note += f"\n\n**Warning: settings differ between the runs of this table:** {differences}."
+    if any(len(_tasks_by_seeds(group)) > 1 for group in ours.values()):
+        note += (
+            "\n\n**Warning: not every task has the same seeds:** an Avg with * is of such tasks."
+        )
+    checksums: dict[str, set[int]] = defaultdict(set)
+    for result in results:
+        checksums[result.task].update(result.images[-1:])
+    if other := [arrow(task) for task, images in sorted(checksums.items()) if len(images) > 1]:
+        note += (
+            f"\n\n**Warning: runs of the same task are on different images:** {', '.join(other)}."
+        )
     return note
 
 
@@ -189,13 +205,27 @@ def _differences(name: str, runs: list[tuple[str, str, dict[str, str]]]) -> str:
 
 
 def _seeds(ours: Groups) -> str:
-    """List the seeds, by row if they differ."""
+    """List the seeds, by row and task if they differ."""
     rows: dict[str, list[str]] = defaultdict(list)
     for method, group in ours.items():
-        rows[", ".join(map(str, sorted({result.seed for result in group})))].append(_label(method))
+        by_seeds = _tasks_by_seeds(group)
+        for seeds, tasks in by_seeds.items():
+            only = f" on {', '.join(map(arrow, tasks))}" if len(by_seeds) > 1 else ""
+            rows[seeds].append(f"{_label(method)}{only}")
     if len(rows) == 1:
         return f"seeds {next(iter(rows))}"
     return "seeds " + " / ".join(f"{seeds} ({', '.join(labels)})" for seeds, labels in rows.items())
+
+
+def _tasks_by_seeds(group: Sequence[Result]) -> dict[str, list[str]]:
+    """Return a method's tasks by the seeds that each was run with."""
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for result in group:
+        seeds[result.task].add(result.seed)
+    tasks: dict[str, list[str]] = defaultdict(list)
+    for task in sorted(seeds):
+        tasks[", ".join(map(str, sorted(seeds[task])))].append(task)
+    return tasks
 
 
 def _settings(result: Result) -> dict[str, str]:
@@ -227,10 +257,11 @@ def arrow(task: str) -> str:
 def markdown(table: Table) -> str:
     """Return the table in Markdown, with one decimal as in the paper."""
     lines = [["Methods", *map(arrow, table.tasks), "Avg"], ["---"] * (len(table.tasks) + 2)]
-    for label, cells, average in table.rows:
+    for label, cells, average, uneven in table.rows:
         sign = "+" if label == "difference" else ""
         means = [*cells, None if average is None else (average, None)]
-        lines.append([label, *(plus_minus(*mean, sign) if mean else "" for mean in means)])
+        *shown, last = (plus_minus(*mean, sign) if mean else "" for mean in means)
+        lines.append([label, *shown, f"{last}*" if uneven and last else last])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
 
@@ -239,7 +270,7 @@ def csv_rows(table: Table) -> list[list[object]]:
     """Return the rows of a CSV file, a column for each mean and each standard error, unrounded."""
     columns = [column for task in table.tasks for column in (task, f"{task} error")]
     rows: list[list[object]] = [["method", *columns, "average"]]
-    for label, cells, average in table.rows:
+    for label, cells, average, _ in table.rows:
         values = [value for cell in cells for value in cell or (None, None)]
         rows.append([label, *values, average])
     return rows
