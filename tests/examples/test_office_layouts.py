@@ -141,7 +141,7 @@ def test_a_missing_root_is_explained(root: Path | None) -> None:
         load_task("office-home", root, "Ar2Rw")
     message = str(caught.value)
     assert "Art and Real World not found" in message
-    assert ("no/such/folder is not a folder" if root else "--root is not given") in message
+    assert ("no such folder: no/such/folder" if root else "--root is not given") in message
     for line in ("Art/<category>/*.jpg", "image_list/Art.txt", "hemanthdv.org", "train_digits.py"):
         assert line in message
 

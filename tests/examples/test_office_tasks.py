@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
+from office.data import images
 from office.data.benchmarks import DATASETS
 from office.data.tasks import Task, load_folders, load_task, warn_about_copies
 
@@ -256,6 +257,53 @@ def test_folders_of_one_name_are_told_apart_by_their_parents(tree: Callable[...,
     task = load_folders(root / "amazon/images", root / "webcam/images")
     assert task.name == "amazon-images2webcam-images"
     assert (task.source.name, task.target.name) == ("amazon-images", "webcam-images")
+
+
+def test_no_common_category_is_said_as_such(root: Path) -> None:
+    for name, other in (("bike", "velo"), ("mouse", "souris"), ("mug", "tasse")):
+        (root / "webcam" / name).rename(root / "webcam" / other)
+    with pytest.raises(UserError) as error:
+        load_folders(root / "amazon", root / "webcam")
+    assert str(error.value).startswith(
+        "none of amazon's categories is one of webcam's: amazon has bike, mouse, mug; webcam has "
+        "souris, tasse, velo. Both need the same categories, under the same names"
+    )
+    assert "remove the extra folder" not in str(error.value)
+
+
+def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted((root / "webcam").rglob("*.jpg"))):
+        path.rename(flat / f"{i}.jpg")
+    with pytest.raises(UserError, match="are --source and --target swapped"):
+        load_folders(flat, root / "amazon")
+    with pytest.raises(UserError) as error:
+        load_folders(flat, tmp_path / "data" / "webcam" / "mug")
+    assert "are --source and --target swapped" not in str(error.value)
+    write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
+    with pytest.raises(UserError, match=r"amazon has all of few's categories, and more: are --sou"):
+        load_folders(tmp_path / "few", root / "amazon")
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz", "photos.TGZ", "photos.7z"])
+def test_an_archive_is_to_be_unpacked(root: Path, tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "packed" / name
+    archive.parent.mkdir()
+    archive.write_bytes(b"PK")
+    for pair in ((archive, root / "amazon"), (root / "amazon", archive)):
+        with pytest.raises(UserError, match=f"{name} is an archive: unpack it first"):
+            load_folders(*pair)
+    with pytest.raises(UserError, match=f"{name} .an archive: unpack it first"):
+        load_folders(root / "amazon", archive.parent)  # alone in a folder
+    for place in (archive, archive.parent):
+        with pytest.raises(UserError, match="an archive: unpack it first"):
+            load_task("office31", place, "A2W")
+    with pytest.raises(UserError, match="an archive: unpack it first"):
+        images.load_image(archive)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        load_folders(root / "amazon", tmp_path / "file")
 
 
 def test_wrong_folders_are_refused(root: Path, tmp_path: Path) -> None:

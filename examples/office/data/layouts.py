@@ -227,11 +227,14 @@ def _not_found(dataset: str, root: Path | None, missing: list[str]) -> str:
     instead = "--root is not given"
     if root:
         shown = visible(root)
-        instead = f"{shown} is not a folder"
+        instead = folders.no_folder(root)
         if root.is_dir():
+            packed = [path.name for path in root.iterdir() if folders.is_archive(path)]
             names = [visible(path.name) for path in subfolders(root)]
             some = ", ".join(names[:8] + ["..."] * (len(names) > 8))
             instead = f"{shown} contains {some or 'no folders'}"
+            if packed:
+                instead += f", and {visible(packed[0])}, {folders.ARCHIVE}"
     return "\n".join(
         (
             f"{dataset}: {' and '.join(missing)} not found: {instead}.",

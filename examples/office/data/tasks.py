@@ -97,11 +97,18 @@ def load_folders(
     """
     for folder in (source, target):
         if not folder.is_dir():
-            raise UserError(f"no such folder: {visible(folder)}")
+            raise UserError(folders.no_folder(folder))
     if source.resolve() == target.resolve():
         raise UserError(f"source and target are the same folder: {visible(source)}")
     names = _names_of_folders(source.resolve(), target.resolve())
-    side = layouts.read_folder(source, names[0])
+    try:
+        side = layouts.read_folder(source, names[0])
+    except UserError as error:
+        if folders.subfolders(source) or not folders.subfolders(target):
+            raise
+        raise UserError(
+            f"{error}, but {visible(target)} has: are --source and --target swapped?"
+        ) from None
     contents = folders.look_below(target) if unlabelled else folders.look(target)
     if contents.folders:
         try:
@@ -217,10 +224,22 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
         for domain, names in lacking.items()
         if names
     ]
-    lines = [
-        f"{source} and {target} differ in categories; {'; '.join(missing)}. Both need the same "
-        "categories: remove the extra folder, or rename it"
-    ]
+    if not ours & theirs:
+        lines = [
+            f"none of {source}'s categories is one of {target}'s: {source} has "
+            f"{', '.join(lacking[target])}; {target} has {', '.join(lacking[source])}. Both need "
+            "the same categories, under the same names"
+        ]
+    else:
+        lines = [
+            f"{source} and {target} differ in categories; {'; '.join(missing)}. Both need the same "
+            "categories: remove the extra folder, or rename it"
+        ]
+    if ours and ours < theirs:
+        lines.append(
+            f"{target} has all of {source}'s categories, and more: are --source and --target "
+            "swapped?"
+        )
     if theirs < ours:
         lines.append(
             f"If {target} is meant to have only some of {source}'s categories (partial "
