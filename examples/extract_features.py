@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
     """Read the command line; the last is the number of views."""
-    parser = options.build_parser("extract_features.py", __doc__.partition("\n")[0], OPTIONS)
+    about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
+    parser = options.build_parser("extract_features.py", about, OPTIONS)
     parser.add_argument(
         "--views",
         type=console.positive,

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
     """Read the command line and the features' folder, which records how they were made."""
-    parser = options.build_parser("train_features.py", __doc__.partition("\n")[0], OPTIONS)
+    about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
+    parser = options.build_parser("train_features.py", about, OPTIONS)
     add = parser.add_argument
     add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
     add(

@@ -24,22 +24,52 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Run a script; whatever ends it early, Ctrl-C or ``| head`` too, leaves no traceback."""
+    _decode_names_as_utf8()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may need characters it lacks
     warnings.formatwarning = _in_one_line
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
     try:
-        main()
+        try:
+            main()
+        except SystemExit as end:  # --help, or an error that the script has reported
+            if end.code and _stdout_fails():
+                raise
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except KeyboardInterrupt:
+        _stdout_fails()
         sys.exit(130)
     except BrokenPipeError:
-        # Or Python complains about unwritten lines when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stdout_fails()
         sys.exit(141)
     except (UserError, OSError) as error:
+        if (full := _stdout_fails()) and isinstance(error, OSError):
+            error = UserError(f"cannot write to standard output: {full.strerror or full}")
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+
+
+def _stdout_fails() -> OSError | None:
+    """Write what is left; if that fails, drop it, or Python complains when it closes the stream."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _decode_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale's encoding is another one.
+
+    Names of files would differ from those of the same files under another locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    streams = {"PYTHONIOENCODING": sys.stdout.encoding, **os.environ}  # which stay as they are
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], streams)
 
 
 def _in_one_line(message: Warning | str, *_: object, **__: object) -> str:
@@ -114,11 +144,3 @@ def device(text: str) -> torch.device:
             f"must be a device that torch can use on this machine, for example cpu, got {text!r}"
         ) from None
     return found
-
-
-def new_file(text: str) -> Path:
-    """Read the path of a file to write, in an existing folder."""
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
-    return path

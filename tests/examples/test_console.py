@@ -144,3 +144,60 @@ def test_a_fault_of_files_or_data_is_one_line(fault: str, line: str, tmp_path: P
     )
     assert done.stderr.splitlines() == ["warning: odd \\u2192", f"script.py: error: {line}"]
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("code", ["print('x')", "print('x' * 10**6)", "raise SystemExit(0)"])
+def test_a_full_disk_behind_standard_output_is_one_line(code: str) -> None:
+    program = (
+        f"from office import console\ndef main():\n    print(1)\n    {code}\nconsole.run(main)"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=EXAMPLES, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("-c: error: ")
+    assert line.endswith("No space left on device")
+
+
+@pytest.mark.parametrize(
+    "name", ["extract_features", "train_features", "train_office", "predict", "report", "collect"]
+)
+def test_help_works_without_docstrings(name: str) -> None:
+    paths = os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent)))
+    done = subprocess.run(
+        [sys.executable, "-OO", str(EXAMPLES / f"{name}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {name}.py")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows names are always UTF-8")
+def test_names_are_the_same_under_every_locale(tmp_path: Path) -> None:
+    """Under a locale of another encoding, a script starts again in UTF-8 mode."""
+    (tmp_path / "Möbel").touch()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\nfrom office import console\n"
+        "console.run(lambda: print(ascii(os.listdir(sys.argv[1])), sys.stdout.encoding))"
+    )
+    shown = set()
+    for settings in ({"PYTHONUTF8": "1"}, {"PYTHONUTF8": "0", "LC_ALL": "C"}):
+        environment = {**os.environ, "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(EXAMPLES)}
+        environment.pop("PYTHONIOENCODING", None)
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)],
+            capture_output=True,
+            env=environment | settings,
+            check=True,
+        )
+        shown.add(done.stdout)
+    names, encodings = zip(*(line.decode().rsplit(" ", 1) for line in shown), strict=True)
+    assert len({*names}) == 1
+    assert "'M\\xf6bel'" in names[0]
+    assert len({*encodings}) == 2  # what is printed stays in the terminal's encoding
