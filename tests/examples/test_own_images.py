@@ -15,7 +15,8 @@ from office import options
 from office.console import UserError
 from office.options import Recipe
 from office.results import outputs
-from office.training import progress
+from office.training import preparation, progress
+from small_runs import made_run
 
 
 @pytest.fixture
@@ -146,11 +147,11 @@ def test_quick_looks_at_its_own_two_folders_alone(folders, weights, tmp_path, ca
 def test_quick_fits_batch_and_length_to_the_folders():
     recipe = Recipe("folders", epochs=None)
     with pytest.warns(UserWarning, match="--batch-size 128 exceeds the smaller domain; using 60"):
-        fitted = train_office.fitted(recipe, [80, 60])
+        fitted = preparation.fitted(recipe, [80, 60])
     assert (fitted.batch_size, fitted.epochs) == (60, 1000)  # one step per epoch
-    fitted = train_office.fitted(recipe, [12800, 9000])
+    fitted = preparation.fitted(recipe, [12800, 9000])
     assert (fitted.batch_size, fitted.epochs) == (128, 20)  # 100 steps per epoch
-    fitted = train_office.fitted(Recipe("folders", epochs=3), [128, 256])
+    fitted = preparation.fitted(Recipe("folders", epochs=3), [128, 256])
     assert (fitted.batch_size, fitted.epochs) == (128, 3)
 
 
@@ -186,12 +187,12 @@ def test_quick_is_for_folders(capsys):
 def test_the_time_left_is_told_after_ten_steps_and_once_a_minute(tmp_path, capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    bar = progress.Progress(tmp_path, "A2W", 100, 0, 8)
-    bar.bar.disable = True
-    for step in range(1, 31):
-        clock[0] += 5
-        bar.step(step, {})
-    bar.close()
+    with progress.Progress(made_run(max_steps=100), tmp_path, 0, 8) as shown:
+        shown.bar.disable = True
+        shown.begin(100)
+        for _ in range(30):
+            clock[0] += 5
+            shown.step({"loss": torch.ones(())}, 1.0, (0.1, 0.1))
     lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
     assert lines == [
         "step 10 of 100, about 8 min left",
