@@ -82,6 +82,7 @@ def test_values_are_read_on_the_cpu_alone():
     assert _checks.checked_prior(three, three).is_meta
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_step_with_a_tensor_lam_compiles_whole(parts):
     extractor, head, x_s, x_t = parts

@@ -144,3 +144,11 @@ def device(text: str) -> torch.device:
             f"must be a device that torch can use on this machine, for example cpu, got {text!r}"
         ) from None
     return found
+
+
+def new_file(text: str) -> Path:
+    """Read the path of a file to write, in an existing folder."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
+    return path

@@ -31,12 +31,14 @@ def script(path: Path, *arguments: object, encoding: str = "utf-8") -> str:
     return shown
 
 
+@pytest.mark.slow
 def test_the_digits_table_in_ascii(tmp_path):
     options = "--methods source-only --seeds 0 1 --epochs 1 --no-plots --out"
     shown = script(EXAMPLES / "train_digits.py", *options.split(), tmp_path, encoding="ascii")
     assert "\\xb1" in shown  # ±
 
 
+@pytest.mark.slow
 def test_names_of_another_system_from_training_to_report(tmp_path):
     source, target, runs = tmp_path / BYTES / "日本", tmp_path / "new", tmp_path / "runs"
     for i in range(8):

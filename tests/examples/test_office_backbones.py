@@ -146,6 +146,7 @@ def test_a_failed_download_says_what_to_do(hub, monkeypatch):
     assert "--weights FILE" in message
 
 
+@pytest.mark.slow
 def test_imagenet_weights_are_not_of_every_network():
     assert "for resnet50, not for resnet50_v1" in refusal("imagenet", "resnet50_v1")
     message = refusal("imagenet", "regnet_y_128gf")

@@ -164,6 +164,7 @@ def check_without_pillow_heif(root: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_without_pillow_heif_heic_is_skipped_with_what_to_do(tree: Callable[..., Path]) -> None:
     root = tree(images=1)
     for name in ("mug/a.HEIC", "mug/b.heif", "mug/c", "mug/more/d.heic", ".e.heic"):

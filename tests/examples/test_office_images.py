@@ -587,6 +587,7 @@ def decode_in_two_processes(folder: Path, paths: list[Path]) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_decodes_for_both(odd_images: list[Path], tmp_path: Path) -> None:
     done = decode_in_two_processes(tmp_path, odd_images)
     assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def test_a_broken_model_is_refused(tmp_path, model, name, value):
 # Programs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.export's own
 def test_the_exported_program_gives_the_models_probabilities(tmp_path, model):
     path = tmp_path / "model.pt2"
@@ -138,6 +139,7 @@ def test_without_onnx_the_missing_package_is_named(tmp_path, model, monkeypatch)
         saved.export(model, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("error", [0.5, torch.nan])
 def test_a_program_with_other_probabilities_is_refused(tmp_path, model, monkeypatch, error):

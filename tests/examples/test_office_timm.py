@@ -240,6 +240,7 @@ def test_without_a_tag_a_file_says_how_images_are_prepared(state, tmp_path, caps
 # Whole runs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*published")
 def test_a_vision_transformer_trains_resumes_and_predicts(office, tree, monkeypatch, capsys):
     root, preprocessing = tree(name="small", images=2), backbones.preprocessing(TINY)

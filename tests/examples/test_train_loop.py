@@ -170,6 +170,7 @@ def test_partial_changes_nothing_in_methods_of_one_classifier(name, task, train)
     assert result(plain).epochs == result(partial).epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}])
 def test_other_precisions_and_layouts_train_float32_parameters(changes, task, train, predictions):
     run = made_run(task, max_steps=2, **changes)
