@@ -3,17 +3,27 @@
 Values are checked only where that does not wait for a device.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+Named = TypeVar("Named", bound=tuple[Any, ...])
+
 _LAST_LAYER = (
     "; if these are a network's logits, remove its last layer, for example with "
     "backbone.fc = torch.nn.Identity()"
+)
+
+SHARDED = (
+    "the head's weight is sharded (a DTensor) and the features are a plain tensor: call the head "
+    "and its methods inside the forward of the module that fully_shard was given, where the weight "
+    "is whole; to predict outside of it, call that module's unshard() first"
 )
 
 
@@ -31,6 +41,25 @@ def _extremes(values: Tensor) -> tuple[float, float] | None:
         return least.item(), most.item()
     except RuntimeError:  # inside torch.func.vmap, a tensor has no values
         return None
+
+
+def rebuildable(cls: type[Named]) -> type[Named]:
+    """Let ``cls(iterable)`` make a named tuple too.
+
+    Code that knows only tuples, such as Transformers' Trainer, rebuilds an output with
+    ``type(output)(f(x) for x in output)``.
+    """
+    make = cls.__new__
+
+    @functools.wraps(make)
+    def from_fields_or_iterable(cls: type[Named], *fields: Any, **named: Any) -> Named:
+        if len(fields) == 1 and not named and not isinstance(fields[0], Tensor):
+            fields = tuple(fields[0])
+        return make(cls, *fields, **named)
+
+    # A NamedTuple's body may not define it.
+    setattr(cls, "__new__", staticmethod(from_fields_or_iterable))  # noqa: B010
+    return cls
 
 
 def check_positive(**sizes: int) -> None:
@@ -73,6 +102,16 @@ def check_logits(name: str, logits: Tensor, joint: bool = True) -> None:
         raise ValueError(f"{name} must have shape {form} positive, got {tuple(logits.shape)}")
     if logits.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
+
+
+def check_no_transform() -> None:
+    """Raise RuntimeError inside a transform of torch.func."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "an objective cannot be used under torch.func, whose transforms its closed-form "
+            "gradients do not support; apply the functions of symloss.functional to the fields of "
+            "RoutedLogits"
+        )
 
 
 def check_same_categories(
@@ -178,20 +217,47 @@ def check_floating(features: Tensor) -> None:
         raise TypeError(f"features must be a floating-point tensor, got {got}")
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this is a DTensor, which holds one process's part of a tensor."""
+    return hasattr(tensor, "device_mesh")  # importing its class takes long
+
+
 def check_features(features: Tensor, weight: Tensor) -> None:
-    """Raise TypeError or ValueError unless features suit a head's weight ``(2K, F, ...)``."""
+    """Raise an error unless features suit a head's weight ``(2K, F, ...)``."""
     check_floating(features)
     dims, width = weight.dim(), weight.shape[1]
     if features.dim() != dims or features.shape[1] != width:
         expected = f"(N, {width})" if dims == 2 else f"(N, {width}, H, W)"
-        hint = "; call features.flatten(1)" if features.dim() > dims == 2 else ""
-        hint = _LAST_LAYER if features.dim() == dims else hint
-        raise ValueError(f"features must have shape {expected}, got {tuple(features.shape)}{hint}")
+        shape = tuple(features.shape)
+        raise ValueError(
+            f"features must have shape {expected}, got {shape}{_shape_hint(shape, dims, width)}"
+        )
+    if is_sharded(weight) and not is_sharded(features):
+        raise RuntimeError(SHARDED)
     if features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
         raise TypeError(
             f"features must have the head's dtype, {weight.dtype}, got {features.dtype}; run the "
             f"head under torch.autocast, or convert one of them: features.to({weight.dtype})"
         )
+
+
+def _shape_hint(shape: tuple[int, ...], dims: int, width: int) -> str:
+    """Say what makes a shape ``(N, width)``, or ``(N, width, H, W)`` for 4 dims, if it is clear."""
+    if len(shape) == dims - 1 and shape[0] == width:
+        return "; call features.unsqueeze(0) for a batch of one"
+    if dims == 4 and len(shape) == 4 and shape[3] == width:
+        return "; call features.permute(0, 3, 1, 2)"
+    if len(shape) == dims:
+        return _LAST_LAYER
+    if dims == 2 and len(shape) > 2:
+        if math.prod(shape[1:]) == width:
+            return "; call features.flatten(1)"
+        if width in (shape[-1], shape[1]):
+            positions = range(1, len(shape) - 1) if shape[-1] == width else range(2, len(shape))
+            over = positions[0] if len(positions) == 1 else tuple(positions)
+            token = " or take one, features[:, 0]" if positions == range(1, 2) else ""
+            return f"; average the positions, features.mean({over}){token}"
+    return ""
 
 
 def checked_lam(lam: float | Tensor, most: float = math.inf) -> float | Tensor:

@@ -14,12 +14,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
-from symloss._checks import check_features, check_floating, check_positive
+from symloss._checks import (
+    SHARDED,
+    check_features,
+    check_floating,
+    check_positive,
+    is_sharded,
+    rebuildable,
+)
 from symloss.functional import split_logits
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
+@rebuildable
 class RoutedLogits(NamedTuple):
     r"""The same joint logits twice, each with its own gradient path, for eq. (11).
 
@@ -55,7 +63,8 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     your own head (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
     :meth:`SymmetricHead.route` does the same for one linear layer. Both passes start from the same
     buffers and the second pass's changes are dropped, so batch norm counts each batch once and
-    spectral norm gives both passes the same weight. A head with dropout draws two masks.
+    spectral norm gives both passes the same weight. A head with dropout draws two masks. One that
+    ``fully_shard`` was given stays gathered until its backward, as the root does.
     ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
 
     Args:
@@ -67,6 +76,8 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     Raises:
         TypeError: If ``head`` is not a module or ``features`` is not a floating-point tensor.
+        RuntimeError: If FSDP has sharded the head and this is called outside the forward of the
+            module that ``fully_shard`` was given, or if FSDP cannot keep the head gathered.
 
     Example:
         >>> head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6))
@@ -78,11 +89,17 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
     check_floating(features)
     # No parameter gets a gradient in the extractor's pass, so there is nothing to synchronise.
     local = head.module if isinstance(head, DistributedDataParallel) else head
+    _keep_gathered(local)
     before = {name: buffer.clone() for name, buffer in local.named_buffers()}
-    with _uncached_autocast(features):
-        for_head = head(features.detach())
-        detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
-        return RoutedLogits(for_head, functional_call(local, detached | before, (features,)))
+    try:
+        with _uncached_autocast(features):
+            for_head = head(features.detach())
+            detached = {name: parameter.detach() for name, parameter in local.named_parameters()}
+            return RoutedLogits(for_head, functional_call(local, detached | before, (features,)))
+    except RuntimeError as error:
+        if "mixed torch.Tensor and DTensor" in str(error):
+            raise RuntimeError(SHARDED) from error
+        raise
 
 
 class _Head(nn.Module):
@@ -108,6 +125,7 @@ class _Head(nn.Module):
             TypeError: If ``features`` is not a floating-point tensor of the head's dtype (under
                 autocast, of any floating dtype).
             ValueError: If its shape does not fit.
+            RuntimeError: As :func:`route`.
         """
         if self._forward_pre_hooks or self._forward_hooks:  # a hook may compute the weight
             return route(self, features)
@@ -147,6 +165,11 @@ class _Head(nn.Module):
 
     def _fill_with_half(self, layer: Layer, classifier: str) -> Layer:
         half = _half(classifier)
+        if is_sharded(self.weight):
+            raise RuntimeError(
+                "classifier must copy a whole weight, got a sharded one (a DTensor); call it after "
+                "unshard() of the module that fully_shard was given, in every process"
+            )
         layer.weight = nn.Parameter(self.weight.detach().chunk(2)[half].clone())
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.detach().chunk(2)[half].clone())
@@ -252,6 +275,7 @@ class SymmetricHead(_Head, nn.Linear):
 
         Raises:
             ValueError: If ``name`` is neither.
+            RuntimeError: If the weight is sharded.
 
         Example:
             >>> head, features = SymmetricHead(8, 3), torch.randn(5, 8)
@@ -321,6 +345,7 @@ class SymmetricHead2d(_Head, nn.Conv2d):
 
         Raises:
             ValueError: If ``name`` is neither.
+            RuntimeError: If the weight is sharded.
 
         Example:
             >>> SymmetricHead2d(16, 5).classifier("target")
@@ -338,6 +363,25 @@ def _half(classifier: str) -> int:
     if classifier not in ("source", "target"):
         raise ValueError(f"classifier must be 'target' or 'source', got {classifier!r}")
     return ("source", "target").index(classifier)
+
+
+def _keep_gathered(head: nn.Module) -> None:
+    """Keep what FSDP shards gathered until the backward.
+
+    Sharded after the first pass, it would be gathered for the second one over the detached
+    parameters, without a word, and the head would learn from the extractor's losses.
+    """
+    for module in head.modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__}  # importing FSDP takes long
+        keep = getattr(module, "set_reshard_after_forward", None)
+        if kinds & {"FSDPModule", "FullyShardedDataParallel"} and keep is None:
+            raise RuntimeError(
+                f"head must not be wrapped by FSDP on its own, got {type(module).__name__}, whose "
+                "hooks overwrite the detached parameters; leave the head to the wrapper of the "
+                "whole model, or use fully_shard of a newer torch"
+            )
+        if keep is not None and "ReplicateModule" not in kinds:  # which is whole at all times
+            keep(False, recurse=False)
 
 
 def _uncached_autocast(features: Tensor) -> AbstractContextManager[None]:

@@ -6,16 +6,19 @@ from torch import Tensor
 
 from symloss._checks import (
     check_logits,
+    check_no_transform,
     check_same_categories,
     checked_labels,
     checked_lam,
     checked_weight,
     halves,
+    rebuildable,
 )
 from symloss._closed_form import ExtractorTerms, ExtractorTermsV2, HeadTerms
 from symloss.heads import RoutedLogits
 
 
+@rebuildable
 class SymNetLosses(NamedTuple):
     r"""The six terms of eq. (11), each a scalar, named after the library's functions.
 
@@ -78,6 +81,7 @@ class SymNetLosses(NamedTuple):
         return self.head() + self.extractor(lam)
 
 
+@rebuildable
 class SymNetV2Losses(NamedTuple):
     r"""The five terms of SymmNets-V2, each a scalar, named after the library's functions.
 
@@ -166,7 +170,7 @@ def symnet_losses(
             not floating point, or labels are not integer.
         ValueError: If the shapes of a pair or the 2K of source and target differ, or as in the
             functions of :mod:`symloss.functional`.
-        RuntimeError: In a backward pass with ``create_graph=True``.
+        RuntimeError: Under :mod:`torch.func`, or in a backward pass with ``create_graph=True``.
 
     Example:
         >>> import symloss, torch
@@ -212,7 +216,7 @@ def symnet_v2_losses(
     Raises:
         TypeError: As :func:`symnet_losses`.
         ValueError: As :func:`symnet_losses`.
-        RuntimeError: In a backward pass with ``create_graph=True``.
+        RuntimeError: As :func:`symnet_losses`.
 
     Example:
         >>> import symloss, torch
@@ -240,6 +244,7 @@ def _labelled(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Check all arguments; return labels, the mask of ignored ones, and what divides a term."""
+    check_no_transform()
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)
     if source is target:
@@ -261,9 +266,14 @@ def _labelled(
 
 def _check_routed(name: str, routed: RoutedLogits) -> None:
     if not isinstance(routed, RoutedLogits):
+        hint = (
+            "; if a reentrant checkpoint made a tuple of them, use use_reentrant=False"
+            if isinstance(routed, tuple)
+            else ""
+        )
         raise TypeError(
             f"{name} must be RoutedLogits, got {type(routed).__name__}; call "
-            "head.route(features), or symloss.route(head, features) for a wrapped head"
+            f"head.route(features), or symloss.route(head, features) for a wrapped head{hint}"
         )
     check_logits(f"{name}.head", routed.head)
     check_logits(f"{name}.extractor", routed.extractor)

@@ -1,5 +1,6 @@
 r"""The paper's schedules of λ and of the learning rate (its section 4.1)."""
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -41,7 +42,8 @@ class AnnealedLR(LRScheduler):
     .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
 
     with :math:`i` the number of steps so far and :math:`\eta_0` the group's own initial rate. The
-    rate is set in closed form, which overwrites changes made by another scheduler.
+    rate is set in closed form, which overwrites changes made by another scheduler. A group's
+    ``lr_scale`` (timm's layer decay) multiplies it, as in timm's schedulers.
 
     A step is an optimizer step, not a batch: with ``accumulate=m`` in :class:`TwoOptimizerStep`,
     ``total_steps`` is the number of batches divided by m, and the scheduler is stepped when the
@@ -86,10 +88,17 @@ class AnnealedLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each group at the current step."""
-        late = self.optimizer.param_groups[len(self.base_lrs) :]
-        self.base_lrs += [group.setdefault("initial_lr", group["lr"]) for group in late]
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:
+            # A copy, because a rate that is a tensor is changed in place.
+            initial = copy.deepcopy(group.setdefault("initial_lr", copy.deepcopy(group["lr"])))
+            self.base_lrs = [*self.base_lrs, initial]
         progress = min(self.last_epoch / self.total_steps, 1.0)
-        return [lr / (1 + self.alpha * progress) ** self.beta for lr in self.base_lrs]
+        decay = (1 + self.alpha * progress) ** self.beta
+        return [
+            lr * group.get("lr_scale", 1.0) / decay
+            for lr, group in zip(self.base_lrs, groups, strict=True)
+        ]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a state's step and initial rates, keeping this schedule's own length.

@@ -16,7 +16,7 @@ For every score here:
   gradient.
 - It stays on the logits' device, and nothing but the singular values of :func:`nuclear_norm` waits
   for that device.
-- NaN gives NaN.
+- NaN gives NaN; among candidates, only to the one that has it.
 """
 
 import math
@@ -190,7 +190,7 @@ def ensemble_agreement(candidates: Sequence[Tensor]) -> Tensor:
         = \arg\max_k \sum_{m'} p^{(m')}_{ik}\right]
 
     Hu et al., *EnsV* (ensemble-based validation). It compares candidates with each other, so most
-    of them must be sound.
+    of them must be sound. A candidate with NaN gets NaN and does not count for the others.
 
     Args:
         candidates: Logits of M candidates, ``(N, K, ...)``, all of the same shape, on the same
@@ -218,11 +218,18 @@ def ensemble_agreement(candidates: Sequence[Tensor]) -> Tensor:
                 f"{tuple(v.shape)} (candidates[{m}])"
             )
     mean = torch.zeros_like(parts[0])
+    sound = []
     for v in parts:
-        mean += v.softmax(1)
+        p = v.softmax(1)
+        sound.append(~p.isnan().any())
+        mean += p.where(sound[-1], 0)
     common = mean.argmax(1)
-    same = torch.stack([(v.argmax(1) == common).to(mean.dtype).mean() for v in parts])
-    return torch.where(mean.isnan().any(), math.nan, same)  # argmax takes NaN for the largest
+    return torch.stack(
+        [
+            (v.argmax(1) == common).to(mean.dtype).mean().where(counts, math.nan)
+            for v, counts in zip(parts, sound, strict=True)
+        ]
+    )
 
 
 def _entropy(p: Tensor) -> Tensor:

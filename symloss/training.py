@@ -1,7 +1,8 @@
 r"""One step for two optimizers, and how fast each part learns (the paper's section 4.1)."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,8 +30,10 @@ class TwoOptimizerStep:
     Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
     number of batches divided by :math:`m`.
 
-    After the backward pass of its first cycle it checks the gradients once. It warns (UserWarning)
-    about a player that got none and about parameters that got one but belong to neither optimizer.
+    At the end of its first cycle, before the step, it checks the gradients once. It warns
+    (UserWarning) about a player that got none and about parameters that got one but belong to
+    neither optimizer. It also warns once about a scaler whose scale fell to 0 (or is not finite),
+    and takes no step with it.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
@@ -83,7 +86,8 @@ class TwoOptimizerStep:
         self.max_grad_norm = max_grad_norm
         self.accumulate = accumulate
         self._calls = 0
-        self._looked = False
+        self._reached: dict[Tensor, None] | None = {}  # by the first cycle's losses; then None
+        self._scale_told = False
 
     def __call__(self, loss: Tensor) -> bool:
         """Add the gradient of ``loss / accumulate``; at the end of a cycle, step both optimizers.
@@ -114,12 +118,9 @@ class TwoOptimizerStep:
         calls, self._calls = self._calls + 1, 0
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
         self._calls = calls % self.accumulate
-        if self._calls:
-            return False
-        if not self._looked:
-            self._looked = True
-            self._look(loss)
-        return self._step()
+        if self._reached is not None:
+            self._reached.update(dict.fromkeys(_leaves(loss)))
+        return False if self._calls else self._step()
 
     def finish(self) -> bool:
         r"""Step with an incomplete cycle, at the end of an epoch.
@@ -138,15 +139,15 @@ class TwoOptimizerStep:
                     parameter.grad.mul_(self.accumulate / calls)
         return self._step()
 
-    def _look(self, loss: Tensor) -> None:
+    def _look(self, reached: Iterable[Tensor]) -> None:
         """Warn about silent training mistakes that the gradients reveal."""
         for name, optimizer in self.players.items():
             # An FSDP rank may hold only empty shards.
             held = [p for p in _parameters(optimizer) if p.numel()]
             if held and all(p.grad is None for p in held):
-                warnings.warn(_NO_GRADIENT[name], stacklevel=3)
-        owned = {id(p) for optimizer in self.players.values() for p in _parameters(optimizer)}
-        lost = [p for p in _leaves(loss) if p.grad is not None and id(p) not in owned]
+                warnings.warn(_NO_GRADIENT[name], stacklevel=4)
+        owned = {p for optimizer in self.players.values() for p in _parameters(optimizer)}
+        lost = [p for p in reached if p.grad is not None and p not in owned]
         if lost:
             shapes = ", ".join(str(tuple(p.shape)) for p in lost[:5])
             more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
@@ -154,14 +155,29 @@ class TwoOptimizerStep:
                 f"{len(lost)} parameters of the loss are in neither optimizer and will not learn: "
                 f"shapes {shapes}{more}. If this is a bottleneck, add its parameters to the "
                 "extractor's optimizer. If a third optimizer updates them, filter this warning.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _step(self) -> bool:
+        if self._reached is not None:
+            self._look(self._reached)
+            self._reached = None
         players = list(self.players.values())
         if self.scaler is not None:  # it refuses an optimizer that got no gradient at all
             players = [o for o in players if any(p.grad is not None for p in _parameters(o))]
             if not players:
+                return False
+            scale = self.scaler.get_scale()
+            if not torch.finfo(torch.float32).tiny <= scale < math.inf:  # else it makes NaN of 0
+                if not self._scale_told:
+                    self._scale_told = True
+                    warnings.warn(
+                        f"the scaler's scale is {scale}, which it cannot recover from: no step is "
+                        "taken any more. The gradients were not finite for many steps in a row: "
+                        "look for NaN in the data and in the loss, then start with a new "
+                        "GradScaler.",
+                        stacklevel=3,
+                    )
                 return False
         if self.max_grad_norm is not None:
             for optimizer in players:
@@ -174,7 +190,6 @@ class TwoOptimizerStep:
             return True
         for optimizer in players:
             self.scaler.step(optimizer)
-        scale = self.scaler.get_scale()
         self.scaler.update()
         return self.scaler.get_scale() >= scale  # the scale shrinks if a gradient was not finite
 

@@ -1,6 +1,7 @@
 """Mistakes that would train silently wrong get an error or one warning, and right uses none."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -143,6 +144,40 @@ def test_logits_in_place_of_features_get_a_hint(method):
         getattr(head, method)(torch.zeros(4, 1000))
     with pytest.raises(ValueError, match=r"\(4, 2048, 1, 1\); call features.flatten\(1\)$"):
         getattr(head, method)(torch.zeros(4, 2048, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((5, 2, 2, 2), "; call features.flatten(1)"),
+        ((5, 7, 8), "; average the positions, features.mean(1) or take one, features[:, 0]"),
+        ((5, 3, 3, 8), "; average the positions, features.mean((1, 2))"),
+        ((5, 8, 7), "; average the positions, features.mean(2)"),
+        ((5, 8, 3, 3), "; average the positions, features.mean((2, 3))"),
+        ((5, 3, 3), ""),
+        ((8,), "; call features.unsqueeze(0) for a batch of one"),
+    ],
+)
+def test_the_hint_for_features_of_another_shape_is_one_that_works(shape, hint):
+    head = symloss.SymmetricHead(8, 3)
+    features = torch.zeros(shape)
+    with pytest.raises(ValueError, match=re.escape(f"got {shape}{hint}") + "$"):
+        head(features)
+    for call in re.findall(r"features[.\[].*?[\])](?=$| )", hint):
+        head(eval(call, {"features": features}))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((5, 3, 2, 8), "; call features.permute(0, 3, 1, 2)"),
+        ((8, 3, 2), "; call features.unsqueeze(0) for a batch of one"),
+        ((5, 8), ""),
+    ],
+)
+def test_the_hint_for_pixels_of_another_shape(shape, hint):
+    with pytest.raises(ValueError, match=re.escape(f"got {shape}{hint}") + "$"):
+        symloss.SymmetricHead2d(8, 3)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

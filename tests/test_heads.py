@@ -1,11 +1,13 @@
 import copy
 import functools
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
+from torch.utils._pytree import tree_map
 
 import symloss
 
@@ -140,6 +142,61 @@ def test_routing_under_autocast(kind):
     routed.extractor.float().sum().backward()
     assert features.grad is not None
     assert head.weight.grad is None
+
+
+class LowRank(nn.Module):
+    """A layer as PEFT's LoRA makes it: the frozen head and a learnt product of low rank."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer = base_layer.requires_grad_(False)
+        self.lora_a, self.lora_b = nn.Linear(4, 2, bias=False), nn.Linear(2, 6, bias=False)
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_b(self.lora_a(x))
+
+
+def test_an_adapter_around_a_head_is_routed_by_the_function():
+    head, features = LowRank(symloss.SymmetricHead(4, 3)), torch.randn(5, 4, requires_grad=True)
+    routed = symloss.route(head, features)
+    inputs = [features, head.lora_a.weight, head.lora_b.weight]
+    reached = [
+        [g is not None for g in torch.autograd.grad(v.sum(), inputs, allow_unused=True)]
+        for v in routed
+    ]
+    assert reached == [[False, True, True], [True, False, False]]
+
+
+# Outputs that other code takes apart
+
+
+NAMED = {
+    "RoutedLogits": (symloss.RoutedLogits, 2),
+    "SymNetLosses": (symloss.SymNetLosses, 6),
+    "SymNetV2Losses": (symloss.SymNetV2Losses, 5),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_outputs_can_be_rebuilt_from_an_iterable_as_transformers_does(name):
+    make, size = NAMED[name]
+    fields = [*torch.arange(float(size))]
+    output = make(*fields)
+    for again in (
+        type(output)(x.detach() for x in output),
+        type(output)([x.numpy() for x in output]),
+        type(output)(output),
+        make._make(output),
+        pickle.loads(pickle.dumps(output)),
+        copy.deepcopy(output),
+        tree_map(torch.clone, output),
+    ):
+        assert type(again) is make
+        assert [float(x) for x in again] == [float(x) for x in fields]
+    with pytest.raises(TypeError):
+        make(fields[1:])
+    with pytest.raises(TypeError, match="missing"):
+        make(torch.zeros(size))
 
 
 # Prediction

@@ -6,6 +6,7 @@ import pytest
 import reference
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import symloss
 from symloss import functional as sf
@@ -249,6 +250,34 @@ def test_second_derivatives_are_refused(objective):
             player.backward(create_graph=True)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's forward mode, of itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "transform",
+    [
+        torch.func.grad,
+        torch.func.jacrev,
+        torch.func.jacfwd,
+        torch.func.hessian,
+        torch.func.vmap,
+        lambda f: lambda x: torch.func.vjp(f, x),
+        lambda f: lambda x: torch.func.jvp(f, (x,), (x,)),
+    ],
+)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_torch_func_is_refused_in_our_words(objective, transform):
+    def loss(v):
+        pair = symloss.RoutedLogits(v.reshape(-1, 6), 2 * v.reshape(-1, 6))
+        labels = torch.zeros(len(pair.head), dtype=torch.int64)
+        other = symloss.RoutedLogits(*pair)
+        return getattr(symloss, objective)(pair, labels, other).total(0.5)
+
+    with pytest.raises(
+        RuntimeError, match=r"cannot be used under torch\.func, .* symloss\.functional"
+    ):
+        transform(loss)(torch.randn(8, 6))
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_if_no_label_counts_the_labelled_terms_are_nan_and_have_no_gradient(objective):
     source, target = routed((8, 6)), routed((5, 6))
@@ -481,6 +510,22 @@ def test_plain_logits_are_refused(objective, position):
     )
     with pytest.raises(TypeError, match=message):
         getattr(symloss, objective)(*arguments)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch 2.4 about itself
+def test_the_tuple_that_a_reentrant_checkpoint_makes_gets_a_hint():
+    head, features = symloss.SymmetricHead(4, 3), torch.randn(8, 4, requires_grad=True)
+    target = head.route(features[:5])
+
+    def loss(use_reentrant):
+        source = checkpoint(head.route, features, use_reentrant=use_reentrant)
+        return symloss.symnet_losses(source, SOURCE_LABELS, target).total(0.5)
+
+    with pytest.raises(TypeError, match=r"got tuple; .* a reentrant .* use_reentrant=False$"):
+        loss(use_reentrant=True)
+    loss(use_reentrant=False).backward()
+    with pytest.raises(TypeError, match=r"got Tensor; .* for a wrapped head$"):
+        symloss.symnet_losses(features, SOURCE_LABELS, target)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -231,6 +231,17 @@ def test_autocast_changes_nothing(name):
     assert torch.equal(inside, EVERY[name](logits))
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_candidate_with_nan_does_not_spoil_the_others(bad):
+    sound = [draw((9, 4)) for _ in range(3)]
+    broken = sound[0].clone()
+    broken[2, 1] = bad
+    nowhere = torch.full((9, 4), -math.inf)
+    scores = symloss.scores.ensemble_agreement([sound[0], broken, *sound[1:], nowhere])
+    assert scores[[1, 4]].isnan().all()
+    assert torch.equal(scores[[0, 2, 3]], symloss.scores.ensemble_agreement(sound))
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_nan_is_not_hidden(name):
     logits = draw((4, 3))

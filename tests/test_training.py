@@ -243,6 +243,52 @@ def test_a_disabled_scaler_is_no_scaler():
     assert_equal(weights(extractor, head), weights(*plain))
 
 
+@pytest.mark.parametrize("scale", [0.0, math.inf, math.nan])
+def test_a_scale_that_cannot_recover_is_no_step_and_said_once(scale):
+    extractor, head = modules()
+    grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), scaler=grad_scaler)
+    before = weights(extractor, head)
+    with pytest.warns(UserWarning, match=f"the scaler's scale is {scale}, which it cannot recover"):
+        assert step(total(extractor, head, *batch(0))) is False
+    assert step(total(extractor, head, *batch(1))) is False
+    assert_equal(weights(extractor, head), before)
+
+
+def test_a_scale_that_falls_to_0_is_said():
+    extractor, head = modules()
+    grad_scaler = torch.amp.GradScaler("cpu", init_scale=1e-37)
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), scaler=grad_scaler)
+    before = weights(extractor, head)
+    with pytest.warns(UserWarning, match=r"the scaler's scale is .*e-39, which it cannot"):
+        results = [step(total(extractor, head, *batch(i)) * math.nan) for i in range(8)]
+    assert step(total(extractor, head, *batch(8))) is False  # whose unscaling would make NaN
+    assert results == [False] * 8
+    assert_equal(weights(extractor, head), before)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_finish_looks_at_forgotten_parameters_too(calls):
+    extractor, head = modules()
+    bottleneck = nn.Linear(6, 6).double()
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=8)
+    for i in range(calls):  # the first call alone reaches the bottleneck
+        between = nn.Sequential(extractor, bottleneck) if i == 0 else extractor
+        assert step(total(between, head, *batch(i))) is False
+    with pytest.warns(UserWarning, match="2 parameters of the loss are in neither optimizer"):
+        assert step.finish() is True
+    step(total(nn.Sequential(extractor, bottleneck), head, *batch(9)))
+    assert step.finish() is True  # and no second warning
+
+
+def test_finish_looks_for_a_player_without_gradients():
+    extractor, head = modules()
+    step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=8)
+    step(head.weight.sum())
+    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+        assert step.finish() is True
+
+
 # Resuming
 
 
@@ -472,6 +518,66 @@ def test_a_group_that_joins_later_is_annealed_from_its_own_rate():
     alone = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
     with pytest.raises(ValueError, match="state_dict must have at most 1 groups, got 2"):
         symloss.AnnealedLR(alone, total_steps=10).load_state_dict(schedule.state_dict())
+
+
+def test_a_group_that_joins_later_with_a_tensor_rate_decays_once():
+    rates = [torch.tensor(0.01, dtype=torch.float64), torch.tensor(0.2, dtype=torch.float64)]
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=rates[0])
+    schedule = symloss.AnnealedLR(optimizer, total_steps=10)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": rates[1]})
+    for i in range(1, 4):
+        optimizer.step()
+        schedule.step()
+        expected = [rate(0.01, i, 10), rate(0.2, i, 10)]
+        assert [float(g["lr"]) for g in optimizer.param_groups] == pytest.approx(expected, 1e-9)
+    assert [float(g["initial_lr"]) for g in optimizer.param_groups] == [0.01, 0.2]
+    assert [float(lr) for lr in schedule.base_lrs] == [0.01, 0.2]
+
+
+def test_a_state_that_is_loaded_stays_as_it_was():
+    optimizer = two_groups()
+    schedule = symloss.AnnealedLR(optimizer, total_steps=10)
+    state = schedule.state_dict()
+    again = two_groups()
+    longer = symloss.AnnealedLR(again, total_steps=10)
+    longer.load_state_dict(state)
+    again.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2})
+    again.step()
+    longer.step()
+    assert len(longer.base_lrs) == 3
+    assert schedule.base_lrs == [0.001, 0.01]
+
+
+def test_the_layer_decay_of_timm_multiplies_the_rate_of_its_group():
+    def layered():
+        groups = [
+            {"params": [nn.Parameter(torch.zeros(1))], "lr_scale": scale} for scale in (0.5, 1.0)
+        ]
+        return torch.optim.SGD([*groups, {"params": [nn.Parameter(torch.zeros(1))]}], lr=0.1)
+
+    optimizer = layered()
+    schedule = symloss.AnnealedLR(optimizer, total_steps=10)
+
+    def check(optimizer, schedule, i):
+        expected = [rate(0.05, i, 10), rate(0.1, i, 10), rate(0.1, i, 10)]
+        assert [g["lr"] for g in optimizer.param_groups][:3] == pytest.approx(expected, rel=1e-12)
+        assert schedule.get_last_lr()[:3] == pytest.approx(expected, rel=1e-12)
+
+    check(optimizer, schedule, 0)
+    for i in range(1, 3):
+        optimizer.step()
+        schedule.step()
+        check(optimizer, schedule, i)
+    resumed = layered()
+    again = symloss.AnnealedLR(resumed, total_steps=10)
+    resumed.load_state_dict(optimizer.state_dict())
+    again.load_state_dict(schedule.state_dict())
+    late = {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2, "lr_scale": 0.25}
+    resumed.add_param_group(late)
+    resumed.step()
+    again.step()
+    check(resumed, again, 3)
+    assert again.get_last_lr()[3] == pytest.approx(rate(0.05, 3, 10), rel=1e-12)
 
 
 def test_parameter_groups_in_one_optimizer_equal_two_optimizers():
