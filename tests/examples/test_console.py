@@ -109,6 +109,7 @@ def test_ctrl_c_and_a_job_schedulers_end_leave_no_traceback(number: signal.Signa
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 def test_a_reader_that_has_enough_leaves_no_traceback() -> None:
     with started() as process:
@@ -127,6 +128,7 @@ console.run(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
@@ -148,6 +150,7 @@ def test_a_fault_of_files_or_data_is_one_line(fault: str, line: str, tmp_path: P
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("code", ["print('x')", "print('x' * 10**6)", "raise SystemExit(0)"])
 def test_a_full_disk_behind_standard_output_is_one_line(code: str) -> None:
@@ -164,6 +167,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(code: str) -> None:
     assert line.endswith("No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["extract_features", "train_features", "train_office", "predict", "report", "collect"]
 )
@@ -179,6 +183,7 @@ def test_help_works_without_docstrings(name: str) -> None:
     assert done.stdout.startswith(f"usage: {name}.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows names are always UTF-8")
 def test_names_are_the_same_under_every_locale(tmp_path: Path) -> None:
     """Under a locale of another encoding, a script starts again in UTF-8 mode."""
