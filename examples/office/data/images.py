@@ -149,6 +149,9 @@ def _without_exif(png: bytes) -> bytes:
     return b"".join(parts)
 
 
+_EIGHT_BITS = (".bmp", ".gif", ".jpeg", ".jpg", ".webp")  # per colour, at most
+
+
 def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> dict[Path, int]:
     """Return the depth of each image in grey of more than 8 bits, one depth for all of a domain.
 
@@ -161,7 +164,9 @@ def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None)
     """
     depths: dict[Path, int] = {}
     for name, paths in domains.items():
-        tops = zip(paths, in_threads(_top_of_deep_grey, [*paths], "looking"), strict=True)
+        # The others are not opened: reading each image at most twice is what starts a run fast.
+        may_be_deep = [path for path in paths if path.suffix.lower() not in _EIGHT_BITS]
+        tops = zip(may_be_deep, in_threads(_top_of_deep_grey, may_be_deep, "looking"), strict=True)
         deep = {path: top for path, top in tops if top is not None}
         if deep:
             bits, top = _fewest_bits(max(deep.values())), max(deep.values())
