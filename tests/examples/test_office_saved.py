@@ -101,7 +101,6 @@ def test_a_broken_model_is_refused(tmp_path, model, name, value):
 # Programs
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.export's own
 def test_the_exported_program_gives_the_models_probabilities(tmp_path, model):
     path = tmp_path / "model.pt2"
