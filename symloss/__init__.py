@@ -4,6 +4,7 @@ from symloss import diagnostics, functional, scores
 from symloss.estimator import SymNetClassifier
 from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
+from symloss.prior import EstimatedPrior, estimate_prior
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep, parameter_groups
 
@@ -11,6 +12,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "AnnealedLR",
+    "EstimatedPrior",
     "RoutedLogits",
     "SymNetClassifier",
     "SymNetLosses",
@@ -19,6 +21,7 @@ __all__ = [
     "SymmetricHead2d",
     "TwoOptimizerStep",
     "diagnostics",
+    "estimate_prior",
     "functional",
     "parameter_groups",
     "progressive_lambda",

@@ -13,25 +13,36 @@ _ROWS = 4096  # read at once outside training
 _SPREAD = 1e-3  # of rows, relative to their length; chance comes at 1e-4
 _ALMOST_ALL = 0.99  # of the variance
 _LONGEST = 1e15  # batch norm squares it in float32
+_AXES = 384  # principal components that are kept
+_SAMPLE = 20_000  # rows of each domain that the components are computed from
+_HELD = 2**28  # bytes of preprocessed rows that are held in memory
 
 
 class Preprocessing(nn.Module):
     """Preprocessing of features before the first layer: ``"l2"``, ``"standardise"`` or None.
 
-    It computes in float64, so that neither a large offset nor a small scale is rounded away.
+    It computes in float64, so that neither a large offset nor a small scale is rounded away. Of
+    more than 384 columns it keeps as many principal components of both domains.
     """
 
     mean: Tensor
     scale: Tensor
+    axes: Tensor | None  # (F, 384), orthonormal
 
     def __init__(self, kind: str | None, width: int) -> None:
         super().__init__()
         self.kind = kind
         self.register_buffer("mean", torch.zeros(width, dtype=torch.float64, device="cpu"))
         self.register_buffer("scale", torch.ones(width, dtype=torch.float64, device="cpu"))
+        self.register_buffer("axes", None)
 
-    def fit(self, source: Tensor, target: Tensor) -> None:
-        """Compute each column's mean and scale over both domains, with equal weight.
+    @property
+    def width(self) -> int:
+        """Number of columns of the result."""
+        return len(self.mean) if self.axes is None else self.axes.shape[1]
+
+    def fit(self, source: Tensor, target: Tensor, generator: torch.Generator) -> None:
+        """Compute means, scales and principal components of both domains, with equal weight.
 
         Warns (UserWarning) if little is left to learn from, or both domains have the same rows.
 
@@ -46,8 +57,9 @@ class Preprocessing(nn.Module):
         mean = shift[0] + mean
         rounding = max(_precision(rows.dtype) for rows in (source, target)) ** 2
         varies = variance > rounding * mean.square()
-        if self.kind == "standardise":
+        if self.kind == "standardise" or len(mean) > _AXES:
             self.mean.copy_(mean)
+        if self.kind == "standardise":
             self.scale.copy_(variance.where(varies, 1.0).sqrt())  # 1 for constant columns
         self._warn(mean, variance.where(varies, 0.0))
         same = len(source) == len(target) and torch.allclose(moments_s, moments_t, 1e-7, 0)
@@ -57,13 +69,26 @@ class Preprocessing(nn.Module):
                 "give the target's features as the third argument",
                 stacklevel=3,
             )
+        if len(mean) > _AXES:
+            self.axes = self._principal(source, target, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the same shape, float32."""
-        x = self._rescaled(x)
-        if self.kind == "standardise":
-            x = (x - self.mean) / self.scale
-        return x.float()
+        """Return features, float32, ``(N, width)``."""
+        x = (self._rescaled(x) - self.mean) / self.scale
+        return x.float() if self.axes is None else x.float() @ self.axes
+
+    def _principal(self, source: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the leading principal axes, by subspace iteration on a sample of the rows."""
+        parts = []
+        for rows in (source, target):
+            chosen = rows[sample(len(rows), _SAMPLE, generator)]
+            parts.append(apply(self, chosen, self.mean.device) / len(chosen) ** 0.5)
+        x = torch.cat(parts).to(self.mean.device)
+        start = torch.randn(_AXES, len(x), generator=generator, device="cpu").to(x.device)
+        axes = torch.linalg.qr((start @ x).T).Q
+        for _ in range(3):
+            axes = torch.linalg.qr(x.T @ (x @ axes)).Q
+        return axes
 
     def _rescaled(self, x: Tensor) -> Tensor:
         if self.kind != "l2":
@@ -249,6 +274,21 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
                 f"{start + int(finite.int().argmin())}"
             )
         yield batch
+
+
+def sample(count: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return the indices of at most ``most`` random rows, sorted; of all rows if they are few."""
+    if count <= most:
+        return torch.arange(count, device="cpu")
+    return torch.randperm(count, generator=generator, device="cpu")[:most].sort().values
+
+
+def held(preprocessing: Preprocessing, *domains: Tensor) -> tuple[Tensor, ...] | None:
+    """Return all rows preprocessed, or None if they would take too much memory."""
+    if 4 * preprocessing.width * sum(len(rows) for rows in domains) > _HELD:
+        return None
+    device = preprocessing.mean.device
+    return tuple(apply(preprocessing, rows, device) for rows in domains)
 
 
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

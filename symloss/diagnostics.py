@@ -130,10 +130,12 @@ class Diagnosis:
     Attributes:
         categories: Names of the K categories.
         predicted: Predicted share of each category in the target.
-        expected: Expected share of each category in the target.
+        expected: Expected share of each category in the target; None if none were assumed.
         agreement: Share of the target where the two classifiers of a symmetric head predict the
             same category; None for a single classifier.
         samples: Number n of target samples (positions); None if unknown.
+        trust: How far estimated shares can be trusted (:class:`symloss.EstimatedPrior`); None if
+            they were given.
 
     Example:
         >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
@@ -145,9 +147,10 @@ class Diagnosis:
 
     categories: tuple[str, ...]
     predicted: tuple[float, ...]
-    expected: tuple[float, ...]
+    expected: tuple[float, ...] | None
     agreement: float | None = None
     samples: int | None = None
+    trust: float | None = None
 
     @property
     def classifiers_disagree(self) -> bool:
@@ -161,8 +164,18 @@ class Diagnosis:
     @property
     def rarely_predicted(self) -> list[str]:
         """Categories that are predicted less than a fifth as often as expected, or never."""
+        if self.expected is None:
+            return []
         shares = zip(self.categories, self.predicted, self.expected, strict=True)
         return [name for name, predicted, expected in shares if _RARELY * predicted < expected]
+
+    @property
+    def absent(self) -> list[str]:
+        """Categories whose estimated share is less than a fifth of an equal one."""
+        if not self.trust or self.expected is None:
+            return []
+        shares = zip(self.categories, self.expected, strict=True)
+        return [name for name, share in shares if _RARELY * share * len(self.categories) < 1]
 
     @property
     def absent_by_chance(self) -> float:
@@ -171,7 +184,11 @@ class Diagnosis:
         Of n samples with the expected shares :math:`\pi`; 0 if n is unknown.
         """
         n = self.samples
-        return 0.0 if n is None else sum((1 - share) ** n for share in self.expected)
+        return (
+            0.0
+            if n is None or self.expected is None
+            else sum((1 - share) ** n for share in self.expected)
+        )
 
     @property
     def healthy(self) -> bool:
@@ -194,15 +211,22 @@ class Diagnosis:
 
     def describe(self, remedy: str | None = None) -> str:
         """Return the whole diagnosis in a few lines; ``remedy`` as in :meth:`sentence`."""
-        shares = [*zip(self.predicted, self.expected, self.categories, strict=True)]
+        expected = self.expected or (1.0,) * len(self.categories)
+        shares = [*zip(self.predicted, expected, self.categories, strict=True)]
         shares.sort(key=lambda share: share[0] / share[1])
-        listed = [f"{name} {100 * p:.1f} ({100 * e:.1f})" for p, e, name in shares]
+        listed = [
+            f"{name} {100 * p:.1f}" + (f" ({100 * e:.1f})" if self.expected else "")
+            for p, e, name in shares
+        ]
         if len(listed) > _SHOWN:
             listed[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
-        lines = [f"Predicted (expected) share in %: {', '.join(listed)}"]
+        what = "Predicted (expected)" if self.expected else "Predicted"
+        lines = [f"{what} share in %: {', '.join(listed)}", self._on_categories(remedy)]
+        if self.trust is not None:
+            lines.insert(0, self._on_shares())
         if self.agreement is not None:
             lines.insert(0, self._on_agreement())
-        return "\n".join([*lines, self._on_categories(remedy)])
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         """Return :meth:`describe`, without a remedy."""
@@ -217,8 +241,22 @@ class Diagnosis:
             "trusted: training was too short, or λ or a learning rate does not fit."
         )
 
+    def _on_shares(self) -> str:
+        if not self.trust:
+            return "The target's shares could not be told; equal shares were assumed."
+        if not (names := self.absent):
+            return f"The target's shares were estimated (trust {self.trust:.2f})."
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        verb = "seems" if len(names) == 1 else "seem"
+        return (
+            f"{len(names)} of {len(self.categories)} categories {verb} absent from the target "
+            f"({', '.join(names[:_SHOWN])}{more}; trust {self.trust:.2f})."
+        )
+
     def _on_categories(self, remedy: str | None) -> str:
         count, names = len(self.categories), self.rarely_predicted
+        if self.expected is None:
+            return "No shares were assumed, so none are compared."
         if not names:
             return f"All {count} categories are predicted."
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -6,23 +6,26 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symloss import _labels, _rows, _sklearn
-from symloss._rows import Preprocessing, as_rows, gather, like, own_modes, plain, shuffled
-from symloss.diagnostics import Diagnosis, category_weights, diagnose
+from symloss import _adapt, _labels, _rows, _sklearn
+from symloss._rows import Preprocessing, as_rows, like, own_modes, plain
+from symloss.diagnostics import Diagnosis, diagnose
 from symloss.functional import category_balance, split_logits
-from symloss.heads import SymmetricHead
 from symloss.objective import symnet_losses, symnet_v2_losses
-from symloss.schedules import AnnealedLR, progressive_lambda
-from symloss.training import TwoOptimizerStep
+from symloss.prior import STEPS, Shares
 
-_OBJECTIVES: dict[str, Any] = {"symnets": symnet_losses, "symnets-v2": symnet_v2_losses}
+_OBJECTIVES: dict[str, _adapt.Objective] = {
+    "symnets": symnet_losses,
+    "symnets-v2": symnet_v2_losses,
+}
 _EPOCHS, _STEPS = 20, 1000  # at least, by default
+_AGAIN = (0.2, 0.4, 0.6, 0.8)  # of training, when the shares are estimated again
+_FORMAT = 2  # of state_dict; 0.2.0 had none
 
 
 class SymNetClassifier:
@@ -49,16 +52,16 @@ class SymNetClassifier:
 
     Args:
         objective: ``"symnets-v2"`` or ``"symnets"``.
-        balance: Weight of the category balance, at least 0. It assumes that the target has the
-            shares in ``prior``; if unsure, use less.
-        prior: Expected share of each category in the target: numbers in the order of
-            ``classes_``, or a dict or Series by category; equal shares if None. A share of 0
-            is trained as a thousandth of an equal share.
-        partial: Whether the target may lack categories of the source. Category weights, estimated
-            every epoch (:func:`symloss.diagnostics.category_weights`), then replace ``balance``.
+        balance: Weight of the category balance, at least 0; 0 switches it off, and ``prior`` with
+            it.
+        prior: Share of each category in the target: ``"estimate"``, before training as by
+            :func:`symloss.estimate_prior`, and four times during training from the network itself;
+            numbers in the order of ``classes_``; a dict or Series by category; equal shares if
+            None. A share of 0 is trained as a thousandth of an equal share.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains, for columns in different units; None leaves features
-            as they are. Computed in float64, trained in float32.
+            as they are. Computed in float64, trained in float32. Of more than 384 columns, as many
+            principal components of both domains are kept.
         bottleneck: Width of the bottleneck.
         epochs: Passes over the larger domain; if None, 20, or enough to reach 1,000 steps.
         batch_size: Rows of each domain per step, at least 2. If it exceeds the larger domain, it
@@ -75,6 +78,10 @@ class SymNetClassifier:
         classes_: The K categories in order: a tensor if the labels were one, else an array.
         extractor_: Preprocessing and bottleneck, a module from ``(N, F)`` to ``(N, bottleneck)``.
         head_: The :class:`SymmetricHead`.
+        prior_: The target's shares that training ended with, ``(K,)``, in the order of
+            ``classes_``; None if ``balance`` is 0.
+        trust_: How far estimated shares can be trusted, in [0, 1]
+            (:class:`symloss.EstimatedPrior`); None if they were given.
         history_: One dict per epoch with the mean of each loss.
         n_features_in_: Width F of the features.
         feature_names_in_: Names of the columns, if features were a table whose names are strings.
@@ -87,6 +94,8 @@ class SymNetClassifier:
         tensor([0, 1, 2, 0])
     """
 
+    prior_: Any
+    trust_: float | None
     history_: list[dict[str, float]]
     _columns: list[Any] | None
 
@@ -95,8 +104,7 @@ class SymNetClassifier:
         *,
         objective: str = "symnets-v2",
         balance: float = 1.0,
-        prior: Any = None,
-        partial: bool = False,
+        prior: Any = "estimate",
         preprocessing: str | None = "l2",
         bottleneck: int = 256,
         epochs: int | None = None,
@@ -110,7 +118,6 @@ class SymNetClassifier:
         self.objective = objective
         self.balance = balance
         self.prior = prior
-        self.partial = partial
         self.preprocessing = preprocessing
         self.bottleneck = bottleneck
         self.epochs = epochs
@@ -151,14 +158,13 @@ class SymNetClassifier:
             source = as_rows("features", features)
             target = as_rows("target_features", target_features)
             _rows.check_pair(source, y, target)
-            prior = _labels.shares(aside.prior, classes, least=1e-3)
-            category_balance(torch.zeros(1, 2 * len(classes), device="cpu"), prior)  # checks it
-            preprocessing = Preprocessing(aside.preprocessing, source.shape[1]).to(device)
-            preprocessing.fit(source, target)
-            length = aside._length(len(source), len(target))
+            prior = aside._given_prior(classes)
             seed = _sklearn.seed(aside.random_state)
-            aside._build(preprocessing, aside.bottleneck, classes, seed)
             generator = torch.Generator("cpu").manual_seed(seed)
+            preprocessing = Preprocessing(aside.preprocessing, source.shape[1]).to(device)
+            preprocessing.fit(source, target, generator)
+            length = aside._length(len(source), len(target))
+            aside._build(preprocessing, aside.bottleneck, classes, seed)
             names, means = aside._train(source, y, target, prior, length, generator)
             aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
             aside._columns = columns
@@ -181,34 +187,33 @@ class SymNetClassifier:
         """Return the names of the losses and their means, one row per epoch."""
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         size, per_epoch, total = length
-        sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
-        optimizers = [sgd(player.parameters(), lr=self.lr) for player in (extractor, head)]
-        step = TwoOptimizerStep(*optimizers)
+        shares, again = None, {int(part * total) for part in _AGAIN}
+        trust = None
+        if self.balance and isinstance(self.prior, str):
+            shares = Shares(extractor[0], rows_s, y, rows_t, generator)
+            steps = self._steps(min(STEPS, total), "target's shares")
+            prior, trust = shares.first(steps)
+        held = _rows.held(extractor[0], rows_s, rows_t)
+        trained = extractor if held is None else extractor[1:]
+        training = _adapt.Training(
+            trained, head, *(held or (rows_s, rows_t)), y,
+            size=size, total=total, generator=generator, lr=self.lr, weight_decay=self.weight_decay,
+        )  # fmt: skip
         prior = None if prior is None else prior.to(device, torch.float32)
-        schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
-        batches_s, batches_t = (shuffled(len(rows), size, generator) for rows in (rows_s, rows_t))
-        balance = 0.0 if self.partial else self.balance
-        weight, sums = None, []
-        for i in self._steps(total):
-            lam = progressive_lambda(i / total)
+        sums: list[Tensor] = []
+        names: list[str] = []
+        for i in self._steps(total, type(self).__name__):
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
-                if self.partial:
-                    logits = split_logits(self._apply(head, rows_t))[1]
-                    weight = category_weights(logits, lam).to(device)
-                extractor.train()
-            index = next(batches_s)
-            x_s, y_s = gather(rows_s, index, device), y[index].to(device)
-            x_t = gather(rows_t, next(batches_t), device)
-            source, target = head.route(extractor(x_s)), head.route(extractor(x_t))
-            losses = _OBJECTIVES[self.objective](source, y_s, target, weight=weight)
-            imbalance = category_balance(target.extractor, prior)
-            step(losses.total(lam) + lam * balance * imbalance)
-            for schedule in schedules:
-                schedule.step()
-            sums[-1] = sums[-1] + torch.stack([*losses, imbalance]).detach()
-
-        return [*losses._fields, "category_balance"], torch.stack(sums) / per_epoch
+            if shares and i in again:
+                estimated, trust = shares.seen_by(extractor[1:], head)
+                prior = estimated.to(device)
+            extractor.train()
+            names, values = training.step(i, _OBJECTIVES[self.objective], self.balance, prior)
+            sums[-1] = sums[-1] + values
+        self._set_prior(prior)
+        self.trust_ = trust
+        return names, torch.stack(sums) / per_epoch
 
     def predict(self, features: Any) -> Any:
         """Return each row's category, one of ``classes_``, ``(N,)``."""
@@ -268,11 +273,13 @@ class SymNetClassifier:
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         source, target = split_logits(logits)
-        prior = _labels.shares(self.prior, self.classes_, least=1e-9)
+        prior = None if self.prior_ is None else torch.as_tensor(self.prior_)
         found = diagnose(target, plain(self.classes_), prior, other_logits=source)
+        found = replace(found, trust=self.trust_)
+        if prior is None:
+            found = replace(found, expected=None)
         if not found.healthy:
-            remedy = None if self.partial else "a larger balance, or partial=True"
-            warnings.warn(found.sentence(remedy), stacklevel=2)
+            warnings.warn(found.sentence("a larger balance"), stacklevel=2)
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -293,12 +300,15 @@ class SymNetClassifier:
         if not isinstance(params["random_state"], int | float):  # a generator cannot be saved so
             params["random_state"] = None
         return {
+            "format": _FORMAT,
             "params": params,
             **_labels.saved(self.classes_),
             "columns": plain(self._columns),
             "preprocessing": self.extractor_[0].kind,
             "extractor": self.extractor_.state_dict(),
             "head": self.head_.state_dict(),
+            "prior": plain(self.prior_),
+            "trust": self.trust_,
             "history": self.history_,
         }
 
@@ -309,14 +319,29 @@ class SymNetClassifier:
             state: What :meth:`state_dict` returned.
         """
         aside = copy.copy(self)  # a state that does not fit leaves the model as it was
+        if (version := state.get("format", 1)) > _FORMAT:
+            raise ValueError(
+                f"state must have format {_FORMAT} or lower, got {version}: a later version of "
+                "symloss saved it"
+            )
+        params = state["params"] | {"device": self.device}
+        if params.pop("partial", False):  # of 0.2.0, where it replaced the balance
+            params["balance"] = 0.0
         with own_modes(torch.device(self.device)):
-            aside.set_params(**state["params"] | {"device": self.device})
-            bottleneck, width = state["extractor"]["1.weight"].shape
+            aside.set_params(**params)
+            axes, width = state["extractor"].get("0.axes"), len(state["extractor"]["0.mean"])
             preprocessing = Preprocessing(state["preprocessing"], width)
+            preprocessing.axes = axes
+            bottleneck = len(state["extractor"]["1.weight"])
             aside._build(preprocessing, bottleneck, _labels.restored(state), seed=0)
             aside.extractor_.load_state_dict(state["extractor"])
             aside.head_.load_state_dict(state["head"])
             aside.history_, aside._columns = state["history"], state.get("columns")
+            prior = state.get("prior")
+            if version == 1 and aside.balance:  # prior_ was not saved
+                prior = aside._given_prior(aside.classes_)
+            aside._set_prior(prior)
+            aside.trust_ = state.get("trust")
         vars(self).update(vars(aside))
         return self
 
@@ -376,10 +401,26 @@ class SymNetClassifier:
             raise ValueError(
                 f"device must name one, as 'cpu' or 'cuda', got {self.device!r}"
             ) from None
-        for name in ("partial", "verbose"):
-            value = getattr(self, name)
-            if isinstance(value, str) or value not in (True, False):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
+        if isinstance(self.verbose, str) or self.verbose not in (True, False):
+            raise TypeError(f"verbose must be True or False, got {self.verbose!r}")
+        if isinstance(self.prior, str) and self.prior != "estimate":
+            raise ValueError(f"prior must be 'estimate', shares or None, got {self.prior!r}")
+
+    def _given_prior(self, classes: Any) -> Tensor | None:
+        """Return the shares that the user gave, checked; equal ones, or None if not needed."""
+        if isinstance(self.prior, str):
+            return None
+        prior = _labels.shares(self.prior, classes, least=1e-3)
+        if prior is None:
+            prior = torch.full((len(classes),), 1 / len(classes), device="cpu")
+        category_balance(torch.zeros(1, 2 * len(classes), device="cpu"), prior)  # checks it
+        return prior if self.balance else None
+
+    def _set_prior(self, prior: Any) -> None:
+        """Keep the shares that were used, typed as the classes."""
+        shares = None if prior is None else torch.as_tensor(prior, dtype=torch.float32).cpu()
+        array = shares is not None and not isinstance(self.classes_, Tensor)
+        self.prior_ = shares.numpy() if array else shares
 
     def _length(self, *rows: int) -> tuple[int, int, int]:
         """Return the rows per batch, the steps per epoch, and the total steps."""
@@ -399,24 +440,16 @@ class SymNetClassifier:
         self, preprocessing: Preprocessing, bottleneck: int, classes: Any, seed: int
     ) -> None:
         self.classes_, self.n_features_in_ = classes, len(preprocessing.mean)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        layer = nn.Linear(self.n_features_in_, bottleneck, device="meta", dtype=torch.float32)
-        head = SymmetricHead(bottleneck, len(classes), device="meta", dtype=torch.float32)
-        for linear in (layer.to_empty(device="cpu"), head.to_empty(device="cpu")):
-            # As torch does, but it would draw from its global generator.
-            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
-            bound = 1 / math.sqrt(linear.in_features)
-            nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
-        norm = nn.BatchNorm1d(bottleneck, device="cpu", dtype=torch.float32)
-        self.extractor_ = nn.Sequential(preprocessing, layer, norm, nn.ReLU()).to(self.device)
+        layers, head = _adapt.network(preprocessing.width, bottleneck, len(classes), seed)
+        self.extractor_ = nn.Sequential(preprocessing, *layers).to(self.device)
         self.head_ = head.to(self.device)
 
-    def _steps(self, total: int) -> Iterable[int]:
+    def _steps(self, total: int, name: str) -> Iterable[int]:
         if self.verbose:
             with suppress(ImportError):
                 from tqdm.auto import tqdm
 
-                bar: Iterable[int] = tqdm(range(total), desc=type(self).__name__, unit="step")
+                bar: Iterable[int] = tqdm(range(total), desc=name, unit="step")
                 return bar
         return range(total)
 
