@@ -14,6 +14,7 @@ from symloss.objective import SymNetLosses, SymNetV2Losses
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep
 
+_PRESENT = 5  # a share above a fifth of an equal one counts fully
 Objective = Callable[..., SymNetLosses | SymNetV2Losses]
 
 
@@ -77,13 +78,17 @@ class Training:
     def step(
         self, i: int, objective: Objective, balance: float = 0.0, prior: Tensor | None = None
     ) -> tuple[list[str], Tensor]:
-        """Train on one batch of each domain; return the losses' names and values."""
+        """Train on one batch of each domain; return the losses' names and values.
+
+        Categories that ``prior`` holds for absent count less in the labelled losses.
+        """
         device, lam = self.head.weight.device, progressive_lambda(i / self.total)
         index = next(self.batches_s)
         x_s, y_s = gather(self.source, index, device), self.y[index].to(device)
         x_t = gather(self.target, next(self.batches_t), device)
         source, target = (self.head.route(self.extractor(x)) for x in (x_s, x_t))
-        losses = objective(source, y_s, target)
+        weight = None if prior is None else (_PRESENT * len(prior) * prior).clamp_max(1)
+        losses = objective(source, y_s, target, weight=weight)
         imbalance = category_balance(target.extractor, prior)
         self.update(losses.total(lam) + lam * balance * imbalance)
         for schedule in self.schedules:

@@ -17,7 +17,7 @@ from symloss._rows import Preprocessing, as_rows, like, own_modes, plain
 from symloss.diagnostics import Diagnosis, diagnose
 from symloss.functional import category_balance, split_logits
 from symloss.objective import symnet_losses, symnet_v2_losses
-from symloss.prior import STEPS, Shares
+from symloss.prior import Shares
 
 _OBJECTIVES: dict[str, _adapt.Objective] = {
     "symnets": symnet_losses,
@@ -54,10 +54,11 @@ class SymNetClassifier:
         objective: ``"symnets-v2"`` or ``"symnets"``.
         balance: Weight of the category balance, at least 0; 0 switches it off, and ``prior`` with
             it.
-        prior: Share of each category in the target: ``"estimate"``, before training as by
-            :func:`symloss.estimate_prior`, and four times during training from the network itself;
+        prior: Share of each category in the target: ``"estimate"``, from the features before
+            training, and four times during it with the network (:func:`symloss.estimate_prior`);
             numbers in the order of ``classes_``; a dict or Series by category; equal shares if
-            None. A share of 0 is trained as a thousandth of an equal share.
+            None. A share of 0 is trained as a thousandth of an equal share. Labels of categories
+            whose share is below a fifth of an equal one count less, in proportion.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains, for columns in different units; None leaves features
             as they are. Computed in float64, trained in float32. Of more than 384 columns, as many
@@ -191,8 +192,7 @@ class SymNetClassifier:
         trust = None
         if self.balance and isinstance(self.prior, str):
             shares = Shares(extractor[0], rows_s, y, rows_t, generator)
-            steps = self._steps(min(STEPS, total), "target's shares")
-            prior, trust = shares.first(steps)
+            prior, trust = shares.before()
         held = _rows.held(extractor[0], rows_s, rows_t)
         trained = extractor if held is None else extractor[1:]
         training = _adapt.Training(
@@ -200,16 +200,16 @@ class SymNetClassifier:
             size=size, total=total, generator=generator, lr=self.lr, weight_decay=self.weight_decay,
         )  # fmt: skip
         prior = None if prior is None else prior.to(device, torch.float32)
-        sums: list[Tensor] = []
+        objective, sums = _OBJECTIVES[self.objective], list[Tensor]()
         names: list[str] = []
-        for i in self._steps(total, type(self).__name__):
+        for i in self._steps(total):
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
             if shares and i in again:
                 estimated, trust = shares.seen_by(extractor[1:], head)
                 prior = estimated.to(device)
             extractor.train()
-            names, values = training.step(i, _OBJECTIVES[self.objective], self.balance, prior)
+            names, values = training.step(i, objective, self.balance, prior)
             sums[-1] = sums[-1] + values
         self._set_prior(prior)
         self.trust_ = trust
@@ -444,12 +444,12 @@ class SymNetClassifier:
         self.extractor_ = nn.Sequential(preprocessing, *layers).to(self.device)
         self.head_ = head.to(self.device)
 
-    def _steps(self, total: int, name: str) -> Iterable[int]:
+    def _steps(self, total: int) -> Iterable[int]:
         if self.verbose:
             with suppress(ImportError):
                 from tqdm.auto import tqdm
 
-                bar: Iterable[int] = tqdm(range(total), desc=name, unit="step")
+                bar: Iterable[int] = tqdm(range(total), desc=type(self).__name__, unit="step")
                 return bar
         return range(total)
 
