@@ -228,7 +228,8 @@ def _where(array: Any) -> str:
 
 def warn_about_order(features: Any, labels: Any) -> None:
     """Warn if a table and its labels name the same rows in another order."""
-    rows, others = (getattr(given, "index", None) for given in (features, labels))
+    rows: Any = getattr(features, "index", None)
+    others: Any = getattr(labels, "index", None)  # a list's is a method
     if not hasattr(rows, "equals") or not hasattr(others, "equals") or rows.equals(others):
         return
     if len(rows) == len(others) and set(rows) == set(others):

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -233,6 +234,13 @@ def test_tsne_keeps_neighbours_together() -> None:
     distance = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(distance, np.inf)
     np.testing.assert_array_equal(domain[distance.argmin(1)], domain)
+
+
+def test_tsne_of_features_that_are_all_equal_is_one_point() -> None:
+    saved = made_features()
+    saved = dataclasses.replace(saved, features=np.ones_like(saved.features))
+    (axes,) = figures.tsne([(made_result(), saved)]).axes
+    assert not any(points.any() for points in marks(axes).values())
 
 
 @pytest.mark.parametrize(("classifier", "wrong"), [("C_t", 5), ("C_s", 12)])
