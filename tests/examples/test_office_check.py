@@ -12,7 +12,7 @@ import pytest
 from conftest import write_tree
 from office.console import UserError
 from office.data import images
-from office.data.check import check_images
+from office.data.hashes import check_images
 from office.data.tasks import Task, load_folders, load_task
 from PIL import Image
 

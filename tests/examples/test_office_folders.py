@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import train_office
 from office.console import UserError
-from office.data import folders, images
+from office.data import images
 from PIL import Image
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(64)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from office import files
 from office.console import UserError
-from office.data import folders, images
-from office.data.check import check_images
+from office.data import images
+from office.data.hashes import check_images
 from office.data.images import Preprocessing
 from office.data.tasks import load_task
 from office.results import outputs

@@ -12,7 +12,7 @@ import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
 from office.data import images, layouts
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import Domain, Task, available_tasks, load_task
 from PIL import Image
 

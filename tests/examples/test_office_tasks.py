@@ -11,7 +11,7 @@ import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
 from office.data import images
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import Task, load_folders, load_task, warn_about_copies
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
