@@ -360,11 +360,11 @@ def test_a_target_within_the_source_is_refused(root: Path, link: Callable) -> No
         path.unlink()
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     write_image(root / "amazon/mug/9.jpg", 2, 9)
-    with pytest.raises(UserError, match="webcam: 9 of 10 and 9 of 9, .*: the same images"):
+    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .*: the same images"):
         warn(load(root))
-    with pytest.raises(UserError, match="amazon: 9 of 9 and 9 of 10, .*: the same images"):
+    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .*: the same images"):
         warn(load(root, name="W2A"))
-    with pytest.raises(UserError, match="mug: 4 of 10 and 4 of 4, .*: the same images"):
+    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .*: the same images"):
         warn(load_folders(root / "amazon", root / "amazon/mug"))  # unlabelled
 
 
