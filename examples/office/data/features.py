@@ -64,15 +64,11 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """The two files of a domain while they are written.
-
-    Args:
-        out: Their folder.
-        extraction: What goes into them; another extraction's files are not touched.
-        width: Features per view.
+    """The two files of a domain in ``out`` while they are written, with ``width`` per view.
 
     Raises:
-        UserError: If the files belong to another extraction, or the folder is not writable.
+        UserError: If there are another extraction's files, which are not touched, or the folder is
+            not writable.
     """
 
     def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
@@ -149,11 +145,7 @@ def _check_same(path: Path, extraction: Extraction) -> None:
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
-    """Read a folder of features by domain; the features themselves stay on the disk until used.
-
-    Args:
-        folder: Where extract_features.py wrote them.
-        names: The domains to read; all if None.
+    """Read features by domain, all or the named ones; they stay on the disk until used.
 
     Raises:
         UserError: If there are none, some are unfinished or broken, or they do not go together.

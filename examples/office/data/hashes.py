@@ -26,14 +26,7 @@ class Content(NamedTuple):
     hash: str
 
 
-class Row(NamedTuple):
-    """A line of a listing."""
-
-    role: str  # source, target or weights
-    path: str  # below the domain's common folder, so that a copy elsewhere has the same paths
-    label: str  # name of the category; empty without labels
-    bytes: int
-    hash: str
+HEADER = ("role", "path", "label", "bytes", "hash")  # of a listing
 
 
 def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
@@ -51,15 +44,7 @@ def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
 
 
 def listings(tasks: Sequence[Task], weights: Path | None) -> dict[str, str]:
-    """Return the listing of each task, by name; warn about images in two places.
-
-    Args:
-        tasks: Tasks with different names.
-        weights: The file that the backbone starts from, if it is one.
-
-    Raises:
-        UserError: If all images of a domain are also the other's.
-    """
+    """Return the listing of each task, by name; warn about copies, as below."""
     paths = [path for task in tasks for path in (*task.source.paths, *task.target.paths)]
     contents = hash_files([*paths, *([weights] if weights else [])])
     for task in tasks:
@@ -72,17 +57,18 @@ def listing(
     task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
 ) -> str:
     """Return the listing of a task, given the hashes of its files and of the weights."""
-    rows = []
+    rows: list[tuple[object, ...]] = [HEADER]
     for role, domain in (("source", task.source), ("target", task.target)):
+        # Paths below it are the same in a copy elsewhere.
         folder = os.path.commonpath([path.parent for path in domain.paths])
         labels: Sequence[int | None] = domain.labels or [None] * len(domain.paths)
         for path, label in zip(domain.paths, labels, strict=True):
             name = "" if label is None else task.categories[label]
-            rows.append(Row(role, same(path.relative_to(folder).as_posix()), name, *contents[path]))
+            rows.append((role, same(path.relative_to(folder).as_posix()), name, *contents[path]))
     if weights:
-        rows.append(Row("weights", weights[0], "", *weights[1]))
+        rows.append(("weights", weights[0], "", *weights[1]))
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     # Bytes of a name that are not UTF-8 are escaped, so that the file is UTF-8.
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
@@ -114,11 +100,7 @@ def differences(before: str, now: str) -> str:
 
 
 def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
-    """Warn about images that are in two categories of a domain, or in both domains.
-
-    Args:
-        task: The task.
-        contents: Of each image; unreadable ones are ignored.
+    """Warn about readable images that are in two categories of a domain, or in both domains.
 
     Raises:
         UserError: If all images of a domain are also the other's.
@@ -154,14 +136,7 @@ def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
 
 
 def check_images(tasks: Sequence[Task]) -> bool:
-    """Decode every image; print counts per category, and unreadable and skipped files by path.
-
-    Returns:
-        Whether all images could be read.
-
-    Raises:
-        UserError: If all images of a domain are also the other's.
-    """
+    """Print counts per category, and unreadable and skipped files; return whether all were read."""
     domains: dict[str, Domain] = {}
     table: dict[str, Counter[str]] = {}  # columns
     for task in tasks:

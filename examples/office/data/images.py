@@ -60,12 +60,8 @@ def load_image(path: Path, bits: int | None = None) -> Image.Image:
     Grey of more than 8 bits is divided by the largest value of ``bits``. An image of more than 179
     megapixels is reduced.
 
-    Args:
-        path: The file.
-        bits: Depth of its grey, from :func:`grey_bits`; the smallest that holds the image if None.
-
-    Raises:
-        UserError: If the file cannot be fully decoded; names the path.
+    ``bits`` are from :func:`grey_bits`, or the fewest that hold the image. :class:`UserError` names
+    a file that cannot be fully decoded.
     """
     try:
         with _open(path) as file:
@@ -146,10 +142,6 @@ def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None)
 
     It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
     printed: no image tells it, and a guess for each would make the darker ones brighter.
-
-    Args:
-        domains: Images by the domain's name.
-        file: Where to print; standard output if None.
     """
     depths: dict[Path, int] = {}
     for name, paths in domains.items():
@@ -158,11 +150,11 @@ def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None)
         tops = zip(may_be_deep, in_threads(_top_of_deep_grey, may_be_deep, "looking"), strict=True)
         if deep := {path: top for path, top in tops if top is not None}:
             top = max(deep.values())
-            images = "1 image" if len(deep) == 1 else f"{len(deep):,} images"
-            about = f"{images} read as {_fewest_bits(top)}-bit grey (largest value {top:,})"
+            bits, images = _fewest_bits(top), "image" if len(deep) == 1 else "images"
+            about = f"{len(deep):,} {images} read as {bits}-bit grey (largest value {top:,})"
             print(f"{visible(name)}: {about}", file=file or sys.stdout, flush=True)
             # In partial adaptation, a domain may be a source in full and a target in part.
-            depths |= {path: max(_fewest_bits(top), depths.get(path, 0)) for path in deep}
+            depths |= {path: max(bits, depths.get(path, 0)) for path in deep}
     return depths
 
 

@@ -145,19 +145,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations.
-
-    Attributes:
-        kept: The source's categories that a target keeps in partial adaptation; all if empty.
-        kept_images: How many images of these each domain has.
-    """
+    """Published facts of a benchmark; ``domains`` and ``tasks`` use the field's abbreviations."""
 
     domains: dict[str, Part]
     tasks: list[str]
     categories: int
     reference: str
-    kept: tuple[str, ...] = ()
-    kept_images: dict[str, int] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()  # categories that a target keeps in partial adaptation; all if empty
+    kept_images: dict[str, int] = field(default_factory=dict)  # of these, in each domain
 
 
 DATASETS = {
@@ -226,11 +221,6 @@ def read(dataset: str, root: Path | None, domains: Sequence[str]) -> list[Side]:
 
     They are read from the folder that has both and whose counts are nearest to the published ones;
     in it, lists win.
-
-    Args:
-        dataset: A key of :data:`DATASETS`.
-        root: The benchmark's folder, or one with several benchmarks.
-        domains: Abbreviations of source and target.
 
     Raises:
         UserError: If a domain is not found or empty, or a list is wrong.

@@ -20,16 +20,12 @@ Shares: TypeAlias = tuple[tuple[str, float], ...]  # category names and shares
 
 @dataclass(frozen=True)
 class Domain:
-    """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder.
-
-    Attributes:
-        skipped: Other files beside them.
-    """
+    """Images of one domain, with labels in ``[0, K)``, or ``None`` for an unlabelled folder."""
 
     name: str
     paths: list[Path]
     labels: list[int] | None
-    skipped: Sequence[Skipped] = ()
+    skipped: Sequence[Skipped] = ()  # other files beside them
 
 
 @dataclass(frozen=True)
@@ -55,14 +51,9 @@ def available_tasks(dataset: str, root: Path | None) -> list[str]:
 
 
 def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = False) -> Task:
-    """Load a benchmark's task, in any known layout.
+    """Load a benchmark's task such as ``"A2W"`` from its folder, or one with several benchmarks.
 
-    Args:
-        dataset: A key of :data:`DATASETS`.
-        root: The benchmark's folder, or a folder with several benchmarks, of which the one that
-            fits best is used; only the task's two domains need to exist.
-        name: A task such as ``"A2W"``.
-        partial: Whether the target may lack categories of the source.
+    Only the task's two domains need to be there; a ``partial`` target may lack categories.
 
     Raises:
         UserError: If the task is unknown, or its images are missing, incomplete or another
@@ -173,13 +164,8 @@ def read_shares(path: Path) -> Shares:
 def shares_of(prior: str | Shares, categories: Sequence[str], labels: Sequence[int]) -> list[float]:
     """Return the expected shares in the order of a task's categories.
 
-    Args:
-        prior: ``"uniform"``, ``"source"`` for the source's shares, or shares by name.
-        categories: The task's.
-        labels: The source's.
-
-    Raises:
-        UserError: If the task's categories are not those with a share.
+    They are ``"uniform"``, those of the ``"source"``'s labels, or by name: :class:`UserError` if
+    the task's categories are not those with a share.
     """
     if prior == "uniform":
         return [1 / len(categories)] * len(categories)
