@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from office import console, options
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import available_tasks
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection

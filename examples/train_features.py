@@ -13,8 +13,8 @@ from pathlib import Path
 
 from office import console, distributed, options
 from office.data import features
-from office.data.benchmarks import DATASETS
 from office.data.features import Stored
+from office.data.layouts import DATASETS
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction, preparation
 from train_office import train

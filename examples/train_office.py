@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from office import console, distributed, methods, options
 from office.console import UserError
-from office.data import shares
+from office.data.tasks import shares_of
 from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
@@ -105,7 +105,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
 
     done = min(len(history) * run.per_epoch, run.steps)
     prior = torch.tensor(
-        shares.of_categories(recipe.prior, task.categories, task.source.labels or ()), device=device
+        shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
     )
     settings = methods.Settings(k, recipe.balance, prior)
     images_per_step = recipe.batch_size * (1 + method.target)

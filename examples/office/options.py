@@ -17,9 +17,9 @@ import torch
 
 from office import console, distributed
 from office.console import UserError, positive, real, whole
-from office.data import shares
-from office.data.benchmarks import DATASETS
 from office.data.images import Preprocessing
+from office.data.layouts import DATASETS
+from office.data.tasks import Shares, read_shares
 from office.methods import METHODS
 
 T = TypeVar("T")
@@ -46,14 +46,14 @@ def option(default: T, help: str, **settings: Any) -> T:
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
-def _prior(text: str) -> str | shares.Shares:
+def _prior(text: str) -> str | Shares:
     """Read ``uniform``, ``source`` or a file of shares."""
     if text in ("uniform", "source"):
         return text
     if not Path(text).exists():
         raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
     try:
-        return shares.read_shares(Path(text))
+        return read_shares(Path(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -126,7 +126,7 @@ class Recipe:
         type=real(0),
         metavar="X",
     )
-    prior: str | shares.Shares = option(
+    prior: str | Shares = option(
         "uniform",
         "for balanced methods: expected share of each category in the target: uniform, source "
         "(the source's shares), or a FILE with lines such as mug,0.05 (default: {} [ours])",

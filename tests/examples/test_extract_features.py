@@ -115,7 +115,7 @@ def test_further_views_are_random_crops_of_the_same_image(
     task = unlabelled(root)
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
-    extracted, _ = extraction.describe([task], recipe, tmp_path, views)
+    extracted, _ = extraction.describe([task], recipe, views)
     batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
     values = np.concatenate(batches)
     assert values.dtype == np.float16

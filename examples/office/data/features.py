@@ -18,9 +18,9 @@ import numpy as np
 
 from office import files
 from office.console import UserError, visible
-from office.data.benchmarks import DATASETS
 from office.data.hashes import Content
 from office.data.images import Preprocessing
+from office.data.layouts import DATASETS
 from office.data.tasks import Domain, Task
 
 # How features were made; the same in all domains of a folder.
@@ -51,25 +51,9 @@ class Extraction:
 
     def difference(self, other: "Extraction", mine: str, others: str) -> str:
         """Say which of :data:`MADE` differs first: "views 1 MINE, 2 OTHERS"; or nothing."""
-        for name in MADE:
-            values = getattr(self, name), getattr(other, name)
-            if values[0] != values[1]:
-                return f"{name} {values[0]} {mine}, {values[1]} {others}"
-        return ""
-
-    def other_categories(self, other: "Extraction", mine: str, others: str) -> str:
-        """Say the same of the categories of two labelled domains, which their labels count."""
-        labelled = self.labels is not None and other.labels is not None
-        if not labelled or self.categories == other.categories:
-            return ""
-        pairs = ((self, other, mine), (other, self, others))
-        only = [
-            f"{', '.join(visible(name) for name in one.categories if name not in two.categories)} "
-            f"only {where}"
-            for one, two, where in pairs
-            if not set(one.categories) <= set(two.categories)
-        ]
-        return f"categories {'; '.join(only) or 'in another order'}"
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in MADE)
+        differing = (f"{name} {a} {mine}, {b} {others}" for name, a, b in pairs if a != b)
+        return next(differing, "")
 
 
 class Stored(NamedTuple):
@@ -80,15 +64,11 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """The two files of a domain while they are written.
-
-    Args:
-        out: Their folder.
-        extraction: What goes into them; another extraction's files are not touched.
-        width: Features per view.
+    """The two files of a domain in ``out`` while they are written, with ``width`` per view.
 
     Raises:
-        UserError: If the files belong to another extraction, or the folder is not writable.
+        UserError: If there are another extraction's files, which are not touched, or the folder is
+            not writable.
     """
 
     def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
@@ -152,26 +132,20 @@ class Store:
 def _check_same(path: Path, extraction: Extraction) -> None:
     """Raise :class:`UserError` if a NAME.json is another extraction's; the folder may differ."""
     before = _read_extraction(path)
-    advice = "choose another --out or delete it and the .npy beside it"
-    for differ in (before.difference, before.other_categories):
-        if difference := differ(extraction, "there", "here"):
-            raise UserError(f"{path} belongs to another extraction ({difference}); {advice}")
-    images = [(one.paths, one.labels, one.contents) for one in (before, extraction)]
-    if images[0] != images[1]:
-        one, other = (dict(zip(paths, hashed, strict=True)).items() for paths, _, hashed in images)
-        how = f"first {visible(min(one ^ other)[0])}" if one ^ other else "in order or labels"
+    difference = before.difference(extraction, "there", "here")
+    fields = [(e.paths, e.contents, e.labels, e.categories) for e in (before, extraction)]
+    if not difference and fields[0] != fields[1]:
+        counts = f"{len(before.paths):,} there, {len(extraction.paths):,} here"
+        difference = f"other images, labels or categories, {counts}"
+    if difference:
         raise UserError(
-            f"{path} belongs to other images ({len(one):,} there, {len(other):,} here, differing "
-            f"{how}); {advice}"
+            f"{path} belongs to another extraction ({difference}); choose another --out or delete "
+            "it and the .npy beside it"
         )
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
-    """Read a folder of features by domain; the features themselves stay on the disk until used.
-
-    Args:
-        folder: Where extract_features.py wrote them.
-        names: The domains to read; all if None.
+    """Read features by domain, all or the named ones; they stay on the disk until used.
 
     Raises:
         UserError: If there are none, some are unfinished or broken, or they do not go together.
@@ -268,15 +242,13 @@ def tasks(
     made = []
     for name in available if "all" in names else names:
         source, target = available[name]
-        if difference := source.other_categories(
-            target, f"in {source.domain}", f"in {target.domain}"
-        ):
-            fit = [
-                n for n, (one, two) in available.items() if not one.other_categories(two, "", "")
+        if target.labels is not None and source.categories != target.categories:
+            has = [
+                f"{e.domain} has {', '.join(map(visible, e.categories))}" for e in (source, target)
             ]
             raise UserError(
-                f"the domains of {name} differ: {difference}; those of "
-                f"{', '.join(fit) or 'no task'} agree: name them with --task"
+                f"the categories of {name} differ: {'; '.join(has)}; name tasks that agree with "
+                "--task"
             )
         task = Task(name, _domain(source), _domain(target, kept), source.categories)
         if task.lacking and not (partial or kept):
@@ -290,10 +262,9 @@ def tasks(
 
 def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
     """Return the domain with all features, or with those of kept categories."""
-    paths, labels = extraction.images(), extraction.labels
-    if not kept:
-        return Domain(extraction.domain, paths, labels)
-    pairs = zip(paths, labels or [], strict=True)
-    rows = [(path, label) for path, label in pairs if extraction.categories[label] in kept]
-    name = f"{extraction.domain} ({len(kept)} categories)"
-    return Domain(name, [path for path, _ in rows], [label for _, label in rows])
+    name, paths, labels = extraction.domain, extraction.images(), extraction.labels
+    if kept and labels:
+        rows = [i for i, label in enumerate(labels) if extraction.categories[label] in kept]
+        paths, labels = [paths[i] for i in rows], [labels[i] for i in rows]
+        name += f" ({len(kept)} categories)"
+    return Domain(name, paths, labels)

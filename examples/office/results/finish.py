@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import symloss
 from office import distributed
-from office.data import shares
-from office.data.tasks import Task
+from office.data.tasks import Task, shares_of
 from office.methods import METHODS
 from office.models import saved
 from office.models.backbones import Extractor
@@ -73,7 +72,7 @@ def write_run(
     final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
     confusion = None if labels is None else scores.confusion_matrix(counting, labels)
     recalls = [None] * len(categories) if confusion is None else scores.recalls(confusion)
-    prior = shares.of_categories(
+    prior = shares_of(
         recipe.prior if method.balanced else "source", categories, task.source.labels or ()
     )
     predicted, expected = symloss.diagnostics.category_shares(counting, prior)

@@ -15,7 +15,7 @@ from office import distributed, files
 from office.console import visible
 from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
-from office.data.tasks import Task, warn_about_copies
+from office.data.tasks import Task
 from office.models import backbones, saved
 from office.options import Frozen, Recipe, Runtime
 from office.training.batches import Images, crop_loader, seed_of
@@ -52,7 +52,7 @@ def _extract_all(
 ) -> None:
     stores = [
         Store(runtime.out / recipe.dataset, extraction, network.num_features)
-        for extraction in describe(tasks, recipe, runtime.out, views)
+        for extraction in describe(tasks, recipe, views)
     ]
     missing = [store for store in stores if not store.finished]
     bits = images.grey_bits(
@@ -89,7 +89,7 @@ def put_backbone(folder: Path, recipe: Recipe) -> None:
         saved.write_model(folder, dataclasses.replace(model, frozen=None))
 
 
-def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> Iterator[Extraction]:
+def describe(tasks: Sequence[Task], recipe: Recipe, views: int) -> Iterator[Extraction]:
     """Yield what to extract of each domain, with a hash of each file."""
     domains = {
         domain.name: (domain, task.categories)
@@ -98,9 +98,9 @@ def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> It
     }
     weights = recipe.weights_file
     paths = [path for domain, _ in domains.values() for path in domain.paths]
-    contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    contents = hashes.hash_files([*paths, *filter(None, [weights])])
     for task in tasks:
-        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+        hashes.warn_about_copies(task, contents)
     for domain, categories in domains.values():
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from office import distributed
 from office.console import UserError, visible
 from office.data import features, hashes, images
-from office.data.benchmarks import DATASETS
-from office.data.check import check_images
 from office.data.features import Stored
+from office.data.hashes import check_images
+from office.data.layouts import DATASETS
 from office.data.tasks import Task, available_tasks, load_folders, load_task
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
@@ -68,7 +68,7 @@ def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
         sys.exit(0 if check_images(tasks) else 1)
 
     def planned() -> tuple[list[Run], list[Run]]:
-        listings = hashes.listings(tasks, recipe.weights_file, runtime.out)
+        listings = hashes.listings(tasks, recipe.weights_file)
         return plan(tasks, listings, recipe, runtime, selection)
 
     runs, to_train = distributed.in_first(planned)

@@ -11,8 +11,8 @@ from typing import Any
 
 from office import distributed, files
 from office.console import UserError, visible
-from office.data import hashes, shares
-from office.data.tasks import Task
+from office.data import hashes
+from office.data.tasks import Task, shares_of
 from office.methods import METHODS
 from office.options import BALANCE, PROG, Recipe, Runtime, Selection
 
@@ -260,7 +260,7 @@ def _check(run: Run) -> None:
 def _check_balance(run: Run) -> None:
     """Raise :class:`UserError` if the prior does not fit; warn if it, or the batch, may not."""
     recipe, task, k = run.recipe, run.task, len(run.task.categories)
-    shares.of_categories(recipe.prior, task.categories, task.source.labels or ())
+    shares_of(recipe.prior, task.categories, task.source.labels or ())
     if isinstance(recipe.prior, str) and (recipe.partial or task.lacking):
         lacks = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
         warnings.warn(
