@@ -30,7 +30,7 @@ import torch
 
 # timing has put examples/ on the path.
 from digits.data import Digits, load_handwritten, render_digits
-from digits.results import Run, mean_and_error
+from digits.report import Run, mean_and_error
 from timing import console
 from torch import Tensor, nn
 from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train

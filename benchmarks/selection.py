@@ -33,7 +33,7 @@ import torch
 
 # timing has put examples/ on the path.
 from digits.data import Digits, load_handwritten, render_digits
-from digits.results import Run, mean_and_error
+from digits.report import Run, mean_and_error
 from office.console import UserError
 from office.results import outputs
 from office.results.scores import by_classifier

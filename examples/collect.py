@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     paths = {path.resolve() for runs in args.runs for path in runs.rglob("result.json")}
     if not paths:
         raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.check(args.out)
     records = []
     for path in paths:
         saved = path.with_name("features.npz")
@@ -49,7 +51,6 @@ def main(argv: list[str] | None = None) -> None:
         [f"{value:.6g}" if isinstance(value, float) else value for value in line.values()]
         for line in records
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     files.put(args.out, files.table([records[0], *rows]))
 
 

@@ -34,10 +34,8 @@ BALANCE = ("balance", "prior")  # settings of the balanced methods only
 def option(default: T, help: str, **settings: Any) -> T:
     """Return a dataclass field that is an option too.
 
-    Args:
-        default: Its default.
-        help: For the command line, with ``{}`` for the default.
-        settings: Of argparse's ``add_argument``; and ``flag``, if it is not named like the field.
+    ``help`` has ``{}`` for the default; ``settings`` are those of argparse's ``add_argument``, and
+    ``flag``, if the option is not named like the field.
     """
     if isinstance(default, bool):
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
@@ -69,17 +67,11 @@ def _device(text: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Features that a run is trained on instead of images.
+    """Features that a run is trained on instead of images."""
 
-    Attributes:
-        width: Features per view.
-        views: Views per image.
-        precision: Precision of the forward pass that made them.
-    """
-
-    width: int
-    views: int
-    precision: str
+    width: int  # of each view
+    views: int  # of each image
+    precision: str  # of the forward pass that made them
 
 
 @dataclass(frozen=True)
@@ -186,10 +178,9 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, for a result and for a run's identity."""
         file = self.weights_file  # its folder does not matter
-        weights = file.name if file else self.weights
-        epochs = None if self.max_steps else self.epochs
-        text = json.dumps(asdict(self) | {"weights": weights, "epochs": epochs})
-        settings: dict[str, Any] = json.loads(text)
+        used: dict[str, Any] = {"weights": file.name if file else self.weights}
+        used["epochs"] = None if self.max_steps else self.epochs
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self) | used))
         return settings
 
 
@@ -296,13 +287,7 @@ def build_parser(
     description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
     only: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
-    """Return a parser whose result holds only what was given: defaults are the fields'.
-
-    Args:
-        prog: Name of the script.
-        description: What it does.
-        only: Names of the options to include; all by default.
-    """
+    """Return a parser of all options, or ``only`` some; its result holds only what was given."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -328,13 +313,13 @@ def filled(
     parser: argparse.ArgumentParser, given: dict[str, Any]
 ) -> tuple[Recipe, Runtime, Selection]:
     """Fill the dataclasses with what was given; the parser reports what does not go together."""
-    folders = given["dataset"] == "folders"
+    folders, processes = given["dataset"] == "folders", distributed.launched()
     if {"epochs", "max_steps"} <= given.keys():
         parser.error("argument --max-steps: not allowed with argument --epochs")
     if given.get("preset") == "quick":
         if not folders:
             parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
-        if distributed.launched() > 1:
+        if processes > 1:
             parser.error("--preset quick runs in one process: start it without torchrun")
         given = QUICK | given
     if folders:
@@ -347,10 +332,10 @@ def filled(
     selection = _fill(Selection, given)
     if recipe.precision == "fp16" and runtime.device.type != "cuda":
         parser.error(f"--precision fp16 needs a CUDA GPU, got --device {runtime.device}; try bf16")
-    if recipe.batch_size % distributed.launched():
+    if recipe.batch_size % processes:
         parser.error(
             f"--batch-size {recipe.batch_size} must be divisible by the number of processes, "
-            f"{distributed.launched()}"
+            f"{processes}"
         )
     balanced = [name for name, method in METHODS.items() if method.balanced]
     for name in BALANCE:
@@ -361,20 +346,15 @@ def filled(
             )
     if recipe.frozen:  # the images are already taken care of
         return recipe, runtime, selection
-    if not folders:
-        if selection.source or selection.target:
-            parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
-        if selection.unlabelled:
-            parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
-    elif selection.source is None or selection.target is None:
+    if folders and not ({"source", "target"} <= given.keys()):
         parser.error("--dataset folders needs --source DIR and --target DIR")
-    elif selection.root is not None or selection.tasks != ("all",):
-        parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    for name in ("root", "tasks") if folders else ("source", "target", "unlabelled"):
+        if name in given and getattr(selection, name) != ("all",):
+            parser.error(
+                f"--{name.removesuffix('s')} does not belong to --dataset {recipe.dataset}"
+            )
     return recipe, runtime, selection
 
 
-Part = TypeVar("Part", Recipe, Selection, Runtime)
-
-
-def _fill(kind: type[Part], given: dict[str, Any]) -> Part:
-    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})
+def _fill(kind: type[T], given: dict[str, Any]) -> T:
+    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})  # type: ignore[arg-type]  # they are dataclasses

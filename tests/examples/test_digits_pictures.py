@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 import torch
-from digits import pictures
+from digits import report as pictures
 from digits.data import Digits
-from digits.results import Run
+from digits.report import Run
 from torch import nn
 
 import symloss

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -218,18 +217,6 @@ def test_stopped_anywhere_the_same_command_continues(
     for name in ("amazon.npy", "webcam.npy", "amazon.json", "webcam.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert len(np.unique(np.load(folder / "webcam.npy")[:, 2], axis=0)) == 9
-
-
-def test_without_a_terminal_lines_show_the_time_left(
-    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(extraction, "EVERY", 0.0)
-    call("--batch-size", "6")
-    out = capsys.readouterr().out
-    assert re.search(r"^webcam: 6 of 9 images, about \d+ s left$", out, re.M)
-    monkeypatch.setattr(extraction, "EVERY", 60.0)
-    call("--batch-size", "6", out="other")
-    assert "left" not in capsys.readouterr().out
 
 
 def test_extracted_images_are_not_decoded_again(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import made_features, made_result
+from made_results import made_features, made_result, read_predictions
 from office import files
 from office.console import UserError
 from office.results import outputs
@@ -297,7 +297,7 @@ def test_predictions_of_a_run_are_no_formulas_and_can_be_ranked(tmp_path):
     outputs.write_predictions(tmp_path, rows)
     text = (tmp_path / "predictions.csv").read_text()
     assert all(line.startswith("'=1+1.jpg,'=mug,") for line in text.splitlines()[1:])
-    assert outputs.read_predictions(tmp_path / "predictions.csv") == rows
+    assert read_predictions(tmp_path / "predictions.csv") == rows
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):
@@ -307,7 +307,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
     ]
     outputs.write_predictions(tmp_path, rows)
     expected = [rows[0], rows[1]._replace(confidence=pytest.approx(0.12345, abs=1e-4))]
-    assert outputs.read_predictions(tmp_path / "predictions.csv") == expected
+    assert read_predictions(tmp_path / "predictions.csv") == expected
 
 
 @pytest.mark.parametrize(
@@ -326,4 +326,4 @@ def test_broken_predictions_are_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"cannot read {path}"):
-        outputs.read_predictions(path)
+        read_predictions(path)

@@ -11,10 +11,10 @@ import torch
 import torchvision
 import train_office
 from conftest import write_tree
+from made_results import read_predictions
 from office import options
 from office.console import UserError
 from office.options import Recipe
-from office.results import outputs
 from office.training import preparation, progress
 from small_runs import made_run
 
@@ -85,7 +85,7 @@ def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
     assert "accuracy" not in table
     assert "predictions.csv (the target's images with their predictions)" in table
     photos = sorted((folders / "new").rglob("*.jpg"))
-    rows = outputs.read_predictions(out / "symnets/seed0/predictions.csv")
+    rows = read_predictions(out / "symnets/seed0/predictions.csv")
     assert sorted(row.path for row in rows) == photos
 
     # The model takes images, though features were trained on.
@@ -101,7 +101,7 @@ def test_quick_on_a_random_network_saves_that_network(folders, tmp_path, capsys)
     quick = ("--preset", "quick", "--unlabelled", "--epochs", "2")
     # Its random weights give features that are not all about 0.
     out = run(folders, "none", tmp_path, *quick, "--backbone", "resnet18")
-    rows = outputs.read_predictions(out / "symnets/seed0/predictions.csv")
+    rows = read_predictions(out / "symnets/seed0/predictions.csv")
     capsys.readouterr()
     predict.main([str(out / "symnets/seed0/model.pt"), *(str(row.path) for row in rows)])
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]

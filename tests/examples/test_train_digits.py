@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import train_digits
-from digits import pictures
+from digits import report as pictures
 from digits.data import Digits, load_handwritten, render_digits
-from digits.results import Run
+from digits.report import Run
 from PIL import Image
 from train_digits import METHODS, Method, Recipe
 

@@ -15,9 +15,9 @@ from office.data import images
 from office.data.tasks import load_task
 from office.methods import METHODS
 from office.models import backbones
-from office.training import progress
+from office.training import runs
 from office.training.batches import EpochSampler, ImageBatches
-from office.training.progress import Progress
+from office.training.runs import Progress
 from small_runs import PREPROCESSING, RUNTIME, made_run, network, result
 
 import symloss
@@ -258,7 +258,7 @@ def test_absurd_losses_are_warned_of_once(task, train, monkeypatch):
         pytest.raises(UserError, match=r"not finite; .* try a lower --lr than 100"),
     ):
         train(made_run(task, "source-only", lr=100.0, max_steps=4))
-    monkeypatch.setattr(progress, "ABSURD", 0.01)
+    monkeypatch.setattr(runs, "ABSURD", 0.01)
     with pytest.warns(UserWarning, match="losses above") as caught:
         train(made_run(task, "source-only", max_steps=8))
     assert len([w for w in caught if "losses above" in str(w.message)]) == 1

@@ -210,10 +210,9 @@ def _panel(axes: Axes, result: Result, saved: Features) -> None:
     kinds = (domain == 0, (domain == 1) & ~mistaken, mistaken)
     for (name, colour, marker, size), chosen in zip(MARKS, kinds, strict=True):
         if chosen.any():
+            x, y = points[chosen].T
             ink = _colour(colour)
-            axes.scatter(
-                *points[chosen].T, size, ink, marker=marker, lw=0.5, alpha=0.7, label=name
-            )
+            axes.scatter(x, y, size, ink, marker=marker, lw=0.5, alpha=0.7, label=name)
     outline = [withStroke(linewidth=1.5, foreground=rcParams["axes.facecolor"])]
     recall = [result.per_category.get(name) for name in result.categories]
     names = _plain(result.categories)

@@ -211,6 +211,7 @@ def write_run(
     recipe, task, method = run.recipe, run.task, METHODS[run.method]
     categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
     k, device = len(categories), runtime.device
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     counting = scores.by_classifier(logits, k)[method.classifier]
 
     rows, half = torch.cat(features), torch.cat(features).half()
@@ -270,7 +271,7 @@ def write_run(
         commit=_commit(),
         processes=distributed.processes(),
         seconds=seconds,
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        peak_memory_bytes=memory,
     )
     write_result(folder, result)
     return result

@@ -93,7 +93,7 @@ def _table(
     for row in published:
         cells = [cell and tuple(cell) for cell in row["cells"]]
         theirs = Row(row["method"], cells, row["average"])
-        if group := left.pop(row.get("ours"), None):
+        if group := left.pop(row.get("ours", ""), None):
             mine = _row(f"{NAMES[row['ours']]}, ours", group, tasks)
             rows += [theirs._replace(label=f"{theirs.label}, published"), mine]
             rows.append(_difference(mine, theirs))
@@ -125,8 +125,10 @@ def _difference(mine: Row, theirs: Row) -> Row:
         (a[0] - b[0], None) if a and b else None
         for a, b in zip(mine.cells, theirs.cells, strict=True)
     ]
-    known = mine.average is not None and theirs.average is not None
-    return Row("difference", cells, mine.average - theirs.average if known else None)
+    average = None
+    if mine.average is not None and theirs.average is not None:
+        average = mine.average - theirs.average
+    return Row("difference", cells, average)
 
 
 def _note(ours: Groups) -> str:
@@ -259,7 +261,14 @@ def _concern(result: Result) -> str | None:
 def summarise(folders: Sequence[Path]) -> str:
     """Return a table of finished runs, what each rarely predicts, and where their files are."""
     results = [read_result(folder / "result.json") for folder in folders]
-    columns = "method", "seed", "accuracy", "worst category", "C^s and C^t agree", "rarely predicted"
+    columns = (
+        "method",
+        "seed",
+        "accuracy",
+        "worst category",
+        "C^s and C^t agree",
+        "rarely predicted",
+    )
     rows = [[*columns, "seconds"]]
     for result in results:
         worst = result.worst_category

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from made_results import read_predictions
 from office.console import UserError
 from office.models import backbones, saved
-from office.results import outputs
-from office.results.finish import write_run
+from office.results.outputs import write_run
 from small_runs import RUNTIME, features, made_run, made_task, result
 from torch import nn
 
@@ -66,7 +66,7 @@ def test_without_target_labels_there_are_predictions(tmp_path):
     task = made_task()
     target = dataclasses.replace(task.target, labels=None)
     folder = finish(tmp_path, made_run(dataclasses.replace(task, target=target)))
-    predictions = outputs.read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(folder / "predictions.csv")
     assert [p.path for p in predictions] == target.paths
     assert [p.category for p in predictions[2:5]] == ["mug", "mouse", "mug"]
     assert (features(folder).label[9:] == -1).all()
