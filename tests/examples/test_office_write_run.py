@@ -1,6 +1,7 @@
 """The files that a trained run leaves, from outputs made by hand."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,8 +65,10 @@ def test_features_are_half_precision_unless_a_value_is_too_large(tmp_path, scale
 
 def test_without_target_labels_there_are_predictions(tmp_path):
     task = made_task()
-    target = dataclasses.replace(task.target, labels=None)
+    paths = [Path(f"=1+{i}\udce9.jpg") for i in range(9)]  # formulas, and not UTF-8
+    target = dataclasses.replace(task.target, paths=paths, labels=None)
     folder = finish(tmp_path, made_run(dataclasses.replace(task, target=target)))
+    assert "\n'=1+0\\udce9.jpg,bike,0.5" in (folder / "predictions.csv").read_text("utf-8")
     predictions = read_predictions(folder / "predictions.csv")
     assert [p.path for p in predictions] == target.paths
     assert [p.category for p in predictions[2:5]] == ["mug", "mouse", "mug"]

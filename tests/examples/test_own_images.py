@@ -15,8 +15,7 @@ from made_results import read_predictions
 from office import options
 from office.console import UserError
 from office.options import Recipe
-from office.training import preparation, progress
-from small_runs import made_run
+from office.training import preparation
 
 
 @pytest.fixture
@@ -182,24 +181,3 @@ def test_quick_is_for_folders(capsys):
     with pytest.raises(SystemExit):
         train_office.main(["--dataset", "office31", "--preset", "quick"])
     assert "--preset quick belongs to --dataset folders" in capsys.readouterr().err
-
-
-def test_the_time_left_is_told_after_ten_steps_and_once_a_minute(tmp_path, capsys, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with progress.Progress(made_run(max_steps=100), tmp_path, 0, 8) as shown:
-        shown.bar.disable = True
-        shown.begin(30)
-        for _ in range(30):
-            clock[0] += 5
-            shown.step({"loss": torch.zeros(())}, 0.5, [0.1, 1.0])
-    lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
-    assert lines == [
-        "step 10 of 100, about 8 min left",
-        "step 22 of 100, about 6 min left",
-    ]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h")])
-def test_times_are_short(seconds, text):
-    assert progress.in_time(seconds) == text

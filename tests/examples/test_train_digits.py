@@ -329,9 +329,7 @@ def test_batches_drop_the_incomplete_one():
     ("option", "values"),
     [
         ("--methods", ["dann"]),
-        ("--methods", ["symnets", "symnets"]),
         ("--seeds", ["-1"]),
-        ("--seeds", ["0", "0"]),
         ("--seeds", [str(2**32)]),
         ("--epochs", ["0"]),
         ("--batch-size", ["1"]),
