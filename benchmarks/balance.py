@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     help_ = "few printed digits, one epoch, one balance, to check that the script runs"
     parser.add_argument("--quick", action="store_true", help=help_)
     help_ = "also write the table to FILE"
-    parser.add_argument("--out", type=console.new_file, metavar="FILE", help=help_)
+    parser.add_argument("--out", type=timing.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)

@@ -41,8 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     # Results from before the label-free numbers have none.
     if predicted := [result for result in results if result.predicted]:
         print(text := tables.on_targets(predicted))
-        rows = tables.health_rows(predicted)
-        written |= {"health.md": text.encode(), "health.csv": files.table(rows)}
+        written["health.md"] = text.encode()
     with matplotlib.rc_context(figures.STYLE):
         for dataset in dict.fromkeys(result.dataset for result in results):
             for name, figure in draw(by_path, dataset, args.task).items():

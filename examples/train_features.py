@@ -43,14 +43,12 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
         "--epochs",
         type=console.positive,
         default=20,
-        metavar="N",
         help="passes over the larger domain (default: 20)",
     )
     add(
         "--bottleneck",
         type=console.positive,
         default=256,
-        metavar="N",
         help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
     )
     add(
@@ -63,7 +61,6 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
         "--out",
         type=Path,
         default=Path("runs-frozen"),
-        metavar="DIR",
         help="folder for the runs (default: runs-frozen)",
     )
     given = vars(parser.parse_args(argv))

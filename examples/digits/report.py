@@ -54,7 +54,7 @@ class Run:
 
 
 def print_table(runs: list[Run], scored: int) -> None:
-    """Print every run, then means, standard errors and gains over source-only, by seed.
+    """Print every run, then means and standard errors over the seeds.
 
     ``scored`` is the number of target images on which accuracy was measured.
     """
@@ -72,13 +72,6 @@ def print_table(runs: list[Run], scored: int) -> None:
         ]
         seconds = statistics.mean(run.seconds for run in same)
         print(ROW.format(method, seed, *cells, f"{seconds:.1f}"))
-    before = methods.pop("source-only", [])
-    for method, after in methods.items() if before else ():
-        gains = [
-            mean_and_error([a.final[c] - b.final[c] for a, b in zip(after, before, strict=True)])
-            for c in ("target_accuracy/C_t", "target_worst_recall/C_t")
-        ]
-        print(ROW.format(method, "gain", *gains, *[""] * 4).rstrip())
 
 
 def mean_and_error(values: list[float]) -> str:

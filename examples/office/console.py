@@ -119,14 +119,6 @@ def device(text: str) -> torch.device:
     )
 
 
-def new_file(text: str) -> Path:
-    """Read the path of a file to write, in an existing folder."""
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
-    return path
-
-
 def bar(name: str, total: int, done: int = 0, *, disable: bool = False) -> tqdm:
     """Return a progress bar of images; where there is no terminal, it is shown once a minute."""
     wait = 0.1 if sys.stderr.isatty() else 60

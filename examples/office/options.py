@@ -85,30 +85,26 @@ class Recipe:
         "resnet50",
         "torchvision classification network that ends in a linear layer, timm:NAME, or "
         "resnet50_v1, for weights from Keras, Caffe or TensorFlow (default: {} [paper])",
-        metavar="NAME",
     )
     weights: str = option(
         "imagenet",
         "imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag such as "
         "timm:resnet50.tv_in1k), none, or the FILE of a state_dict (default: {} [paper])",
-        metavar="W",
     )
     bottleneck: int | None = option(
         None,
-        "add a linear layer of N units with batch norm and ReLU after the backbone, trained at "
-        "--lr (default: no such layer [paper])",
+        "width of a linear layer with batch norm and ReLU after the backbone, trained at --lr "
+        "(default: no such layer [paper])",
         type=positive,
-        metavar="N",
     )
     epochs: int | None = option(  # None: in --preset quick, which then counts steps too
-        200, "passes over the larger domain (default: {} [script])", type=positive, metavar="N"
+        200, "passes over the larger domain (default: {} [script])", type=positive
     )
     max_steps: int | None = option(
         None,
         "steps instead of epochs, with one evaluation at the end; checkpoints are still written "
         "after every epoch's worth of steps",
         type=positive,
-        metavar="N",
     )
     balance: float = option(
         3.0,
@@ -116,14 +112,12 @@ class Recipe:
         "towards the prior; 1 is safer; harmful if the target lacks categories (default: {} "
         "[ours])",
         type=real(0),
-        metavar="X",
     )
     prior: str | shares.Shares = option(
         "uniform",
         "for balanced methods: expected share of each category in the target: uniform, source "
         "(the source's shares), or a FILE with lines such as mug,0.05 (default: {} [ours])",
         type=_prior,
-        metavar="P",
     )
     partial: bool = option(
         False,
@@ -136,16 +130,14 @@ class Recipe:
         "images per step and domain, over all processes; batch norm sees the images of one process "
         "and one domain (default: {} [paper])",
         type=positive,
-        metavar="N",
     )
     lr: float = option(
         0.01,
         "initial learning rate of the head; the backbone's is a tenth (default: {} [paper])",
         type=real(0, above=True),
-        metavar="X",
     )
     weight_decay: float = option(
-        0.0001, "L2 penalty on all weights (default: {} [script])", type=real(0), metavar="X"
+        0.0001, "L2 penalty on all weights (default: {} [script])", type=real(0)
     )
     precision: str = option(
         "fp32",
@@ -188,17 +180,12 @@ class Recipe:
 class Selection:
     """Which runs: every task with every method and seed; or only a check of the images."""
 
-    root: Path | None = option(
-        None, "the benchmark's folder, in any common layout", type=Path, metavar="DIR"
-    )
-    source: Path | None = option(
-        None, "for folders: one subfolder per category", type=Path, metavar="DIR"
-    )
+    root: Path | None = option(None, "the benchmark's folder, in any common layout", type=Path)
+    source: Path | None = option(None, "for folders: one subfolder per category", type=Path)
     target: Path | None = option(
         None,
         "for folders: the same subfolders, or just images, which are then predicted",
         type=Path,
-        metavar="DIR",
     )
     unlabelled: bool = option(
         False,
@@ -209,7 +196,6 @@ class Selection:
         ("all",),
         "one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
         flag="--task",
-        metavar="S2T",
     )
     methods: Sequence[str] = option(
         ("symnets",),
@@ -223,7 +209,6 @@ class Selection:
         (0, 1, 2),
         "one run per seed (default: 0 1 2; three runs [paper])",
         type=whole(0),
-        metavar="N",
     )
     preset: str = option(
         "paper",
@@ -255,7 +240,6 @@ class Runtime:
         "processes that read images if they are not cached, per domain and training process; does "
         "not change results (default: 4, at most the number of cores [ours])",
         type=whole(0),
-        metavar="N",
     )
     cache: str = option(
         "ram",
@@ -267,7 +251,6 @@ class Runtime:
         Path("runs"),
         "folder for the runs (default: {} [ours]); finished runs are not repeated",
         type=Path,
-        metavar="DIR",
     )
     resume: bool = option(False, "continue runs that were stopped")
 

@@ -194,19 +194,8 @@ def write_run(
 ) -> Result:
     """Write the files of a trained run, result.json last, because it marks the run as finished.
 
-    Args:
-        run: The run.
-        runtime: Where it was trained.
-        extractor: From images to features.
-        classifier: From features to K logits, with the predictions that count.
-        features: Features of the source and of the target images, ``(N, F)`` and ``(M, F)``.
-        logits: Logits of the target images, ``(M, 2K)``, or ``(M, K)`` for one classifier.
-        history: For each epoch its number, its mean losses and the accuracies measured; the last
-            entry has all those at the end of training.
-        seconds: Duration of the run.
-
-    Raises:
-        UserError: If a file cannot be written.
+    ``features`` are those of source and target, ``logits`` the head's of the target. The last entry
+    of ``history``, one per epoch, has all accuracies at the end of training.
     """
     recipe, task, method = run.recipe, run.task, METHODS[run.method]
     categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)

@@ -302,14 +302,3 @@ def on_targets(results: Sequence[Result]) -> str:
         spread = f"{min(same):.1f} to {max(same):.1f} %"
         lines.append(f"- The source and target classifiers agree on {spread} of the target.")
     return "\n".join(["**On the targets, without their labels**", "", *lines, ""])
-
-
-def health_rows(results: Iterable[Result]) -> list[list[object]]:
-    """Return the rows of a CSV file with the shares of every run, one per category."""
-    header = "dataset", "task", "method", "seed", "agreement", "category", "predicted", "expected"
-    rows: list[list[object]] = [[*header]]
-    for result in results:
-        run = [result.dataset, result.task, result.method, result.seed, result.agreement]
-        for category, share in result.predicted.items():
-            rows.append([*run, category, share, result.expected[category]])
-    return rows

@@ -24,17 +24,9 @@ from office.training.batches import Images, crop_loader, seed_of
 def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
     """Write the missing features of tasks' domains, all checked before the first is begun.
 
-    Args:
-        tasks: The tasks; a domain of several is extracted once.
-        recipe: Backbone, weights, preprocessing, precision and batch size, which counts views.
-        runtime: Where to run; the features go to its ``out``, below the name of the dataset.
-        views: Views per image: the centre crop; its mirror image; from the third on, random crops,
-            half of them mirrored, seeded by the image's number.
-
-    Raises:
-        UserError: If the network cannot be built, images cannot be read, the files belong to
-            another extraction, or features are not finite.
-        KeyboardInterrupt: After printing how far it got.
+    The features go to the runtime's ``out``, below the name of the dataset. The batch size counts
+    views: the centre crop; its mirror image; from the third on, random crops, half of them
+    mirrored, seeded by the image's number.
     """
     network, folder = frozen_network(recipe), runtime.out / recipe.dataset
     files.try_writing(folder)

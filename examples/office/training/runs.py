@@ -2,7 +2,6 @@
 
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from office.methods import METHODS
 from office.options import BALANCE, PROG, Recipe, Runtime
 
 LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at every step
-ABSURD = 1e4  # a term starts at about log K; in runs that recover it stays below some hundreds
 
 
 @dataclass(frozen=True)
@@ -137,19 +135,11 @@ class Run:
             if saved.get(name) != value:
                 difference = f"{name} {saved.get(name)} there, {value} here"
                 if name == "images":
-                    difference = self._changed_images(path.with_name("inputs.csv"), saved[name])
+                    difference = f"it used other images: see {path.with_name('inputs.csv')}"
                 raise UserError(
                     f"{path} belongs to another run ({difference}); choose another --out or "
                     "delete it"
                 )
-
-    def _changed_images(self, listing: Path, images: object) -> str:
-        """Say which images differ from those of the run that left this listing, if it exists."""
-        with suppress(OSError, ValueError):
-            before = listing.read_text(encoding="utf-8")
-            if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
-                return hashes.differences(before, self.listing)
-        return f"it used other images, and {listing} does not say which"
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -167,7 +157,6 @@ class Progress(AbstractContextManager["Progress"]):
     def __init__(self, run: Run, folder: Path, done: int, images: int) -> None:
         self.run, self.folder, self.done, self.images = run, folder, done, images
         first = distributed.rank() == 0
-        self.warned = not first
         self.accuracies: dict[str, str] = {}  # before the terms, which narrow terminals cut off
         self.writer = SummaryWriter(folder, purge_step=done + 1) if first else None
         if first:
@@ -206,14 +195,6 @@ class Progress(AbstractContextManager["Progress"]):
         losses = dict(zip(names, values, strict=True))
         if not all(map(math.isfinite, values)):
             raise UserError(f"a loss is not finite at step {self.done}: {losses}")
-        large = [f"{name} {value:.3g}" for name, value in losses.items() if abs(value) > ABSURD]
-        if large and not self.warned:
-            self.warned = True
-            warnings.warn(
-                f"losses above {ABSURD:,.0f} at step {self.done}: {', '.join(large)}; the run has "
-                f"diverged, try a lower --lr than {self.run.recipe.lr:g}",
-                stacklevel=2,
-            )
         self.names = names
         self.sums = self.sums + np.array(values) * len(self.unread) / self.steps
         self.unread = []
