@@ -30,9 +30,6 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file atomically: if killed at any moment, the old or the new one is there.
 
     Several jobs may write the same file: the last one wins.
-
-    Raises:
-        UserError: If the file cannot be written; the old one is then untouched.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -54,9 +51,6 @@ def put(path: Path, content: bytes) -> None:
     """Write a file where the user pointed, which may be a link, a pipe, a device or ``-``.
 
     The file behind a link is replaced as by :func:`write`; what is no file is written plainly.
-
-    Raises:
-        UserError: If it cannot be written.
     """
     if str(path) in STDOUT:
         sys.stdout.flush()
@@ -72,11 +66,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def check(path: Path) -> None:
-    """Check that :func:`put` can write a file, before the work that fills it.
-
-    Raises:
-        UserError: If it is a folder, or its folder is missing or not writable.
-    """
+    """Check that :func:`put` can write a file, before the work that fills it."""
     special = os.path.exists(path) and not os.path.isfile(path)  # a pipe, a device or a folder
     place = path if special else os.path.dirname(os.path.realpath(path))
     if str(path) not in STDOUT and (os.path.isdir(path) or not os.access(place, os.W_OK)):
@@ -86,11 +76,7 @@ def check(path: Path) -> None:
 
 
 def try_writing(folder: Path) -> None:
-    """Write a small file into a folder, created if needed, and remove it.
-
-    Raises:
-        UserError: If the folder is not writable.
-    """
+    """Check that a folder, created if needed, is writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as trial:
@@ -145,9 +131,6 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read tensors and plain values on the CPU; nothing in the file is executed.
 
     With ``mmap`` tensors are read only when they are used.
-
-    Raises:
-        UserError: If the file is missing, truncated, or not a dictionary of such values.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
@@ -168,11 +151,7 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: If the file cannot be read or holds something else; names path and error.
-    """
+    """Read a JSON object; :class:`UserError` names path and error."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -21,20 +21,12 @@ from symloss import functional as L
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run gives to its terms.
-
-    Attributes:
-        num_classes: Number K of categories.
-        balance: Weight of the balance.
-        prior: Expected share of each category in the target, ``(K,)``.
-        weight: Weight of each source category in a symmetric head's labelled losses, ``(K,)``;
-            None if all are equal.
-    """
+    """What a run gives to its terms."""
 
     num_classes: int
-    balance: float
-    prior: Tensor
-    weight: Tensor | None = None
+    balance: float  # weight of the balance
+    prior: Tensor  # expected share of each category in the target, (K,)
+    weight: Tensor | None = None  # of each category in a symmetric head's labelled losses, (K,)
 
 
 class Player(NamedTuple):

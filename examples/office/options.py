@@ -93,18 +93,14 @@ class Recipe:
     )
     bottleneck: int | None = option(
         None,
-        "width of a linear layer with batch norm and ReLU after the backbone, trained at --lr "
-        "(default: no such layer [paper])",
+        "width of an added linear layer with batch norm and ReLU (default: none [paper])",
         type=positive,
     )
     epochs: int | None = option(  # None: in --preset quick, which then counts steps too
         200, "passes over the larger domain (default: {} [script])", type=positive
     )
     max_steps: int | None = option(
-        None,
-        "steps instead of epochs, with one evaluation at the end; checkpoints are still written "
-        "after every epoch's worth of steps",
-        type=positive,
+        None, "steps instead of epochs, with one evaluation at the end", type=positive
     )
     balance: float = option(
         3.0,

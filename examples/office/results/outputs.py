@@ -44,40 +44,25 @@ class Result:
     give domain and classifier: ``target_accuracy/C_t`` (the target classifier),
     ``target_accuracy/C_s`` (the source classifier) and ``source_accuracy/C_s``, the last on the
     training images. The classifier of a method with only one is C_t.
-
-    Attributes:
-        classifier: The one whose predictions count, ``"C_t"`` or ``"C_s"``.
-        accuracy: Its accuracy on the target at the end of training.
-        final: Accuracies by name at the end of training.
-        epochs: For each epoch its number, the accuracies measured, and its mean losses.
-        per_category: Recall of each category.
-        confusion: Images by category (row) and prediction (column).
-        predicted: Predicted share of each category in the target.
-        expected: Expected share of each category in the target.
-        agreement: Share of target images for which C_t and C_s predict the same category, ``None``
-            if there is only one classifier.
-        images: Number of source and target images and the checksum of inputs.csv, which lists them.
-        recipe: Every setting that changes the numbers.
-        machine: Where it was trained, which does not change them.
     """
 
     dataset: str
     task: str
     method: str
     seed: int
-    classifier: str
-    accuracy: float | None
-    final: dict[str, float | None]
-    epochs: list[dict[str, float | None]]
-    per_category: dict[str, float | None]
-    confusion: list[list[int]] | None
+    classifier: str  # whose predictions count, "C_t" or "C_s"
+    accuracy: float | None  # its own on the target, at the end of training
+    final: dict[str, float | None]  # accuracies at the end of training
+    epochs: list[dict[str, float | None]]  # of each: number, accuracies measured, mean losses
+    per_category: dict[str, float | None]  # recall
+    confusion: list[list[int]] | None  # images by category (row) and prediction (column)
     categories: list[str]
-    recipe: dict[str, Any]
-    predicted: dict[str, float]
+    recipe: dict[str, Any]  # every setting that changes the numbers
+    predicted: dict[str, float]  # share of each category in the target
     expected: dict[str, float]
-    agreement: float | None
-    images: list[int]
-    machine: dict[str, Any]
+    agreement: float | None  # share of target images on which C_t and C_s agree, if there are both
+    images: list[int]  # of source and target, and the checksum of inputs.csv, which lists them
+    machine: dict[str, Any]  # where it was trained, which does not change the numbers
     versions: dict[str, str]
     commit: str | None
     processes: int
@@ -142,20 +127,12 @@ def _has_type(value: object, kind: Any) -> bool:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both domains at the end of training, source images first, in the task's order.
+    """Features of both domains at the end of training, source images first, in the task's order."""
 
-    Attributes:
-        features: float16 ``(N, F)``, or float32 if a value is too large for that.
-        domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
-        label: int16 ``(N,)``, -1 in a target without labels.
-        logits: float32, of the target images only: joint logits ``(M, 2K)``, or ``(M, K)`` for a
-            method with one classifier; ``None`` if the file has none.
-    """
-
-    features: np.ndarray
-    domain: np.ndarray
-    label: np.ndarray
-    logits: np.ndarray | None = None
+    features: np.ndarray  # float16 (N, F), or float32 if a value is too large for that
+    domain: np.ndarray  # uint8 (N,), 0 for the source and 1 for the target
+    label: np.ndarray  # int16 (N,), -1 in a target without labels
+    logits: np.ndarray | None = None  # float32, the head's of the target images, if saved
 
 
 def write_features(folder: Path, features: Features) -> None:

@@ -79,12 +79,7 @@ class Run:
         }
 
     def is_finished(self, runtime: Runtime) -> bool:
-        """Whether it has a result.
-
-        Raises:
-            UserError: If what it saved belongs to another run, or it has a checkpoint and
-                ``--resume`` is not set.
-        """
+        """Whether it has a result; what it saved must be its own, a checkpoint needs --resume."""
         folder = self.folder(runtime.out)
         result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
         if result.exists():
@@ -146,12 +141,7 @@ class Progress(AbstractContextManager["Progress"]):
     """The losses of a run's steps, read now and then, on the console and in the run's folder.
 
     Only the first process shows and writes them: a bar, TensorBoard's event files, log.jsonl.
-
-    Args:
-        run: The run.
-        folder: Its folder.
-        done: Steps already done, when a run is resumed.
-        images: Images per step, of both domains and all processes.
+    ``done`` steps were done before, each with so many ``images`` over all processes.
     """
 
     def __init__(self, run: Run, folder: Path, done: int, images: int) -> None:
@@ -173,11 +163,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.sums: Any = 0.0
 
     def step(self, terms: Mapping[str, Tensor], lam: float, rates: Sequence[float]) -> None:
-        """Count a step with its losses by name, λ, and the rates of backbone and head.
-
-        Raises:
-            UserError: If a loss is not finite.
-        """
+        """Count a step with its losses by name, λ, and the rates of backbone and head."""
         self.done += 1
         self.in_epoch += 1
         self.unread.append(torch.stack([*terms.values()]).detach())
