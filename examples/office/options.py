@@ -329,8 +329,9 @@ def filled(
         parser.error("--dataset folders needs --source DIR and --target DIR")
     for name in ("root", "tasks") if folders else ("source", "target", "unlabelled"):
         if name in given and getattr(selection, name) != ("all",):
+            where = "the benchmarks" if folders else "--dataset folders"
             parser.error(
-                f"--{name.removesuffix('s')} does not belong to --dataset {recipe.dataset}"
+                f"--{name.removesuffix('s')} belongs to {where}, not to --dataset {recipe.dataset}"
             )
     return recipe, runtime, selection
 

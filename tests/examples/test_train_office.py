@@ -36,7 +36,7 @@ from small_runs import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 
-FILES = ["checkpoint.json", "checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
+FILES = ["checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
 FILES += ["model.pt", "result.json"]
 
 
@@ -300,7 +300,7 @@ def test_each_line_on_the_console_says_whose_accuracy_it_is(symnets):
     assert len(lines) == 2
     for line, epoch in zip(lines, saved.epochs, strict=True):
         t, s = (epoch[f"target_accuracy/{name}"] for name in ("C_t", "C_s"))
-        assert f"target C_t {t:.1f} %  C_s {s:.1f} %" in line
+        assert f"target C_t {t:.1f} %  target C_s {s:.1f} %" in line
     assert f"source C_s {saved.final['source_accuracy/C_s']:.1f} %" in lines[1]
 
 
@@ -550,7 +550,7 @@ def test_a_run_that_was_killed_before_its_result_only_writes_its_files(copied, m
     expected = result(folder)
     for name in ("result.json", *kept):
         (folder / name).unlink()
-    monkeypatch.delattr(ImageBatches, "epoch")
+    monkeypatch.delattr(ImageBatches, "_draw")
     carry_out(**settings, resume=True)
     assert {name: (folder / name).read_bytes() for name in kept} == kept
     again = result(folder)
@@ -605,7 +605,6 @@ def test_checkpoints_of_other_runs_are_refused_before_anything_is_trained(copied
     line = fails(carry_out, **settings | {"lr": 0.03})
     assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.02 there, 0.03 here)" in line
     assert not (folder.parents[1] / "source-only").exists()
-    (folder / "checkpoint.json").unlink()
     (folder / "checkpoint.pt").write_bytes(b"something else")
     assert f"cannot read {folder / 'checkpoint.pt'}" in fails(carry_out, **settings)
     assert "steps" not in capsys.readouterr().out

@@ -130,11 +130,19 @@ class Run:
             if saved.get(name) != value:
                 difference = f"{name} {saved.get(name)} there, {value} here"
                 if name == "images":
-                    difference = f"it used other images: see {path.with_name('inputs.csv')}"
+                    difference = self._changed_images(path.with_name("inputs.csv"), saved[name])
                 raise UserError(
                     f"{path} belongs to another run ({difference}); choose another --out or "
                     "delete it"
                 )
+
+    def _changed_images(self, listing: Path, images: object) -> str:
+        """Say which images differ from those of the run that left this listing, if it exists."""
+        with suppress(OSError, ValueError):
+            before = listing.read_text(encoding="utf-8")
+            if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
+                return hashes.differences(before, self.listing)
+        return f"it used other images, and {listing} does not say which"
 
 
 class Progress(AbstractContextManager["Progress"]):
