@@ -216,7 +216,7 @@ def test_every_method_makes_a_row_of_the_tables(call, tmp_path, capsys):
     table = shown[shown.index("**Table 4.") :]
     assert table.startswith("**Table 4. Accuracy (%) on Office-31, ablation, ours on frozen feat")
     assert "GFK" not in table
-    assert "features frozen, 2 views (fp32)" in table
+    assert "features frozen, views: 2 (fp32)" in table
     assert "Warning" not in shown
     for name in METHODS:
         assert (tmp_path / f"runs/office31/W2A/{name}/seed0/result.json").exists()
