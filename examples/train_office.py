@@ -21,11 +21,10 @@ from office.data.tasks import shares_of
 from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
-from office.results import finish, scores, summary
+from office.results import outputs, scores, tables
 from office.training import extraction, preparation
 from office.training.batches import Batches, seed_of
-from office.training.progress import Progress
-from office.training.runs import Run
+from office.training.runs import Progress, Run
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -180,12 +179,12 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             classifier = methods.plain_classifier(network.head, method.classifier)
             seconds = time.perf_counter() - started
             try:
-                result = finish.write_run(
+                result = outputs.write_run(
                     run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds
                 )
             except (UserError, OSError) as error:
                 raise UserError(f"{error}; {run.checkpoint_left(runtime.out)}") from None
-            progress.bar.write(summary.finished(result, run.folder(runtime.out)))
+            progress.bar.write(tables.finished(result, run.folder(runtime.out)))
 
 
 def predict(
@@ -221,7 +220,7 @@ def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
             for run in plan.runs:
                 extraction.put_backbone(run.folder(runtime.out), run.recipe)
         if distributed.rank() == 0 and recipe.dataset == "folders":
-            print(summary.summarise([run.folder(runtime.out) for run in plan.runs]))
+            print(tables.summarise([run.folder(runtime.out) for run in plan.runs]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""The parts of train_digits.py besides the network and the loop: images, results, pictures."""
+"""The parts of train_digits.py besides the network and the loop."""

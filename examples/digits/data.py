@@ -84,11 +84,10 @@ def warp(glyph: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 def load_handwritten() -> Digits:
     """Load scikit-learn's handwritten digits."""
-    bunch = load_digits()
-    return to_digits(bunch.images, bunch.target)
+    return to_digits(*load_digits(return_X_y=True))
 
 
 def to_digits(on_pixels: np.ndarray, labels: np.ndarray) -> Digits:
-    """Convert counts of on-pixels ``(N, 8, 8)``, 0 to 16, and labels to tensors."""
-    images = torch.from_numpy(on_pixels / 16).float().unsqueeze(1)
+    """Convert counts of on-pixels, 0 to 16, and labels to tensors."""
+    images = torch.from_numpy(on_pixels / 16).float().view(-1, 1, 8, 8)
     return Digits(images, torch.from_numpy(labels).long())

@@ -1,9 +1,6 @@
 """Networks of torchvision without their last layer, and weights from files as people have them."""
 
-import json
-import struct
 import urllib.error
-import warnings
 from pathlib import Path
 
 import pytest
@@ -298,38 +295,20 @@ class Lit:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_model_is_named_and_not_loaded(tmp_path, network, state, zipped):
+def test_a_whole_model_is_not_loaded(tmp_path, network, state, zipped):
     path = tmp_path / "whole.pt"
-    for content, name in (
-        (network, "ShuffleNetV2"),
-        ({"model": network}, "ShuffleNetV2"),
-        ({"state_dict": state, "hparams": Lit()}, "Lit"),
-    ):
+    for content in (network, {"model": network}, {"state_dict": state, "hparams": Lit()}):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         message = refusal(path)
-        assert "whole model" in message
-        assert name in message
+        assert "whole pickled model" in message
         assert "torch.save(model.state_dict(), FILE)" in message
 
 
-def test_files_of_other_kinds_are_named(tmp_path):
-    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    kinds = [
-        ("a safetensors file", struct.pack("<Q", len(header)) + header + bytes(4)),
-        ("a web page", b"\n<!DOCTYPE html><title>403</title>"),
-        ("git lfs pull", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        ("an HDF5 file", b"\x89HDF\r\n\x1a\n" + bytes(100)),
-        ("truncated", b"PK\x03\x04"),
-        ("(0 bytes)", b""),
-    ]
+@pytest.mark.parametrize("content", [b"\n<!DOCTYPE html>", b"PK\x03\x04", b"\x89HDF\r\n", b""])
+def test_files_of_other_kinds_are_refused(tmp_path, content):
     path = tmp_path / "weights"
-    for kind, content in kinds:
-        path.write_bytes(content)
-        message = refusal(path)
-        assert message.startswith(f"cannot read {path} (")
-        assert kind in message
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer torch deprecates TorchScript
-        torch.jit.save(torch.jit.script(nn.Linear(1, 1)), path)
-    assert "a TorchScript archive" in refusal(path)
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.startswith(f"cannot read {path} ({len(content)} bytes): it must be whole")
+    assert "a web page cannot be loaded" in message
     assert "no such file" in refusal(tmp_path / "none.pt")

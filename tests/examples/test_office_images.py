@@ -12,13 +12,13 @@ import driver
 import numpy as np
 import pytest
 import torch
+from made_results import read_predictions
 from office import files
 from office.console import UserError
 from office.data import images
 from office.data.hashes import check_images
 from office.data.images import Preprocessing
 from office.data.tasks import load_task
-from office.results import outputs
 from PIL import Image, ImageOps, TiffImagePlugin
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -401,7 +401,7 @@ def test_any_name_works_from_check_to_predictions(office, root: Path, capsys, na
     folders = {"root": None, "tasks": ("all",), "source": root / "amazon", "target": root / "flat"}
     office(dataset="folders", batch_size=2, max_steps=1, **folders)
     (run,) = (root.parent / "runs").rglob("result.json")
-    assert len(outputs.read_predictions(run.parent / "predictions.csv")) == 3
+    assert len(read_predictions(run.parent / "predictions.csv")) == 3
     assert files.load(run.parent / "model.pt")["categories"] == ["bike", "mouse", "mug"]
     capsys.readouterr().out.encode()
 

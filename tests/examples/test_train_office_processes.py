@@ -92,7 +92,7 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
         stdout, stderr = stop_after_an_epoch(process, written, how, delay.random() / 5)
         assert process.returncode == (130 if how == signal.SIGTERM else -how)
         if how == signal.SIGTERM:
-            assert f"{written} holds epoch" in stdout
+            assert f"{written} holds the finished epochs" in stdout
             assert "Traceback" not in stderr
     assert " done\n" in finish(start(*command, *more.split()))
     assert_same_run(folder, other)
