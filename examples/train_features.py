@@ -18,7 +18,7 @@ from office.data.features import Stored
 from office.data.layouts import DATASETS
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction, preparation
-from train_office import train
+from train_office import train_all
 
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
 OPTIONS |= {"weight-decay", "device"}
@@ -28,10 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate every selected run that is not finished."""
     stored, recipe, runtime, selection = read(argv)
     with distributed.process_group(runtime.device):
-        plan = preparation.from_features(stored, recipe, runtime, selection)
-        for run in plan.to_train:
-            with preparation.interruptions(run, runtime):
-                train(run, runtime, plan.batches(run))
+        train_all(preparation.from_features(stored, recipe, runtime, selection), runtime)
 
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:

@@ -24,6 +24,7 @@ from office.options import Recipe, Runtime, Selection
 from office.results import outputs, scores, tables
 from office.training import extraction, preparation
 from office.training.batches import Batches, seed_of
+from office.training.preparation import Plan
 from office.training.runs import Progress, Run
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -205,17 +206,23 @@ def predict(
     return features, logits
 
 
+def train_all(plan: Plan, runtime: Runtime) -> None:
+    """Train a plan's runs, one after the other, without those that another job has finished."""
+    for run in plan.to_train:
+        with preparation.interruptions(run, runtime), run.alone(runtime) as finished:
+            if not finished:
+                batches = plan.batches(run)
+                train(run, runtime, batches)
+                with distributed.uninterrupted():  # while the processes that read images stop
+                    del batches
+
+
 def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
     """Train every selected run that is not finished; at the end print a summary of own images."""
     prepare = preparation.quick if selection.preset == "quick" else preparation.from_images
     with distributed.process_group(runtime.device):
         plan = prepare(recipe, runtime, selection)
-        for run in plan.to_train:
-            with preparation.interruptions(run, runtime):
-                batches = plan.batches(run)
-                train(run, runtime, batches)
-                with distributed.uninterrupted():  # while the processes that read images stop
-                    del batches
+        train_all(plan, runtime)
         if distributed.rank() == 0 and selection.preset == "quick":
             for run in plan.runs:
                 extraction.put_backbone(run.folder(runtime.out), run.recipe)

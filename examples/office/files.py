@@ -86,8 +86,12 @@ def try_writing(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for the block, after another job that holds it, if the file system can lock."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder for the block, after another job that holds it, if the file system can lock.
+
+    Raises:
+        UserError: If another job holds it, and this one shall not ``wait``.
+    """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     lock = os.open(folder / ".lock", flags, 0o666)
     try:
@@ -95,6 +99,8 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    raise UserError(f"another job writes to {folder}") from None
                 print(f"waiting for another job, which writes to {folder}", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:  # some network drives have no locks
@@ -102,6 +108,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a job, perhaps this one, holds a folder."""
+    try:
+        with locked(folder, wait=False):
+            return False
+    except UserError:
+        return True
 
 
 # A spreadsheet would compute it, unless it is a number.

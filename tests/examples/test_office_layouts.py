@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tree
+from conftest import write_image, write_tree
 from office.console import UserError
 from office.data import images, layouts
 from office.data.layouts import DATASETS
@@ -331,3 +331,10 @@ def test_an_empty_list_is_named(lists: Path) -> None:
 def test_a_repeated_line_counts_once(lists: Path) -> None:
     expected, text = read(lists, original(lists)), original(lists)
     assert read(lists, text + "\n".join(text.splitlines()[:2])) == expected
+
+
+def test_images_that_no_line_names_are_skipped_and_reported(lists: Path) -> None:
+    write_image(lists / "amazon/images/mug/9.jpg", 2, 9)
+    with pytest.warns(UserWarning, match=r"amazon: 1 skipped: 9\.jpg \(not in amazon\.txt\)"):
+        task = load(lists)
+    assert len(task.source.paths) == 6

@@ -276,6 +276,8 @@ def test_a_second_job_waits_for_the_first(tmp_path, capsys):
             waiting = pool.submit(second)
             while "waiting for another job" not in capsys.readouterr().out:
                 assert not waiting.done()
+            with pytest.raises(UserError, match="another job writes to"):
+                files.locked(tmp_path, wait=False).__enter__()
             order.append("first")
         waiting.result()
     assert order == ["first", "second"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -279,3 +280,20 @@ def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(runtime
     assert to_train(runs, runtime) == runs
     with pytest.raises(UserError, match=r"webcam has 3 images, .* 10; use --batch-size 3 or less"):
         to_train([made_run(task, batch_size=10)], runtime)
+
+
+def test_a_run_that_another_job_trains_is_waited_for_and_not_trained_again(run, runtime, capsys):
+    def second():
+        with run.alone(runtime) as finished:
+            return finished
+
+    with ThreadPoolExecutor() as pool:
+        with run.alone(runtime) as finished:
+            assert not finished
+            waiting = pool.submit(second)
+            while "waiting for another job, which writes to" not in capsys.readouterr().out:
+                assert not waiting.done()
+            run.save_checkpoint(runtime.out, CONTENT)  # which would need --resume
+            assert to_train([run], runtime) == [run]
+            finish(run, runtime.out)
+        assert waiting.result()

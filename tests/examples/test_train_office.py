@@ -36,7 +36,7 @@ from small_runs import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 
-FILES = ["checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
+FILES = [".lock", "checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
 FILES += ["model.pt", "result.json"]
 
 

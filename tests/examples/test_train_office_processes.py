@@ -98,6 +98,12 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
     assert_same_run(folder, other)
 
 
+def test_of_two_equal_jobs_one_trains_and_both_end_well(tmp_path, start, command):
+    jobs = [start(*command, "--epochs", "3", "--out", tmp_path / "runs") for _ in range(2)]
+    printed = [finish(job) for job in jobs]
+    assert sorted("epoch 3/3" in text for text in printed) == [False, True]
+
+
 @pytest.fixture(params=["symnets", "domain-confusion-em"])
 def one_and_two(request, root, tmp_path, start, command):
     """The folders of the same run by one process and by two."""

@@ -439,7 +439,12 @@ def _read_lists(paths: Sequence[Path], root: Path, domains: Sequence[str]) -> li
                     f"{told_apart(name)} in {domains[1]}; matched by number",
                     stacklevel=2,
                 )
-    return [
-        Side(path, {names[number]: numbered[number] for number in sorted(numbered)}, [])
-        for path, numbered in zip(paths, lists, strict=True)
-    ]
+    listed = {image for numbered in lists for images in numbered.values() for image in images}
+    sides = []
+    for path, numbered in zip(paths, lists, strict=True):
+        folders = sorted({image.parent for images in numbered.values() for image in images})
+        rest = [p for folder in folders for p in look(folder).images if p not in listed]
+        skipped = [Skipped(image, f"not in {path.name}") for image in rest]
+        images = {names[number]: numbered[number] for number in sorted(numbered)}
+        sides.append(Side(path, images, skipped))
+    return sides

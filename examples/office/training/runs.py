@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,10 @@ class Run:
         }
 
     def is_finished(self, runtime: Runtime) -> bool:
-        """Whether it has a result; what it saved must be its own, a checkpoint needs --resume."""
+        """Whether it has a result; what it saved must be its own.
+
+        A checkpoint needs ``--resume``, unless a job is training the run.
+        """
         folder = self.folder(runtime.out)
         result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
         if result.exists():
@@ -88,12 +91,26 @@ class Run:
             return True
         if checkpoint.exists():
             self._compare(checkpoint, files.load(checkpoint, mmap=True).get("identity"))
-            if not runtime.resume:
+            if not runtime.resume and not files.is_locked(folder):
                 raise UserError(
                     f"{checkpoint} holds finished epochs of this run: continue it with --resume, "
                     "or delete it"
                 )
         return False
+
+    @contextmanager
+    def alone(self, runtime: Runtime) -> Iterator[bool]:
+        """Hold its folder, after another job that trains it; yield whether that has finished it."""
+        folder = self.folder(runtime.out)
+
+        def finished() -> bool:
+            files.try_writing(folder)
+            # Other processes of this job would not wait for hours.
+            held.enter_context(files.locked(folder, wait=distributed.processes() == 1))
+            return self.is_finished(runtime)
+
+        with ExitStack() as held:
+            yield distributed.in_first(finished)
 
     def start(self, out: Path) -> None:
         """Make its folder, with inputs.csv, from which another run can tell what differs."""
