@@ -23,17 +23,12 @@ from office.models import saved
 from torch import Tensor
 from tqdm import tqdm
 
-EVERY = 60.0  # seconds, without a terminal
 # An image with its most likely categories and their probabilities.
 Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print path, category and confidence of each image, or export the model.
-
-    Raises:
-        SystemExit: 1 if an image could not be read, 2 if nothing can be predicted.
-    """
+    """Print path, category and confidence of each image, or export the model."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if not args.images and not args.export:
@@ -117,15 +112,13 @@ def load(
     """Yield images, with a progress bar unless ``quiet``; add unreadable ones to ``failed``."""
     prepare = images.eval_transform(preprocessing)
     bits = {} if grey_bits else images.grey_bits({"images": paths}, sys.stderr)
-    every = 0.1 if sys.stderr.isatty() else EVERY
-    about = {"unit": " images", "leave": False, "disable": quiet}
-    for path in tqdm(paths, "predicting", mininterval=every, delay=every, **about):
-        try:
-            image = images.load_image(path, grey_bits or bits.get(path))
-        except (UserError, OSError) as error:
-            report(str(error), failed)
-        else:
-            yield path, prepare(image)
+    with console.bar("predicting", len(paths), disable=quiet) as bar:
+        for path in paths:
+            try:
+                yield path, prepare(images.load_image(path, grey_bits or bits.get(path)))
+            except (UserError, OSError) as error:
+                report(str(error), failed)
+            bar.update()
 
 
 def report(fault: str, failed: list[str]) -> None:
@@ -154,11 +147,7 @@ def predict(
 
 
 def write_table(path: Path, rows: Iterable[Row], top: int) -> None:
-    """Write images with their ``top`` most likely categories as CSV; those so far, if stopped.
-
-    Raises:
-        UserError: If the file cannot be written.
-    """
+    """Write images with their ``top`` most likely categories as CSV; those so far, if stopped."""
     ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
     table = [["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))]]
     try:

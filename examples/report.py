@@ -56,11 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_results(runs: Path) -> dict[Path, Result]:
-    """Return every result below ``runs`` by its path.
-
-    Raises:
-        UserError: If there is none, one is broken, or one seed of a method was run twice.
-    """
+    """Return every result below ``runs`` by its path."""
     results: dict[Path, Result] = {}
     paths: dict[str, Path] = {}
     for path in sorted(runs.rglob("result.json")):

@@ -53,9 +53,6 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     """Train one run, from its checkpoint if there is one, evaluate it and write its files.
 
     Target labels are used to report accuracies, for nothing else.
-
-    Raises:
-        UserError: If the weights do not fit, training diverges, or a file cannot be written.
     """
     recipe, task, method, device = run.recipe, run.task, METHODS[run.method], runtime.device
     k, is_first = len(task.categories), distributed.rank() == 0

@@ -8,16 +8,21 @@ import signal
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+EVERY = 60.0  # seconds between progress bars without a terminal
+
 
 class UserError(Exception):
-    """What is wrong with files, options or data, in one line if possible."""
+    """What is wrong with files, options or data, in one line if possible.
+
+    Whatever reads or checks them raises it; :func:`run` prints it.
+    """
 
     def __str__(self) -> str:
         """Return the message, without the traceback that a DataLoader worker puts before it."""
@@ -79,6 +84,16 @@ def printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def columns(rows: Sequence[Sequence[str]], *, right: bool = False) -> str:
+    """Return rows in columns; with ``right``, all but the first are aligned at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        [f"{cell:{'>' if right and i else '<'}{widths[i]}}" for i, cell in enumerate(row)]
+        for row in rows
+    )
+    return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Return an argparse type for whole numbers from ``least`` to ``most``."""
 
@@ -121,6 +136,6 @@ def device(text: str) -> torch.device:
 
 def bar(name: str, total: int, done: int = 0, *, disable: bool = False) -> tqdm:
     """Return a progress bar of images; where there is no terminal, it is shown once a minute."""
-    wait = 0.1 if sys.stderr.isatty() else 60
+    wait = 0.1 if sys.stderr.isatty() else EVERY
     about = {"unit": " images", "unit_scale": True, "disable": disable}
     return tqdm(desc=name, total=total, initial=done, mininterval=wait, maxinterval=60, **about)

@@ -87,11 +87,7 @@ def try_writing(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder for the block, after another job that holds it, if the file system can lock.
-
-    Raises:
-        UserError: If another job holds it, and this one shall not ``wait``.
-    """
+    """Hold a folder for the block, after another job that holds it; an error unless ``wait``."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     lock = os.open(folder / ".lock", flags, 0o666)
     try:

@@ -252,11 +252,7 @@ class Runtime:
 
 
 def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]:
-    """Read the command line of train_office.py.
-
-    Raises:
-        SystemExit: With one clear line if options are wrong or do not go together.
-    """
+    """Read the command line of train_office.py."""
     parser = build_parser()
     return filled(parser, vars(parser.parse_args(argv)))
 

@@ -308,7 +308,8 @@ def iter_of_nothing():
 @pytest.mark.parametrize("option", ["--csv", "--export"])
 def test_a_missing_folder_fails_before_predicting(model, photos, tmp_path, capsys, option):
     out = tmp_path / "none" / "model.pt2"
-    assert f"there is no folder {tmp_path}/none" in failure([model, photos, option, out], capsys)
+    fault = f"cannot write {out}: it must be a file in a folder that exists"
+    assert fault in failure([model, photos, option, out], capsys)
     assert capsys.readouterr().out == ""
 
 
@@ -331,7 +332,7 @@ def test_certain_predictions_can_be_ranked(tmp_path, capsys):
 
 
 def test_progress_goes_to_stderr_once_a_minute(model, photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(predict, "EVERY", 0.0)
+    monkeypatch.setattr(console, "EVERY", 0.0)
     predict.main([str(model), str(photos), "--csv", str(tmp_path / "t.csv")])
     out, err = capsys.readouterr()
     assert out == ""

@@ -64,12 +64,7 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """The two files of a domain in ``out`` while they are written, with ``width`` per view.
-
-    Raises:
-        UserError: If there are another extraction's files, which are not touched, or the folder is
-            not writable.
-    """
+    """The two files of a domain in ``out`` while they are written, with ``width`` per view."""
 
     def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
         self.path = out / f"{extraction.domain}.npy"
@@ -106,11 +101,7 @@ class Store:
         return max(0, size - len(self._header)) // self._row
 
     def add(self, features: np.ndarray) -> None:
-        """Append the features of the next images, ``(n, views, F)``.
-
-        Raises:
-            UserError: If a feature is not finite in float16; names the image.
-        """
+        """Append the features of the next images, ``(n, views, F)``."""
         done = self.done
         bad = ~np.isfinite(features).all((1, 2))
         if bad.any():
@@ -145,11 +136,7 @@ def _check_same(path: Path, extraction: Extraction) -> None:
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
-    """Read features by domain, all or the named ones; they stay on the disk until used.
-
-    Raises:
-        UserError: If there are none, some are unfinished or broken, or they do not go together.
-    """
+    """Read features by domain, all or the named ones; they stay on the disk until used."""
     stored: dict[str, Stored] = {}
     for path in sorted(folder.glob("*.json")):
         if names is None or path.stem in names:
@@ -206,15 +193,8 @@ def tasks(
 ) -> list[Task]:
     """Return tasks whose images are features, in the benchmark's order.
 
-    Args:
-        stored: Features by domain.
-        dataset: The benchmark, perhaps another one with the same domains, or "folders".
-        names: Names of tasks, or "all": those with features for both domains.
-        partial: Whether the target may lack categories of the source.
-
-    Raises:
-        UserError: If they belong to another benchmark, a task's features are missing, its domains
-            have different categories, or a target lacks categories.
+    ``dataset`` may be another benchmark with the same domains; among ``names``, "all" are the tasks
+    with features for both domains; in ``partial`` adaptation a target may lack categories.
     """
     made_of = next(iter(stored.values())).extraction.dataset
     domains = {name: benchmark.domains for name, benchmark in DATASETS.items()}

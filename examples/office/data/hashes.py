@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from office import console
 from office.console import UserError, printable, same, visible
 from office.data import images
 from office.data.tasks import Domain, Task
@@ -100,11 +101,7 @@ def differences(before: str, now: str) -> str:
 
 
 def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
-    """Warn about readable images that are in two categories of a domain, or in both domains.
-
-    Raises:
-        UserError: If all images of a domain are also the other's.
-    """
+    """Warn about readable images that are in two categories of a domain, or in both domains."""
     alike: list[dict[str, Path]] = []  # the first image of each content
     for domain in (task.source, task.target):
         label = dict(zip(domain.paths, domain.labels or [0] * len(domain.paths), strict=True))
@@ -156,12 +153,7 @@ def check_images(tasks: Sequence[Task]) -> bool:
         rows.append([visible(name), *(str(column[name] or "-") for column in table.values())])
     totals = [*(len(domain.paths) for domain in domains.values()), len(skipped)]
     rows.append(["all", *(str(total or "-") for total in totals)])
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        print("  ".join([name.ljust(widths[0]), *right]))
-
+    print(console.columns([[*map(printable, row)] for row in rows], right=True))
     _, faults = images.read_all(paths, lambda path: images.load_image(path).size, "reading")
     print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
     print(f", {len(skipped):,} files are skipped" if skipped else "")

@@ -221,20 +221,8 @@ def decode(
 
     The first process of each machine decodes into a file that all its processes map into memory.
 
-    Args:
-        cache: Where to keep the images: "ram" (the file alone), "device", or "off" for nowhere.
-        paths: Images that will be used, possibly repeated.
-        preprocessing: Gives the size at which they are kept.
-        device: Device of the training.
-        folder: Folder of the file, which disappears with the processes that use it.
-        bits: Depths of grey, from :func:`grey_bits`.
-
-    Returns:
-        Images from :func:`resized`, by path; none if off.
-
-    Raises:
-        UserError: In the first process, with one line per unreadable image, or if the images
-            cannot be kept.
+    The file lies in ``folder`` and disappears with the processes that use it. With the ``cache``
+    "device" its content is moved there; with "off" nothing is kept, and nothing returned.
     """
     paths = [*dict.fromkeys(paths)]
     if cache == "off" or not paths:

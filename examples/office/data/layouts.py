@@ -221,9 +221,6 @@ def read(dataset: str, root: Path | None, domains: Sequence[str]) -> list[Side]:
 
     They are read from the folder that has both and whose counts are nearest to the published ones;
     in it, lists win.
-
-    Raises:
-        UserError: If a domain is not found or empty, or a list is wrong.
     """
     benchmark = DATASETS[dataset]
     names = [benchmark.domains[domain].name for domain in domains]
@@ -245,9 +242,6 @@ def read_folder(folder: Path, domain: str) -> Side:
     """Read a domain from ``<category>/`` or ``images/<category>/``.
 
     Two folders whose names differ only in Unicode normalisation are one category.
-
-    Raises:
-        UserError: If there is no category, or a category has no images.
     """
     inner = _inner(folder)
     top = look(inner)
@@ -281,10 +275,6 @@ def read_list(path: Path, root: Path) -> dict[int, list[Path]]:
     Lists often keep the folders of the machine that they were made on: images are searched from
     ``root``, from the list's folder and from the folder above that, with fewer and fewer of the
     first path's leading folders; the others are read from where the first is found.
-
-    Raises:
-        UserError: If a line is malformed, names a missing image or gives an image a different
-            label than before, or if the list is empty.
     """
     place: tuple[Path, int] | None = None
     labels: dict[Path, int] = {}
@@ -409,9 +399,6 @@ def _read_lists(paths: Sequence[Path], root: Path, domains: Sequence[str]) -> li
     """Read source and target from lists, whose categories are matched by number.
 
     A category is called as the folder of its images if that is unique, else by its number.
-
-    Raises:
-        UserError: If a folder has another number in the other list.
     """
     lists = [read_list(path, root) for path in paths]
     pairs = [

@@ -54,10 +54,6 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
     """Load a benchmark's task such as ``"A2W"`` from its folder, or one with several benchmarks.
 
     Only the task's two domains need to be there; a ``partial`` target may lack categories.
-
-    Raises:
-        UserError: If the task is unknown, or its images are missing, incomplete or another
-            benchmark's.
     """
     benchmark = DATASETS[dataset]
     if name not in benchmark.tasks:
@@ -90,9 +86,6 @@ def load_folders(
         target: The same subfolders, or images without subfolders; then its labels are ``None``.
         partial: Whether the target may lack subfolders of the source.
         unlabelled: Whether the target's folders, at any depth, are not categories.
-
-    Raises:
-        UserError: If a folder is missing or empty, or they do not go together.
     """
     for folder in (source, target):
         if not folder.is_dir():
@@ -129,12 +122,7 @@ def load_folders(
 
 
 def read_shares(path: Path) -> Shares:
-    """Read a file with one line per category, its name and share: ``mug,0.05``.
-
-    Raises:
-        UserError: If the file cannot be read, a share is not above 0, a name is repeated, or the
-            sum is not 1; names the line.
-    """
+    """Read a file with one line per category, its name and share: ``mug,0.05``."""
     shares: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -239,12 +227,7 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
 
 
 def _compare_with_published(dataset: str, task: Task, images: Sequence[int]) -> None:
-    """Refuse another benchmark's domains of the same names; warn of other counts.
-
-    Raises:
-        UserError: If there are more categories than published, or the numbers of images are those
-            of another benchmark.
-    """
+    """Refuse another benchmark's domains of the same names; warn of other counts."""
     k, counts = len(task.categories), [len(task.source.paths), len(task.target.paths)]
     published = DATASETS[dataset].categories
     likely = [

@@ -68,10 +68,6 @@ def build_extractor(
         bottleneck: Size of the bottleneck.
         frozen: Width of the backbone's features, if the input is features instead of images: the
             backbone is then omitted, and its weights are not read.
-
-    Raises:
-        UserError: If the network is unknown or has no last linear layer to remove, or the weights
-            are missing or do not fit.
     """
     if frozen:
         return Extractor(nn.Identity(), frozen, bottleneck)
@@ -81,11 +77,7 @@ def build_extractor(
 
 
 def preprocessing(backbone: str) -> Preprocessing:
-    """Return a network's preprocessing: the paper's, or timm's for its own networks.
-
-    Raises:
-        UserError: If timm or its network is missing, or the network needs other image shapes.
-    """
+    """Return a network's preprocessing: the paper's, or timm's for its own networks."""
     if not backbone.startswith(TIMM):
         return Preprocessing()
     name = backbone.removeprefix(TIMM)
@@ -125,6 +117,12 @@ def resnet50_v1() -> nn.Module:
 def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
     """Return a network of torchvision, without its last layer, and the width of its features."""
     models = torchvision.models
+    misfit = (
+        f"backbone {backbone} must end in a linear layer, which is removed, and have no other "
+        "output"
+    )
+    if backbone in TWO_OUTPUTS:
+        raise UserError(misfit)
     if backbone == "resnet50_v1":
         network, known = resnet50_v1(), {}
     elif backbone in (names := models.list_models(module=models)):
@@ -134,11 +132,8 @@ def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
         names = ", ".join(["resnet50_v1", *names])
         raise UserError(f"unknown backbone {backbone}; choose one of {names}")
     name, last = [*network.named_modules()][-1]
-    if not isinstance(last, nn.Linear) or backbone in TWO_OUTPUTS:
-        raise UserError(
-            f"backbone {backbone} must end in a linear layer, which is removed, and have no "
-            "other output"
-        )
+    if not isinstance(last, nn.Linear):
+        raise UserError(misfit)
     if weights == "imagenet":
         if IMAGENET not in known:
             raise UserError(

@@ -88,11 +88,7 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read a result.json.
-
-    Raises:
-        UserError: If the file cannot be read or contains something else; names path and error.
-    """
+    """Read a result.json."""
     content = ADDED | files.load_json(path)
     types = get_type_hints(Result)
     for name, kind in types.items():

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from office import console
 from office.console import visible
 from office.methods import METHODS
 from office.options import BALANCE
@@ -278,18 +279,14 @@ def summarise(folders: Sequence[Path]) -> str:
         row.append("-" if result.agreement is None else f"{100 * result.agreement:.1f} %")
         row.append(f"{len(diagnosis(result).rarely_predicted)} of {len(result.categories)}")
         rows.append([*row, f"{result.seconds:.0f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     concerns = [
         f"{result.method}, seed {result.seed}: {sentence}"
         for result in results
         if (sentence := _concern(result))
     ]
     where = "result.json, model.pt (for predict.py) and, without labels, predictions.csv are in:"
-    return "\n".join(["", *lines, "", *concerns, where, *(f"  {visible(f)}" for f in folders)])
+    places = (f"  {visible(folder)}" for folder in folders)
+    return "\n".join(["", console.columns(rows), "", *concerns, where, *places])
 
 
 def on_targets(results: Sequence[Result]) -> str:

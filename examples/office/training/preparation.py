@@ -150,11 +150,7 @@ def plan(
 
 
 def to_train(runs: Sequence[Run], runtime: Runtime) -> list[Run]:
-    """Return the runs that are not finished, after checking all of them; name the others.
-
-    Raises:
-        UserError: If batches, shares or files would stop one of them.
-    """
+    """Return the runs that are not finished, after checking all of them; name the others."""
     if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
         raise UserError(
             f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
