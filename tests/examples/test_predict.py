@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 from conftest import write_image
+from office import console
 from PIL import Image
 from small_runs import features
 from torch import nn
