@@ -29,8 +29,7 @@ import timing
 import torch
 
 # timing has put examples/ on the path.
-from digits.data import Digits, load_handwritten, render_digits
-from digits.report import Run, mean_and_error
+from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from timing import console
 from torch import Tensor, nn
 from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train

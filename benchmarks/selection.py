@@ -32,8 +32,7 @@ import timing
 import torch
 
 # timing has put examples/ on the path.
-from digits.data import Digits, load_handwritten, render_digits
-from digits.report import Run, mean_and_error
+from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from office.console import UserError
 from office.results import outputs
 from office.results.scores import by_classifier

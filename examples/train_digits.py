@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import digits as demo
 import torch
-from digits import report
-from digits.data import Digits, load_handwritten, render_digits
-from digits.report import Run
+from digits import Digits, Run, load_handwritten, render_digits
 from office import console, files
 from office.console import device, positive, real, whole
 from torch import Tensor, nn
@@ -234,14 +233,14 @@ def main(argv: list[str] | None = None) -> None:
 
     # Diagnosis, samples and t-SNE show the last seed.
     last = [run for run in runs if run.seed == seed]
-    report.print_table(runs, len(scored.labels))
-    report.print_diagnosis(last, handwritten.images)
+    demo.print_table(runs, len(scored.labels))
+    demo.print_diagnosis(last, handwritten.images)
     settings = {**asdict(recipe), "device": str(args.device)}
-    report.write_results(runs, settings, args.out / "results.json")
+    demo.write_results(runs, settings, args.out / "results.json")
     if not args.no_plots:
-        report.plot_convergence(runs, args.out / "convergence.png")
-        report.plot_samples(source.images, handwritten.images, args.out / "samples.png")
-        report.plot_tsne(last, source, scored, args.out / "tsne.png")
+        demo.plot_convergence(runs, args.out / "convergence.png")
+        demo.plot_samples(source.images, handwritten.images, args.out / "samples.png")
+        demo.plot_tsne(last, source, scored, args.out / "tsne.png")
     print(f"\nResults are in {args.out}")
 
 

@@ -222,7 +222,7 @@ def _where(array: Any) -> str:
             try:
                 float(entry)
             except (TypeError, ValueError):
-                return f", got {entry!r} in row {row}, column {column}"
+                return f", got {plain(entry)!r} in row {row}, column {column}"
     return ""
 
 

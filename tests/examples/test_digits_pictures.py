@@ -1,10 +1,9 @@
 import dataclasses
 
+import digits as pictures
 import pytest
 import torch
-from digits import report as pictures
-from digits.data import Digits
-from digits.report import Run
+from digits import Digits, Run
 from torch import nn
 
 import symloss

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 import torch
-from digits.report import Run, print_diagnosis, print_table, write_results
+from digits import Run, print_diagnosis, print_table, write_results
 from torch import nn
 
 import symloss

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import digits as pictures
 import numpy as np
 import pytest
 import torch
 import train_digits
-from digits import report as pictures
-from digits.data import Digits, load_handwritten, render_digits
-from digits.report import Run
+from digits import Digits, Run, load_handwritten, render_digits
 from PIL import Image
 from train_digits import METHODS, Method, Recipe
 
