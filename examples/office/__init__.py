@@ -1,1 +1,1 @@
-"""What stands behind the scripts, in rooms that follow the flow: data, models, training, results."""
+"""What stands behind the scripts, in rooms that follow the flow from data to results."""
