@@ -181,7 +181,7 @@ def test_a_run_learns_and_its_files_tell_what_was_done(call):
     assert all("target_accuracy/C_t" in epoch for epoch in found.epochs)
     assert found.images[:2] == [60, 48]
     names = {path.name for path in folder.iterdir() if "tfevents" not in path.name}
-    assert names == {"features.npz", "inputs.csv", "log.jsonl", "model.pt", "result.json"}
+    assert names == {".lock", "features.npz", "inputs.csv", "log.jsonl", "model.pt", "result.json"}
     with open(folder / "inputs.csv", newline="") as file:
         rows = [*csv.DictReader(file)]
     assert (rows[0]["path"], rows[0]["label"], rows[0]["hash"]) == ("000.jpg", "bike", "amazon00")
