@@ -1,10 +1,8 @@
 """The target's category shares, estimated from features of both domains without target labels."""
 
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symloss import _adapt, _labels, _rows, _sklearn
@@ -14,7 +12,7 @@ from symloss.objective import symnet_v2_losses
 __all__ = ["EstimatedPrior", "estimate_prior"]
 
 _ROWS = 20_000  # of each domain are looked at
-STEPS = 400  # of the network whose predictions are counted
+_STEPS = 400  # of the network whose predictions are counted
 _BATCH, _BOTTLENECK = 128, 256
 _ROUNDS = 50  # of expectation maximisation
 _SHRINKAGE = 0.3  # of the within-category covariance, towards a multiple of the identity
@@ -50,7 +48,7 @@ def estimate_prior(
     1. Expectation maximisation on the features :math:`z`, whitened by the source's covariance
        within categories, for the mixture :math:`\sum_k \pi_k\,\mathcal{N}(z; c_k, \sigma^2 I)`.
        Its centres are anchored at the source's means :math:`\mu_k`, moved by one common shift
-       :math:`\delta`, with the weight of :math:`\tau = 3 M / K` of the M target rows:
+       :math:`\delta`, with the weight of :math:`\tau = M / K` of the M target rows:
 
        .. math::
 
@@ -58,10 +56,10 @@ def estimate_prior(
            \pi_k = \frac{1}{M}\sum_i r_{ik}, \qquad
            c_k = \frac{\sum_i r_{ik} z_i + \tau (\mu_k + \delta)}{\sum_i r_{ik} + \tau}
 
-    2. Spherical k-means of the target's features, started at the source's means.
+    2. The same with :math:`\tau = 3 M / K`, which trusts the source's means more.
     3. The predictions of SymmNets-V2 (:func:`symloss.symnet_v2_losses`), trained for 400 steps
        without assuming any shares.
-    4. The mixture in that network's bottleneck, with :math:`\tau = M / K` and no shift.
+    4. The first in that network's bottleneck, without a shift.
 
     The more they disagree, the more their mean is shrunk towards equal shares :math:`u`: with
     :math:`e` their mean L1 distance from :math:`m`,
@@ -138,24 +136,25 @@ class Shares:
         )
         self.num_classes = int(y.max()) + 1
         rows = self.source, self.y, self.target, self.num_classes
-        self.on_features = [_mixture(*rows, anchor=3.0, shifted=True), _k_means(*rows)]
+        self.on_features = [_mixture(*rows, anchor, shifted=True) for anchor in (1.0, 3.0)]
 
-    def before(self) -> EstimatedPrior:
-        """Return the estimate from the features alone."""
-        return _shrunk(torch.stack(self.on_features))
-
-    def with_network(self, steps: Collection[int] = range(STEPS)) -> EstimatedPrior:
+    def with_network(self) -> EstimatedPrior:
         """Return the estimate with SymmNets-V2, trained for it."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device="cpu"))
         width = self.source.shape[1]
         extractor, head = _adapt.network(width, _BOTTLENECK, self.num_classes, seed)
         extractor, head = extractor.to(self.device), head.to(self.device)
+        size = min(_BATCH, max(len(self.source), len(self.target)))
         training = _adapt.Training(
-            extractor, head, self.source, self.target, self.y,
-            size=min(_BATCH, max(len(self.source), len(self.target))), total=len(steps),
+            extractor,
+            head,
+            (self.source, self.target),
+            self.y,
+            size=size,
+            total=_STEPS,
             generator=self.generator,
-        )  # fmt: skip
-        for i in steps:
+        )
+        for i in range(_STEPS):
             training.step(i, symnet_v2_losses)
         return self.seen_by(extractor, head)
 
@@ -216,17 +215,6 @@ def _mixture(
             shift = (z - r @ means).mean(0)
         centres = (r.T @ z + tau * (means + shift)) / (r.sum(0) + tau).unsqueeze(1)
     return shares / shares.sum()
-
-
-def _k_means(source: Tensor, y: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return the shares of the target's spherical clusters, ``(K,)``, float64."""
-    z, centres = F.normalize(target), F.normalize(_means(source, y, num_classes))
-    for _ in range(_ROUNDS):
-        nearest = (z @ centres.T).argmax(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, z)
-        empty = (sums == 0).all(1, keepdim=True)  # stays where it was
-        centres = torch.where(empty, centres, F.normalize(sums))
-    return torch.bincount(nearest, minlength=num_classes).double() / len(z)
 
 
 def _means(rows: Tensor, y: Tensor, num_classes: int) -> Tensor:
