@@ -55,11 +55,11 @@ class SymNetClassifier:
         balance: Weight of the category balance, at least 0; 0 switches it off, and ``prior`` with
             it.
         prior: Share of each category in the target: ``"estimate"``, as by
-            :func:`symloss.estimate_prior` with the network in training, at 20, 40, 60 and 80 % of
-            it, and no balance before; numbers in the order of ``classes_``; a dict or Series by
-            category; equal shares if None. A share of 0 is trained as a thousandth of an equal
-            share. Labels of categories whose share is below a fifth of an equal one count less, in
-            proportion.
+            :func:`symloss.estimate_prior`, from the features before training, and with the network
+            in training at 20, 40, 60 and 80 % of it; numbers in the order of ``classes_``; a dict
+            or Series by category; equal shares if None. A share of 0 is trained as a thousandth of
+            an equal share. Labels of categories whose share is below a fifth of an equal one count
+            less, in proportion.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains, for columns in different units; None leaves features
             as they are. Computed in float64, trained in float32. Of more than 384 columns, as many
@@ -168,12 +168,15 @@ class SymNetClassifier:
             preprocessing.fit(source, target, generator)
             length = aside._length(len(source), len(target))
             aside._build(preprocessing, aside.bottleneck, classes, seed)
-            names, means = aside._train(source, y, target, prior, length, generator)
+            try:
+                names, means = aside._train(source, y, target, prior, length, generator)
+                learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
+                if not all(values.isfinite().all() for values in (means, *learnt)):
+                    raise FloatingPointError("training diverged")
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error} at lr={self.lr}: try a smaller one") from None
             aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
             aside._columns = columns
-            learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
-            if not all(values.isfinite().all() for values in (means, *learnt)):
-                raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
         params = self.get_params()
         vars(self).update({k: v for k, v in vars(aside).items() if k not in params})
         return self
@@ -192,10 +195,10 @@ class SymNetClassifier:
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         preprocessing, bottleneck = extractor[0], extractor[1:]
         assert isinstance(preprocessing, Preprocessing)
-        balance, shares, trust = self.balance, None, None
+        shares, trust = None, None
         if self.balance and isinstance(self.prior, str):
             shares = Shares(preprocessing, rows_s, y, rows_t, generator)
-            balance = 0.0  # until the first estimate
+            prior, trust = shares.before()
         estimates = {int(part * total) for part in _ESTIMATES}
         held = _rows.held(preprocessing, rows_s, rows_t)
         training = _adapt.Training(
@@ -217,9 +220,9 @@ class SymNetClassifier:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
             if shares and i in estimates:
                 estimated, trust = shares.seen_by(bottleneck, head)
-                prior, balance = estimated.to(device), self.balance
+                prior = estimated.to(device)
             extractor.train()
-            names, values = training.step(i, objective, balance, prior)
+            names, values = training.step(i, objective, self.balance, prior)
             sums[-1] = sums[-1] + values
         self._set_prior(prior)
         self.trust_ = trust

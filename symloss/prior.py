@@ -16,6 +16,7 @@ _STEPS = 400  # of the network whose predictions are counted
 _BATCH, _BOTTLENECK = 128, 256
 _ROUNDS = 50  # of expectation maximisation
 _SHRINKAGE = 0.3  # of the within-category covariance, towards a multiple of the identity
+_SHARED = 0.2  # L1 error that estimates have in common, which their disagreement does not show
 _LEAST = 0.02  # of an equal share
 
 
@@ -62,7 +63,7 @@ def estimate_prior(
     4. The first in that network's bottleneck, without a shift.
 
     The more they disagree, the more their mean is shrunk towards equal shares :math:`u`: with
-    :math:`e` their mean L1 distance from :math:`m`,
+    :math:`e` their mean L1 distance from :math:`m`, or 0.2 if it is less, since they share errors,
 
     .. math::
 
@@ -138,6 +139,10 @@ class Shares:
         rows = self.source, self.y, self.target, self.num_classes
         self.on_features = [_mixture(*rows, anchor, shifted=True) for anchor in (1.0, 3.0)]
 
+    def before(self) -> EstimatedPrior:
+        """Return the estimate from the features alone."""
+        return _shrunk(torch.stack(self.on_features))
+
     def with_network(self) -> EstimatedPrior:
         """Return the estimate with SymmNets-V2, trained for it."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device="cpu"))
@@ -165,6 +170,8 @@ class Shares:
         extractor.eval()
         source, target = extractor(self.source), extractor(self.target)
         extractor.train(training)
+        if not (source.isfinite().all() and target.isfinite().all()):
+            raise FloatingPointError("training diverged")
         counts = torch.bincount(head.predict(target), minlength=self.num_classes)
         mixture = _mixture(source, self.y, target, self.num_classes, anchor=1.0, shifted=False)
         return _shrunk(torch.stack([*self.on_features, counts.double() / len(target), mixture]))
@@ -173,7 +180,7 @@ class Shares:
 def _shrunk(estimates: Tensor) -> EstimatedPrior:
     """Average estimates ``(E, K)``, and shrink their mean by how much they disagree."""
     mean, equal = estimates.mean(0), 1 / estimates.shape[1]
-    disagreement = (estimates - mean).abs().sum(1).mean()
+    disagreement = (estimates - mean).abs().sum(1).mean().clamp_min(_SHARED)
     distance = (mean - equal).abs().sum()
     trust = (1 - 25 * (disagreement / distance) ** 4).clamp_min(0).nan_to_num(0.0)
     prior = (equal + trust * (mean - equal)).clamp_min(_LEAST * equal)

@@ -36,7 +36,7 @@ def estimate(x_s, y_s, x_t, **options):
 def test_shares_of_clusters_that_are_told_apart_are_found(shares):
     x_s, y_s, x_t, true = domains(shares)
     prior, trust = estimate(x_s, y_s, x_t)
-    assert np.abs(prior.numpy() - true).sum() < 0.06
+    assert np.abs(prior.numpy() - true).sum() < 0.1
     if shares != [0.2] * 5:
         assert trust > 0.9
     assert prior.dtype == torch.float32
@@ -55,7 +55,7 @@ def test_shares_that_cannot_be_told_are_equal():
 def shrunk(estimates):
     """The formula of the docstring, in numpy."""
     m = estimates.mean(0)
-    e = np.mean([np.abs(one - m).sum() for one in estimates])
+    e = max(0.2, np.mean([np.abs(one - m).sum() for one in estimates]))
     u = np.full(len(m), 1 / len(m))
     trust = max(0.0, 1 - 25 * (e / np.abs(m - u).sum()) ** 4)
     prior = np.maximum(u + trust * (m - u), 0.02 / len(m))
@@ -122,7 +122,7 @@ def test_rows_that_do_not_vary_within_categories():
 
 
 def test_the_same_seed_gives_the_same_and_the_global_generator_rests():
-    x_s, y_s, x_t, _ = domains([0.6, 0.1, 0.1, 0.1, 0.1])
+    x_s, y_s, x_t, _ = domains([0.6, 0.1, 0.1, 0.1, 0.1], spread=2.0)
     torch.manual_seed(3)
     before = torch.get_rng_state()
     one, same, other = (estimate(x_s, y_s, x_t, random_state=seed) for seed in (1, 1, 2))
