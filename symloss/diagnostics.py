@@ -20,6 +20,7 @@ from symloss._checks import check_logits, checked_lam, checked_prior, checked_ro
 __all__ = ["category_shares", "category_weights", "agreement", "Diagnosis", "diagnose"]
 
 _RARELY = 5  # times less often than expected
+_ABSENT = 20  # times rarer than with equal shares
 _SHOWN = 10  # categories
 _AGREEMENT = 0.5  # share of the target; below it, classifiers disagree
 
@@ -163,11 +164,19 @@ class Diagnosis:
 
     @property
     def rarely_predicted(self) -> list[str]:
-        """Categories that are predicted less than a fifth as often as expected, or never."""
+        """Categories that are predicted less than a fifth as often as expected, or never.
+
+        Those whose expected share is below a twentieth of an equal one are taken for absent.
+        """
         if self.expected is None:
             return []
         shares = zip(self.categories, self.predicted, self.expected, strict=True)
-        return [name for name, predicted, expected in shares if _RARELY * predicted < expected]
+        least = 1 / (_ABSENT * len(self.categories))
+        return [
+            name
+            for name, predicted, expected in shares
+            if _RARELY * predicted < expected and expected > least
+        ]
 
     @property
     def absent(self) -> list[str]:

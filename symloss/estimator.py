@@ -434,7 +434,7 @@ class SymNetClassifier:
         """Keep the shares that were used, typed as the classes."""
         self.prior_ = None
         if prior is not None:
-            shares = torch.as_tensor(prior, dtype=torch.float32).cpu()
+            shares = torch.as_tensor(prior, dtype=torch.float32, device="cpu")
             self.prior_ = shares if isinstance(self.classes_, Tensor) else shares.numpy()
 
     def _length(self, *rows: int) -> tuple[int, int, int]:

@@ -143,17 +143,20 @@ def test_a_larger_balance_brings_predictions_nearer_to_the_prior():
     assert found == sorted(found, reverse=True)
 
 
-def test_estimated_shares_leave_an_absent_category_alone():
-    x_s, y_s, x_t = overlapping()
-    present = x_t[y_s < 2]
-    fit = partial(quick, epochs=40, balance=3.0, preprocessing=None)
-    models = [fit(prior=prior).fit(x_s, y_s, present) for prior in (None, "estimate")]
-    wrong = [np.mean(model.predict(present) == 2) for model in models]
-    assert wrong[0] > 2 * wrong[1]
-    assert models[1].prior_[2] < 0.05
-    assert models[1].trust_ > 0.5
+def test_estimated_shares_leave_absent_categories_alone():
+    rng, y = np.random.default_rng(0), np.arange(800) % 8
+    x_s, x_t = (3 * np.eye(8)[y] + rng.normal(size=(800, 8)) for _ in range(2))
+    present, labels = x_t[y < 3], y[y < 3]
+    fit = partial(quick, epochs=40, preprocessing=None)
+    models = [fit(prior=prior).fit(x_s, y, present) for prior in (None, "estimate")]
+    wrong = [np.mean(model.predict(present) >= 3) for model in models]
+    assert wrong[0] > 3 * wrong[1]
+    assert models[1].score(present, labels) > 0.9
+    assert (models[1].prior_[3:] < 0.02).all()
+    assert models[1].trust_ > 0.9
+    assert "5 of 8 categories seem absent" in str(models[1].diagnose(present))
     assert models[0].trust_ is None
-    np.testing.assert_allclose(models[0].prior_, 1 / 3)
+    np.testing.assert_allclose(models[0].prior_, 1 / 8)
 
 
 def test_without_balance_no_shares_are_estimated_or_compared(monkeypatch):
@@ -854,7 +857,7 @@ def test_shares_go_by_name():
         ({0.2, 0.3, 0.5}, TypeError, "by position or by name, got {0"),
         (
             "estimated",
-            TypeError,
+            ValueError,
             "prior must be 'estimate', shares or None, got 'estimated'",
         ),
     ],

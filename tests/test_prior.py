@@ -38,7 +38,7 @@ def test_shares_of_clusters_that_are_told_apart_are_found(shares):
     prior, trust = estimate(x_s, y_s, x_t)
     assert np.abs(prior.numpy() - true).sum() < 0.1
     if shares != [0.2] * 5:
-        assert trust > 0.9
+        assert trust > 0.8
     assert prior.dtype == torch.float32
     assert (prior > 0).all()
     assert float(prior.sum()) == pytest.approx(1)
@@ -118,7 +118,7 @@ def test_rows_that_do_not_vary_within_categories():
     labels = torch.arange(60) % 3
     features = torch.eye(3)[labels]
     prior, _ = symloss.estimate_prior(features, labels, features[labels != 1], random_state=0)
-    torch.testing.assert_close(prior, torch.tensor([0.5, 0.0, 0.5]), atol=0.02, rtol=0)
+    torch.testing.assert_close(prior, torch.tensor([0.5, 0.0, 0.5]), atol=0.08, rtol=0)
 
 
 def test_the_same_seed_gives_the_same_and_the_global_generator_rests():
