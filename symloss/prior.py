@@ -27,6 +27,10 @@ class EstimatedPrior(NamedTuple):
         prior: Share of each category in the target, ``(K,)``, float32, positive, in the order of
             the sorted labels; their sum is 1.
         trust: 0: they could not be told, and equal shares are assumed; 1: nothing was shrunk.
+
+    Example:
+        >>> prior, trust = EstimatedPrior(torch.tensor([0.7, 0.3]), 0.9)
+        >>> losses = symloss.functional.category_balance(torch.zeros(8, 4), prior)
     """
 
     prior: Tensor

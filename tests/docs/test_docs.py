@@ -38,6 +38,7 @@ PUBLIC = {
 }
 # They take no tensor but scalars and parameters.
 WITHOUT_SHAPES = {
+    "symloss.EstimatedPrior",
     "symloss.AnnealedLR",
     "symloss.SymNetLosses",
     "symloss.SymNetV2Losses",
@@ -49,6 +50,7 @@ WITHOUT_SHAPES = {
 WITHOUT_ERRORS = {"symloss.SymNetClassifier"}  # its fit raises them
 # Two have none, the others' stand at SymNetLosses and SymNetV2Losses.
 WITHOUT_EQUATION = {
+    "symloss.EstimatedPrior",
     "symloss.RoutedLogits",
     "symloss.diagnostics.Diagnosis",
     "symloss.symnet_losses",
