@@ -1,5 +1,6 @@
 """Every recipe runs as it stands, from another folder, and what its page says of it holds."""
 
+import copy
 import importlib.util
 import io
 import re
@@ -22,8 +23,14 @@ from symloss import functional as L
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "examples" / "recipes"
-NEEDS = {"with_timm": "timm", "with_lightning": "lightning", "with_accelerate": "accelerate"}
+NEEDS = {
+    "with_timm": ["timm"],
+    "with_lightning": ["lightning"],
+    "with_accelerate": ["accelerate"],
+    "with_transformers": ["accelerate", "peft", "transformers"],
+}
 IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
+SLOW = {"with_transformers"}
 
 
 @dataclass
@@ -51,8 +58,8 @@ def noted_calls(name):
 
 def run(name, folder):
     """Run a recipe in a folder."""
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name])
+    for package in NEEDS.get(name, []):
+        pytest.importorskip(package)
     noted, printed = {}, io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -91,29 +98,36 @@ def accuracy(printed):
     return float(printed.split("accuracy:")[-1].split("%")[0])
 
 
-def assert_each_player_has_its_own_gradient(backbone, head, batch, backward, lam):
-    """Against two backwards over plain logits, each for one player."""
-    x_s, y_s, x_t = batch
-    v_s, v_t = head(backbone(x_s)), head(backbone(x_t))
+def gradients(players, v_s, y_s, v_t, lam):
+    """What a plain loop gives extractor and head: two backwards over plain logits, one each."""
     task = L.source_task(v_s, y_s) + L.target_task(v_s, y_s)
     confusion = L.domain_confusion(v_t) + L.symmetric_entropy(v_t)
-    losses = {
-        head: task + L.domain_discrimination(v_s, v_t),
-        backbone: L.category_confusion(v_s, y_s) + lam * confusion,
-    }
-    expected = {
-        module: torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
-        for module, loss in losses.items()
-    }
-    for module in losses:
-        module.zero_grad()
+    losses = (
+        L.category_confusion(v_s, y_s) + lam * confusion,
+        task + L.domain_discrimination(v_s, v_t),
+    )
+    of_both = [
+        torch.autograd.grad(loss, parameters, retain_graph=True)
+        for loss, parameters in zip(losses, players, strict=True)
+    ]
+    return [gradient for one in of_both for gradient in one]
+
+
+def assert_each_player_has_its_own_gradient(backbone, head, batch, backward, lam):
+    x_s, y_s, x_t = batch
+    players = [list(module.parameters()) for module in (backbone, head)]
+    expected = gradients(players, head(backbone(x_s)), y_s, head(backbone(x_t)), lam)
+    parameters = [p for player in players for p in player]
+    for parameter in parameters:
+        parameter.grad = None
     backward()
-    for module, gradients in expected.items():
-        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient)
+    torch.testing.assert_close([p.grad for p in parameters], expected)
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in IN_PROCESS],
+)
 def test_a_recipe_runs(name, recipe):
     printed = recipe(name).printed
     if "accuracy" in (RECIPES / f"{name}.py").read_text("utf-8"):
@@ -251,6 +265,132 @@ def test_accelerate_clips_and_steps_whole_gradients(recipe):
         accelerator.backward(loss * accelerator.gradient_accumulation_steps)
 
     assert_each_player_has_its_own_gradient(network.backbone, network.head, batch, backward, lam)
+
+
+class Look:
+    """Trains a model with the Trainer of the recipe, and looks at the gradients of its steps."""
+
+    def __init__(self, names, model, folder, **options):
+        from transformers import TrainerCallback, TrainingArguments
+
+        batches, self.ours, self.plain = [], [], []
+
+        class Noting(names["SymNetTrainer"]):
+            def compute_loss(self, model, inputs, *args, **kwargs):
+                batches.append(dict(inputs))
+                return super().compute_loss(model, inputs, *args, **kwargs)
+
+        class Before(TrainerCallback):
+            def on_pre_optimizer_step(callback, arguments, state, control, model, **kwargs):  # noqa: N805
+                players = [
+                    [p for p in module.parameters() if p.requires_grad]
+                    for module in (model.backbone, model.head)
+                ]
+                lam = symloss.progressive_lambda(state.global_step / state.max_steps)
+                of_batches = [
+                    gradients(
+                        players,
+                        model.head(model.features(batch["pixel_values"])),
+                        batch["labels"],
+                        model.head(model.features(batch["target_pixel_values"])),
+                        lam,
+                    )
+                    for batch in batches
+                ]
+                self.ours.append([p.grad.clone() for player in players for p in player])
+                self.plain.append([torch.stack(g).mean(0) for g in zip(*of_batches, strict=True)])
+                batches.clear()
+
+        arguments = TrainingArguments(
+            str(folder),
+            max_steps=3,
+            learning_rate=1e-3,
+            per_device_train_batch_size=6,
+            max_grad_norm=0.0,
+            label_names=["labels"],
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            **options,
+        )
+        trainer = Noting(model, arguments, train_dataset=names["Pairs"](), callbacks=[Before()])
+        trainer.train()
+
+    def largest_difference(self, times=1):
+        assert len(self.ours) == 3
+        assert all(float(g.abs().max()) > 0 for g in self.ours[-1])
+        return max(
+            float((a - times * b).abs().max())
+            for ours, plain in zip(self.ours, self.plain, strict=True)
+            for a, b in zip(ours, plain, strict=True)
+        )
+
+
+def adapted(model, **options):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(r=4, **options))
+
+
+LORA = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["head"]}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("lora", [None, LORA, {"target_modules": "all-linear"}])
+def test_the_trainer_gives_the_gradients_of_a_plain_loop(recipe, tmp_path, lora, accumulate):
+    names = recipe("with_transformers").names
+    model = names["new_model"]()
+    if lora:
+        model = adapted(model, **lora)
+    look = Look(names, model, tmp_path, gradient_accumulation_steps=accumulate)
+    assert look.largest_difference() < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+@pytest.mark.parametrize("said", [True, False])
+def test_a_model_with_kwargs_must_say_that_its_loss_is_a_mean(recipe, tmp_path, monkeypatch, said):
+    names = recipe("with_transformers").names
+
+    class WithKwargs(names["SymNet"]):
+        def forward(self, pixel_values, target_pixel_values=None, **kwargs):
+            return super().forward(pixel_values, target_pixel_values)
+
+    if not said:
+        monkeypatch.delattr(names["SymNet"], "accepts_loss_kwargs")
+    parts = names["new_model"]()
+    model = WithKwargs(parts.backbone, parts.head)
+    look = Look(names, model, tmp_path, gradient_accumulation_steps=3)
+    assert look.largest_difference(times=1 if said else 3) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+def test_a_head_that_lora_froze_is_told(recipe, tmp_path, monkeypatch):
+    names = recipe("with_transformers").names
+    monkeypatch.chdir(tmp_path)
+    model = adapted(names["new_model"](), target_modules=["q_proj", "v_proj"])
+    with pytest.warns(UserWarning, match=r"no parameter of the head .*modules_to_save=\[.head"):
+        names["train"](model)
+
+
+@pytest.mark.slow
+def test_adapters_and_head_are_saved_together(recipe, tmp_path):
+    from peft import PeftModel
+
+    names = recipe("with_transformers").names
+    base = names["new_model"]()
+    model = adapted(copy.deepcopy(base), **LORA).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(base, tmp_path).eval()
+    x = names["x_target"][:5]
+    torch.testing.assert_close(again(x)["logits"], model(x)["logits"])
 
 
 def test_one_cycle_with_one_number_makes_the_rates_equal():
