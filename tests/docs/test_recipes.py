@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import symloss
 from symloss import functional as L
@@ -111,6 +112,10 @@ def gradients(players, v_s, y_s, v_t, lam):
         for loss, parameters in zip(losses, players, strict=True)
     ]
     return [gradient for one in of_both for gradient in one]
+
+
+def largest_difference(ours, plain):
+    return max(float((a - b).abs().max()) for a, b in zip(ours, plain, strict=True))
 
 
 def assert_each_player_has_its_own_gradient(backbone, head, batch, backward, lam):
@@ -241,6 +246,79 @@ def test_compiled_gradients(recipe):
     )
 
 
+def test_the_backward_and_the_step_compile_with_breaks_only(recipe):
+    names = recipe("torch_compile").names
+    batch = names["x_s"], names["y_s"], names["x_t"]
+    eager, *compiled = (copy.deepcopy((names["backbone"], names["head"])) for _ in range(3))
+
+    def whole(backbone, head):
+        step = symloss.TwoOptimizerStep(
+            *(torch.optim.SGD(part.parameters(), lr=0.1) for part in (backbone, head))
+        )
+
+        def train(lam):
+            source, target = (head.route(backbone(x)) for x in (batch[0], batch[2]))
+            return step(symloss.symnet_losses(source, batch[1], target).total(lam))
+
+        return train
+
+    lam = torch.tensor(0.3)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(whole(*compiled[0]), backend="eager", fullgraph=True)(lam)
+    torch._dynamo.reset()
+    assert torch.compile(whole(*compiled[1]), backend="eager")(lam) is True
+    assert whole(*eager)(lam) is True
+    for ours, plain in zip(compiled[1], eager, strict=True):
+        torch.testing.assert_close(ours.state_dict(), plain.state_dict())
+    optimizer = torch.optim.SGD(eager[0].parameters(), lr=0.1)  # with gradients left
+    torch.compile(optimizer.step, backend="eager", fullgraph=True)()
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_reentrant_checkpoint_needs_an_input_that_requires_grad(
+    recipe, use_reentrant, requires_grad
+):
+    names = recipe("torch_compile").names
+    backbone, head = copy.deepcopy((names["backbone"], names["head"]))
+    x_s, y_s, x_t = (names[name].clone() for name in ("x_s", "y_s", "x_t"))
+    losses = []
+
+    def backward():
+        source, target = (
+            head.route(
+                checkpoint(backbone, x.requires_grad_(requires_grad), use_reentrant=use_reentrant)
+            )
+            for x in (x_s, x_t)
+        )
+        losses.append(symloss.symnet_losses(source, y_s, target).total(0.3))
+        losses[0].backward()
+
+    if use_reentrant and not requires_grad:
+        backward()
+        with pytest.warns(UserWarning, match="no parameter of the extractor got a gradient"):
+            symloss.check_wiring(losses[0], backbone, head)
+    else:
+        assert_each_player_has_its_own_gradient(backbone, head, (x_s, y_s, x_t), backward, 0.3)
+        symloss.check_wiring(losses[0], backbone, head)
+
+
+def test_averaged_weights_predict(recipe):
+    names = recipe("plain_loop").names
+    network = nn.Module()
+    network.backbone, network.head = copy.deepcopy((names["backbone"], names["head"]))
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.75)
+    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    ema.update_parameters(network)  # the first call copies
+    before = network.head.weight.detach().clone()
+    nn.init.zeros_(network.head.weight)
+    ema.update_parameters(network)
+    torch.testing.assert_close(ema.module.head.weight, 0.75 * before)
+    predicted = ema.module.head.predict(ema.module.backbone(names["x_target"]))
+    assert (predicted == names["labels"]).float().mean() > 0.9
+
+
 def test_two_classifiers_copied_into_one_head_give_the_same(recipe):
     names = recipe("two_classifiers").names
     copied = symloss.SymmetricHead.from_classifiers(
@@ -265,6 +343,91 @@ def test_accelerate_clips_and_steps_whole_gradients(recipe):
         accelerator.backward(loss * accelerator.gradient_accumulation_steps)
 
     assert_each_player_has_its_own_gradient(network.backbone, network.head, batch, backward, lam)
+
+
+def timm_model():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    options = {"num_classes": 3, "img_size": 32, "depth": 3}
+    model = timm.create_model("vit_tiny_patch16_224", pretrained=False, **options)
+    for block in model.blocks:
+        block.attn.fused_attn = False  # cannot be differentiated twice
+    x_s, x_t = torch.randn(2, 6, 3, 32, 32)
+    return model, x_s, torch.arange(6) % 3, x_t
+
+
+def pooled(model, x):
+    return model.forward_head(model.forward_features(x), pre_logits=True)
+
+
+def test_a_head_inside_a_timm_model_keeps_its_groups_and_one_around_it_does_not():
+    model, *_ = timm_model()
+    optim = pytest.importorskip("timm.optim")
+
+    def groups(model, **options):
+        optimizer = optim.create_optimizer_v2(model, "adamw", weight_decay=0.05, **options)
+        names = {p: n for n, p in model.named_parameters()}
+        return {
+            names[p]: (group.get("lr_scale"), group["weight_decay"])
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+
+    decayed, plain = groups(model, layer_decay=0.5), groups(model)
+    model.head = symloss.SymmetricHead(model.get_classifier().in_features, 3)
+    assert groups(model, layer_decay=0.5) == decayed
+    assert groups(model) == plain
+    assert len({scale for scale, _ in decayed.values()}) == 5
+    around = nn.ModuleDict({"backbone": model, "head": nn.Identity()})
+    assert {scale for scale, _ in groups(around, layer_decay=0.5).values()} == {1.0}
+    assert groups(around)["backbone.pos_embed"][1] == 0.05 != plain["pos_embed"][1]
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_timms_scaler_gives_the_gradients_of_a_plain_loop(second_order):
+    model, x_s, y_s, x_t = timm_model()
+    utils, optim = pytest.importorskip("timm.utils"), pytest.importorskip("timm.optim")
+    model.head = symloss.SymmetricHead(model.get_classifier().in_features, 3)
+    head = list(model.head.parameters())
+    backbone = [p for n, p in model.named_parameters() if not n.startswith("head.")]
+    v_s, v_t = (model.head(pooled(model, x)) for x in (x_s, x_t))
+    plain = gradients([backbone, head], v_s, y_s, v_t, 0.5)
+    source, target = (model.head.route(pooled(model, x)) for x in (x_s, x_t))
+    objective = symloss.symnet_losses(source, y_s, target).total(0.5)
+    name = "adahessian" if second_order else "adamw"
+    optimizer = optim.create_optimizer_v2(model, name, lr=0.0)
+    scaler = utils.NativeScaler("cpu")
+    clip = {"clip_grad": 1e6, "parameters": model.parameters()}  # which unscales
+    if second_order:
+        with pytest.raises(RuntimeError, match=r"differentiated only once; .* symloss.functional"):
+            scaler(objective, optimizer, create_graph=True, **clip)
+        optimizer.zero_grad()
+        confusion = L.domain_confusion(target.extractor) + L.symmetric_entropy(target.extractor)
+        objective = (
+            L.source_task(source.head, y_s)
+            + L.target_task(source.head, y_s)
+            + L.domain_discrimination(source.head, target.head)
+            + L.category_confusion(source.extractor, y_s)
+            + 0.5 * confusion
+        )
+    scaler(objective, optimizer, create_graph=second_order, **clip)
+    ours = [p.grad for p in (*backbone, *head)]
+    assert largest_difference(ours, plain) < 1e-6
+    if second_order:
+        assert all(p.hess.abs().sum() > 0 for p in head)
+
+
+def test_joint_logits_are_no_accuracy_for_timm():
+    utils = pytest.importorskip("timm.utils")
+    model, x, y, _ = timm_model()
+    model.head = symloss.SymmetricHead(model.get_classifier().in_features, 3)
+    with torch.no_grad():
+        model.head.bias[3:] += 100.0  # every image is of the target
+        y = model.eval().head.predict(pooled(model, x))
+        [wrong] = utils.accuracy(model(x), y)
+        model.head = model.head.classifier("target")
+        [right] = utils.accuracy(model(x), y)
+    assert (wrong, right) == (0.0, 100.0)
 
 
 class Look:
@@ -321,9 +484,8 @@ class Look:
         assert len(self.ours) == 3
         assert all(float(g.abs().max()) > 0 for g in self.ours[-1])
         return max(
-            float((a - times * b).abs().max())
+            largest_difference(ours, [times * g for g in plain])
             for ours, plain in zip(self.ours, self.plain, strict=True)
-            for a, b in zip(ours, plain, strict=True)
         )
 
 
@@ -422,20 +584,39 @@ def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
     assert progress == pytest.approx([i / 288 for i in range(240, 288)])
 
 
-@pytest.mark.slow
-def test_processes_train_one_model(tmp_path):
-    script = RECIPES / "several_gpus.py"
-    text = script.read_text("utf-8") + (
-        "torch.save(network.state_dict(), f'{os.environ[\"RANK\"]}.pt')\n"
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """The parameters of both processes, without and with ``--fsdp``."""
+    text = (RECIPES / "several_gpus.py").read_text("utf-8")
+    text = text.replace(
+        "dist.destroy_process_group()",
+        "torch.save(dict(network.named_parameters()), f'{os.environ[\"RANK\"]}.pt')\n"
+        "dist.destroy_process_group()",
     )
-    (tmp_path / "recipe.py").write_text(text, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command = [*torchrun, "--standalone", "recipe.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert accuracy(done.stdout) > 95
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert all(torch.equal(first[k], second[k]) for k in first if "weight" in k or "bias" in k)
+    trained = {}
+    for option in ("", "--fsdp"):
+        folder = tmp_path_factory.mktemp("processes")
+        (folder / "recipe.py").write_text(text, encoding="utf-8")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        command = [*torchrun, "--standalone", "recipe.py", *option.split()]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert accuracy(done.stdout) > 95
+        trained[option] = [torch.load(folder / f"{r}.pt", weights_only=True) for r in (0, 1)]
+    return trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["", "--fsdp"])
+def test_processes_train_one_model(processes, option):
+    first, second = processes[option]
+    assert len(first) == 6
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_shards_train_the_model_that_copies_train(processes):
+    torch.testing.assert_close(processes[""][0], processes["--fsdp"][0], rtol=0, atol=1e-4)
 
 
 def test_the_several_gpus_recipe_is_shown():
