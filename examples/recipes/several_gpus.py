@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,6 +53,7 @@ class SymNet(nn.Module):
 backbone = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU())
 network = SymNet(backbone, symloss.SymmetricHead(64, num_classes=3)).to(device)
 fsdp = "--fsdp" in sys.argv
+model: Any
 if fsdp:  # each process keeps a part of every parameter; the optimizers come after it
     from torch.distributed.fsdp import fully_shard
 

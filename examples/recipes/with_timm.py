@@ -1,6 +1,7 @@
 """A timm backbone: a vision transformer (ViT), ConvNeXt, ResNet or any other."""
 
 import copy
+from typing import Any
 
 import timm
 import torch
@@ -46,9 +47,9 @@ with torch.inference_mode():
     print(f"{num_features} features; predicted:", head.predict(backbone(x_t)))
 
 # For layer decay, put the head inside the model: where timm has it, pretrained_cfg["classifier"].
-model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=3)
+model: Any = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=3)
 model.head = symloss.SymmetricHead(model.get_classifier().in_features, num_classes=3)
-optimizer = create_optimizer_v2(model, "adamw", lr=0.001, weight_decay=0.05, layer_decay=0.75)
+decayed = create_optimizer_v2(model, "adamw", lr=0.001, weight_decay=0.05, layer_decay=0.75)
 scaler = NativeScaler("cpu")  # your device
 
 
@@ -60,8 +61,8 @@ def features(x: Tensor) -> Tensor:
 
 source, target = model.head.route(features(x_s)), model.head.route(features(x_t))
 loss = symloss.symnet_losses(source, y_s, target).total(lam=0.5)
-scaler(loss, optimizer, clip_grad=1.0, parameters=model.parameters())
-optimizer.zero_grad()
+scaler(loss, decayed, clip_grad=1.0, parameters=model.parameters())
+decayed.zero_grad()
 
 evaluated = copy.deepcopy(model).eval()
 evaluated.head = model.head.classifier("target")  # K logits, for timm's validate()

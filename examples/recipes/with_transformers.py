@@ -74,14 +74,19 @@ class SymNetTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return one optimizer in which the head learns ten times as fast."""
         if self.optimizer is None:
+            network: Any = self.model
             groups = symloss.parameter_groups(
-                self.model.backbone, self.model.head, self.args.learning_rate
+                network.backbone, network.head, self.args.learning_rate
             )
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay)
         return self.optimizer
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the sum of both players' losses; in evaluation, the cross-entropy."""
         y_s = inputs.pop("labels")
@@ -98,8 +103,9 @@ class SymNetTrainer(Trainer):
         """Look at the first gradients, which show a frozen head and forgotten layers."""
         loss = super().training_step(*args, **kwargs)
         if self.state.global_step == 0:
-            groups = self.optimizer.param_groups
-            symloss.check_wiring(self.loss, *(group["params"] for group in groups))
+            optimizer: Any = self.optimizer
+            extractor, head = (group["params"] for group in optimizer.param_groups)
+            symloss.check_wiring(self.loss, extractor, head)
         return loss
 
 
@@ -117,9 +123,8 @@ class Images(Dataset[dict[str, Any]]):
 
 def accuracy(evaluated: EvalPrediction) -> dict[str, float]:
     """Return the share of correct predictions, in percent."""
-    return {
-        "accuracy": 100 * float((evaluated.predictions.argmax(1) == evaluated.label_ids).mean())
-    }
+    logits: Any = evaluated.predictions
+    return {"accuracy": 100 * float((logits.argmax(1) == evaluated.label_ids).mean())}
 
 
 def new_model() -> SymNet:

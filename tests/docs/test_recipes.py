@@ -115,7 +115,7 @@ def gradients(players, v_s, y_s, v_t, lam):
 
 
 def largest_difference(ours, plain):
-    return max(float((a - b).abs().max()) for a, b in zip(ours, plain, strict=True))
+    return max(float((a - b).detach().abs().max()) for a, b in zip(ours, plain, strict=True))
 
 
 def assert_each_player_has_its_own_gradient(backbone, head, batch, backward, lam):
@@ -246,6 +246,7 @@ def test_compiled_gradients(recipe):
     )
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, about what it traces
 def test_the_backward_and_the_step_compile_with_breaks_only(recipe):
     names = recipe("torch_compile").names
     batch = names["x_s"], names["y_s"], names["x_t"]
@@ -383,6 +384,7 @@ def test_a_head_inside_a_timm_model_keeps_its_groups_and_one_around_it_does_not(
     assert groups(around)["backbone.pos_embed"][1] == 0.05 != plain["pos_embed"][1]
 
 
+@pytest.mark.filterwarnings("ignore:Using backward")
 @pytest.mark.parametrize("second_order", [False, True])
 def test_timms_scaler_gives_the_gradients_of_a_plain_loop(second_order):
     model, x_s, y_s, x_t = timm_model()
