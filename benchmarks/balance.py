@@ -29,8 +29,7 @@ import timing
 import torch
 
 # timing has put examples/ on the path.
-from digits.data import Digits, load_handwritten, render_digits
-from digits.results import Run, mean_and_error
+from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from timing import console
 from torch import Tensor, nn
 from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train
@@ -193,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     help_ = "few printed digits, one epoch, one balance, to check that the script runs"
     parser.add_argument("--quick", action="store_true", help=help_)
     help_ = "also write the table to FILE"
-    parser.add_argument("--out", type=console.new_file, metavar="FILE", help=help_)
+    parser.add_argument("--out", type=timing.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)

@@ -335,8 +335,8 @@ def main(argv: list[str] | None = None) -> None:
     seed, help_ = timing.console.whole(0), "seeds of what depends on one (default: 0 1 2)"
     add("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N", help=help_)
     add("--quick", action="store_true", help="made features, to prove that the script runs")
-    add("--out", type=timing.console.new_file, metavar="FILE", help="write the table here too")
-    add("--csv", type=timing.console.new_file, metavar="FILE", help="write a line per run here")
+    add("--out", type=timing.new_file, metavar="FILE", help="write the table here too")
+    add("--csv", type=timing.new_file, metavar="FILE", help="write a line per run here")
     args = parser.parse_args(argv)
     if len(args.files) < 2 and not args.quick:
         parser.error(f"files of two or more domains must be given, got {len(args.files)}")

@@ -24,7 +24,7 @@ from office.console import UserError
 
 # timing has put examples/ on the path.
 from office.data import images, tasks
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.models import backbones
 from office.options import WORKERS, Recipe, Runtime
 from office.training.batches import Batch, ImageBatches

@@ -17,7 +17,6 @@ import losses
 import timing
 import torch
 from matplotlib.figure import Figure
-from timing import console
 
 import symloss
 
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure all sizes, print the table and draw the plot."""
     parser = timing.parser(__doc__, repeat=10)
     help_ = "draw both curves to FILE (PNG, PDF or SVG)"
-    parser.add_argument("--plot", type=console.new_file, metavar="FILE", help=help_)
+    parser.add_argument("--plot", type=timing.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     sizes_n, sizes_k = ([10, 20, 50], [5, 10, 20]) if args.quick else (SIZES_N, SIZES_K)
     args.repeat = 2 if args.quick else args.repeat

@@ -32,8 +32,7 @@ import timing
 import torch
 
 # timing has put examples/ on the path.
-from digits.data import Digits, load_handwritten, render_digits
-from digits.results import Run, mean_and_error
+from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from office.console import UserError
 from office.results import outputs
 from office.results.scores import by_classifier
@@ -288,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     help_ = "seeds of printed digits, weights, batches (default: 100 101 102)"
     add("--seeds", nargs="+", type=seed, default=range(100, 103), metavar="N", help=help_)
     add("--quick", action="store_true", help="one epoch of few digits, to check that it runs")
-    add("--out", type=console.new_file, metavar="FILE", help="also write the tables to FILE")
+    add("--out", type=timing.new_file, metavar="FILE", help="also write the tables to FILE")
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)

@@ -17,6 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from office import console as console  # the other scripts import it from here
 
 
+def new_file(text: str) -> Path:
+    """Read the path of a file to write, in an existing folder."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
+    return path
+
+
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
     """Return a parser with the script's docstring as help and the arguments all scripts share."""
     form = argparse.RawDescriptionHelpFormatter
@@ -26,7 +34,7 @@ def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
     help_ = f"measured rounds, after a warm-up (default: {repeat})"
     add("--repeat", type=console.positive, default=repeat, metavar="N", help=help_)
     add("--quick", action="store_true", help="tiny sizes, to check that the script runs")
-    add("--out", type=console.new_file, metavar="FILE", help="also write the table to FILE")
+    add("--out", type=new_file, metavar="FILE", help="also write the table to FILE")
     return result
 
 

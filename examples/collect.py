@@ -8,7 +8,6 @@ result.json and features.npz.
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +16,6 @@ from office import console, files
 from office.console import UserError
 from office.results import outputs, scores
 from office.results.outputs import Features, Result
-from tqdm import tqdm
 
 import symloss
 
@@ -37,23 +35,23 @@ def main(argv: list[str] | None = None) -> None:
         "--out", required=True, type=Path, metavar="FILE", help="CSV file to write, or -"
     )
     args = parser.parse_args(argv)
-    try:
-        every = (path for runs in args.runs for path in runs.rglob("result.json"))
-        paths = sorted({path.resolve(): path for path in every}.values())  # each once
-        if not paths:
-            raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        files.check(args.out)
-        lines = []
-        for path in tqdm(paths, "reading", disable=None):
-            saved = path.with_name("features.npz")
-            features = outputs.read_features(saved) if saved.exists() else None
-            lines.append(record(outputs.read_result(path), features))
-        write(args.out, lines)
-    except (UserError, OSError) as error:
-        parser.error(str(error))
-    if str(args.out) not in files.STDOUT:
-        print(f"{len(paths)} runs: {args.out}")
+    paths = {path.resolve() for runs in args.runs for path in runs.rglob("result.json")}
+    if not paths:
+        raise UserError(f"no finished run (result.json) in {' '.join(map(str, args.runs))}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.check(args.out)
+    records = []
+    for path in paths:
+        saved = path.with_name("features.npz")
+        features = outputs.read_features(saved) if saved.exists() else None
+        records.append(record(outputs.read_result(path), features))
+    key = ("dataset", "task", "method", "seed", "settings")
+    records.sort(key=lambda line: [line[name] for name in key])
+    rows = [
+        [f"{value:.6g}" if isinstance(value, float) else value for value in line.values()]
+        for line in records
+    ]
+    files.put(args.out, files.table([records[0], *rows]))
 
 
 def record(result: Result, features: Features | None) -> Record:
@@ -65,8 +63,7 @@ def record(result: Result, features: Features | None) -> Record:
     saved no logits.
     """
     category, recall = result.worst_category or (None, None)
-    measured = {} if features is None else _from_logits(result, features)
-    return {
+    line: Record = {
         "dataset": result.dataset,
         "task": result.task,
         "method": result.method,
@@ -74,52 +71,30 @@ def record(result: Result, features: Features | None) -> Record:
         "accuracy": result.accuracy,
         "c_t": result.final["target_accuracy/C_t"],
         "c_s": result.final.get("target_accuracy/C_s"),
-        "joint": measured.get("joint"),
+        "joint": None,
         "worst_category": category,
         "worst_recall": recall,
-        "agreement": measured.get("agreement"),
-        "calibration_error": measured.get("calibration_error"),
-        **{name: measured.get(name) for name in SCORES},
+        "agreement": None,
+        "calibration_error": None,
+        **dict.fromkeys(SCORES),
         "seconds": result.seconds,
         "weights": str(result.recipe.get("weights")),
         "settings": json.dumps(result.recipe, sort_keys=True),
         "device": str(result.machine.get("device")),
         "versions": json.dumps(result.versions, sort_keys=True),
     }
-
-
-def _from_logits(result: Result, features: Features) -> dict[str, float | None]:
-    """Return the columns that need the target's logits, none if they were not saved."""
-    if features.logits is None:
-        return {}
+    if features is None or features.logits is None:
+        return line
     logits, k = torch.from_numpy(features.logits), len(result.categories)
-    counting = scores.by_classifier(logits, k)[result.classifier]
-    same = scores.agreement(logits, k)
-    columns: dict[str, float | None] = {
-        name: getattr(symloss.scores, name)(counting).item() for name in SCORES
-    }
-    columns["agreement"] = None if same is None else 100 * same
+    counting, same = scores.by_classifier(logits, k)[result.classifier], scores.agreement(logits, k)
+    line |= {name: getattr(symloss.scores, name)(counting).item() for name in SCORES}
+    line["agreement"] = None if same is None else 100 * same
     labels = torch.from_numpy(features.label[features.domain == 1]).long()
     if (labels >= 0).all():
         summed = logits.double().softmax(1).view(len(logits), -1, k).sum(1)
-        columns["joint"] = scores.accuracy(summed, labels.tolist())
-        columns["calibration_error"] = scores.calibration_error(counting, labels)
-    return columns
-
-
-def write(path: Path, records: Iterable[Record]) -> None:
-    """Write a CSV file, sorted; numbers keep six digits.
-
-    Raises:
-        UserError: If the file cannot be written.
-    """
-    key = ("dataset", "task", "method", "seed", "settings")
-    ordered = sorted(records, key=lambda line: [line[name] for name in key])
-    rows = [
-        [f"{value:.6g}" if isinstance(value, float) else value for value in line.values()]
-        for line in ordered
-    ]
-    files.put(path, files.table([ordered[0], *rows]))
+        line["joint"] = scores.accuracy(summed, labels.tolist())
+        line["calibration_error"] = scores.calibration_error(counting, labels)
+    return line
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ starts.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from office import console, options
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import available_tasks
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
@@ -38,24 +39,11 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
     """Read the command line; the last is the number of views."""
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("extract_features.py", about, OPTIONS)
-    parser.add_argument(
-        "--views",
-        type=console.positive,
-        default=1,
-        metavar="N",
-        help="per image: 1, the centre crop; 2, its mirror image too; more adds random crops "
-        "(default: 1)",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=console.positive,
-        default=64,
-        metavar="N",
-        help="approximate number of views per forward pass (default: 64)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("features"), metavar="DIR", help="default: features"
-    )
+    number = partial(parser.add_argument, type=console.positive, metavar="N")
+    crops = "1, the centre crop; 2, its mirror image too; more adds random crops (default: 1)"
+    number("--views", default=1, help=f"per image: {crops}")
+    number("--batch-size", default=64, help="views per forward pass, about (default: 64)")
+    parser.add_argument("--out", type=Path, default=Path("features"), help="default: features")
     given = vars(parser.parse_args(argv))
     dataset = given["dataset"]
     if dataset in DATASETS and DATASETS[dataset].kept:

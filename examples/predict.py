@@ -11,7 +11,6 @@ is stopped, the table has the images predicted so far.
 import argparse
 import itertools
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -19,22 +18,17 @@ from typing import TypeAlias
 import torch
 from office import console, files
 from office.console import UserError, visible
-from office.data import folders, images
+from office.data import images, layouts
 from office.models import saved
 from torch import Tensor
 from tqdm import tqdm
 
-EVERY = 60.0  # seconds
 # An image with its most likely categories and their probabilities.
 Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print path, category and confidence of each image, or export the model.
-
-    Raises:
-        SystemExit: 1 if an image could not be read, 2 if nothing can be predicted.
-    """
+    """Print path, category and confidence of each image, or export the model."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if not args.images and not args.export:
@@ -90,20 +84,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def find(given: Path, failed: list[str]) -> list[Path]:
-    """Return an image, or all images in a folder at any depth.
+    """Return an image, or all images in a folder at any depth; say what is skipped.
 
-    Report skipped ones; report a folder that is empty or cannot be opened, and add it to
-    ``failed``.
+    A folder that is empty or cannot be opened is added to ``failed``.
     """
     if not given.is_dir():
         return [given]
-    contents = folders.look_below(given)
-    closed = [item for item in contents.skipped if item.why.startswith(folders.CLOSED)]
+    contents = layouts.look_below(given)
+    closed = [item for item in contents.skipped if item.why.startswith(layouts.CLOSED)]
     for folder in closed:
         report(f"{visible(folder.path)} is {folder.why}", failed)
-    unread = [item for item in contents.skipped if folders.is_image(item.path)]
-    if unread:
-        print(folders.summary(str(given), unread), file=sys.stderr, flush=True)
+    if skipped := [item for item in contents.skipped if item not in closed]:
+        print(layouts.summary(str(given), skipped), file=sys.stderr, flush=True)
     if not contents.images and not closed:
         report(f"no images in the folder {given}", failed)
     return contents.images
@@ -117,25 +109,16 @@ def load(
     *,
     quiet: bool,
 ) -> Iterator[tuple[Path, Tensor]]:
-    """Yield images; report unreadable ones and add them to ``failed``.
-
-    A progress bar, or a line a minute without a terminal, goes to stderr unless ``quiet``.
-    """
+    """Yield images, with a progress bar unless ``quiet``; add unreadable ones to ``failed``."""
     prepare = images.eval_transform(preprocessing)
     bits = {} if grey_bits else images.grey_bits({"images": paths}, sys.stderr)
-    printed = time.monotonic()
-    hide = True if quiet else None  # None hides it without a terminal
-    with tqdm(paths, "predicting", unit=" images", leave=False, disable=hide) as bar:
-        for done, path in enumerate(bar):
-            if bar.disable and not quiet and time.monotonic() - printed >= EVERY:
-                print(f"{done:,} of {len(paths):,} images", file=sys.stderr, flush=True)
-                printed = time.monotonic()
+    with console.bar("predicting", len(paths), disable=quiet) as bar:
+        for path in paths:
             try:
-                image = images.load_image(path, grey_bits or bits.get(path))
+                yield path, prepare(images.load_image(path, grey_bits or bits.get(path)))
             except (UserError, OSError) as error:
                 report(str(error), failed)
-            else:
-                yield path, prepare(image)
+            bar.update()
 
 
 def report(fault: str, failed: list[str]) -> None:
@@ -164,11 +147,7 @@ def predict(
 
 
 def write_table(path: Path, rows: Iterable[Row], top: int) -> None:
-    """Write images with their ``top`` most likely categories as CSV; those so far, if stopped.
-
-    Raises:
-        UserError: If the file cannot be written.
-    """
+    """Write images with their ``top`` most likely categories as CSV; those so far, if stopped."""
     ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
     table = [["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))]]
     try:

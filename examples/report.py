@@ -12,16 +12,15 @@ import io
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 from office import console, files
 from office.console import UserError
-from office.results import figures, outputs, summary, tables
+from office.results import figures, outputs, tables
 from office.results.outputs import Features, Result
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write and print the report."""
+    """Print the report, and write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,53 +30,33 @@ def main(argv: list[str] | None = None) -> None:
         "--task", help="the figures' task (default: the first of each benchmark that was run)"
     )
     args = parser.parse_args(argv)
-    try:
-        write_report(args.runs, args.out or args.runs / "report", args.task)
-    except BrokenPipeError:
-        raise
-    except (UserError, OSError) as error:
-        parser.error(str(error))
-
-
-def write_report(runs: Path, out: Path, task: str | None = None) -> None:
-    """Write tables and figures of the results in ``runs`` to ``out``; print tables and files.
-
-    Raises:
-        UserError: If there is no result, a file is broken, or nobody ran ``task``.
-    """
-    by_path = read_results(runs)
+    by_path = read_results(args.runs)
     results = [*by_path.values()]
-    if task is not None and task not in {result.task for result in results}:
-        raise UserError(f"no finished run of task {task} in {runs}")
-    out.mkdir(parents=True, exist_ok=True)
-    pages = [
-        (name, tables.markdown(table), tables.csv_rows(table))
-        for name, table in tables.tables(results).items()
-    ]
-    if any(result.predicted for result in results):
-        pages.append(("health", summary.on_targets(results), summary.csv_rows(results)))
-    written = []
-    for name, text, rows in pages:
-        print(text)
-        written += [out / f"{name}.md", out / f"{name}.csv"]
-        files.put(written[-2], text.encode())
-        files.put(written[-1], files.table(rows))
+    if args.task is not None and args.task not in {result.task for result in results}:
+        raise UserError(f"no finished run of task {args.task} in {args.runs}")
+    written: dict[str, bytes] = {}
+    for name, table in tables.tables(results).items():
+        print(text := tables.markdown(table))
+        written |= {f"{name}.md": text.encode(), f"{name}.csv": files.table(tables.csv_rows(table))}
+    # Results from before the label-free numbers have none.
+    if predicted := [result for result in results if result.predicted]:
+        print(text := tables.on_targets(predicted))
+        written["health.md"] = text.encode()
     with matplotlib.rc_context(figures.STYLE):
         for dataset in dict.fromkeys(result.dataset for result in results):
-            for name, figure in draw(by_path, dataset, task).items():
-                written.append(out / f"{name}.png")
+            for name, figure in draw(by_path, dataset, args.task).items():
                 picture = io.BytesIO()
                 figure.savefig(picture)
-                files.put(written[-1], picture.getvalue())
-    print("Written:", *written, sep="\n")
+                written[f"{name}.png"] = picture.getvalue()
+    out = args.out or args.runs / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in written.items():
+        files.put(out / name, content)
+    print("Written:", *(out / name for name in written), sep="\n")
 
 
 def read_results(runs: Path) -> dict[Path, Result]:
-    """Return every result below ``runs`` by its path.
-
-    Raises:
-        UserError: If there is none, one is broken, or one seed of a method was run twice.
-    """
+    """Return every result below ``runs`` by its path."""
     results: dict[Path, Result] = {}
     paths: dict[str, Path] = {}
     for path in sorted(runs.rglob("result.json")):
@@ -106,19 +85,12 @@ def draw(results: dict[Path, Result], dataset: str, task: str | None = None) -> 
 
 
 def read_features(results: dict[Path, Result]) -> list[tuple[Result, Features]]:
-    """Return the lowest seed that saved features, with them, of each method shown as t-SNE.
-
-    Raises:
-        UserError: If they cannot be read, or are not all finite.
-    """
+    """Return the lowest seed that saved features, with them, of each method shown as t-SNE."""
     runs: dict[str, tuple[Result, Features]] = {}
     for path, result in sorted(results.items(), key=lambda item: item[1].seed):
         saved = path.with_name("features.npz")
         if result.method in figures.PANELS and result.method not in runs and saved.exists():
-            features = outputs.read_features(saved)
-            if not np.isfinite(features.features).all():
-                raise UserError(f"the features in {saved} are not all finite")
-            runs[result.method] = result, features
+            runs[result.method] = result, outputs.read_features(saved)
     return [*runs.values()]
 
 

@@ -16,19 +16,16 @@ were chosen on the even-indexed images, with seeds 100 to 104.
 
 import argparse
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import digits as demo
 import torch
-from digits.data import Digits, load_handwritten, render_digits
-from digits.pictures import plot_convergence, plot_samples, plot_tsne
-from digits.results import Run, print_diagnosis, print_table, write_results
-from office import console
+from digits import Digits, Run, load_handwritten, render_digits
+from office import console, files
 from office.console import device, positive, real, whole
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -59,19 +56,12 @@ class Method:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run is trained: all settings, besides method and seed, that change the numbers.
+    """How a run is trained: all settings, besides method and seed, that change the numbers."""
 
-    Attributes:
-        epochs: Passes over the source images.
-        batch_size: Images of each domain in a batch.
-        lr: Initial learning rate of extractor and head.
-        balance: Weight of the balance in symnets-balanced; the entropy's weight is 1.
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.05
-    balance: float = 5.0
+    epochs: int = 10  # passes over the source images
+    batch_size: int = 64  # images of each domain
+    lr: float = 0.05  # at the start, of extractor and head
+    balance: float = 5.0  # its weight in symnets-balanced; the entropy's is 1
 
 
 def build_extractor() -> nn.Sequential:
@@ -165,8 +155,7 @@ def train(
                 raise SystemExit(f"{method.name} diverged: loss {mean_loss}; try a smaller --lr")
             scores = score(extractor, head)
             history.append({"loss": mean_loss, **scores})
-            accuracy = f"{scores['target_accuracy/C_t']:.1f} %"
-            bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=accuracy)
+            bar.set_postfix(loss=mean_loss, accuracy=scores["target_accuracy/C_t"])
     seconds = time.perf_counter() - start
     final = scores | accuracies(extractor, head, "source", source, method.classifiers[-1:])
     return Run(method.name, seed, extractor, head, history, final, seconds)
@@ -199,35 +188,26 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Adapt a classifier from printed digits, which have labels, to handwritten "
         "ones, which have none. Needs no download and no GPU.",
     )
-
-    def add(name: str, what: str, default: Any, **options: Any) -> None:
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        parser.add_argument(name, default=default, help=f"{what} (default: {shown})", **options)
-
-    seed, size = whole(0, 2**32 - 1), whole(2, 1797)
-    add("--methods", "what to train", METHODS, nargs="+", choices=METHODS, metavar="METHOD")
-    add("--seeds", "seeds of digits, weights, batches", [0], nargs="+", type=seed, metavar="N")
-    add("--epochs", "passes over the printed digits", Recipe.epochs, type=positive, metavar="N")
-    add("--batch-size", "images per domain and step", Recipe.batch_size, type=size, metavar="N")
-    add("--lr", "initial learning rate", Recipe.lr, type=real(0, above=True), metavar="X")
-    add("--balance", "weight in symnets-balanced", Recipe.balance, type=real(0), metavar="W")
-    add("--device", "for example cpu, cuda, cuda:1 or mps", "cpu", type=device, metavar="NAME")
-    add("--out", "folder for results and pictures", "runs/digits", type=Path, metavar="FOLDER")
-    parser.add_argument("--no-plots", action="store_true", help="write results.json only")
+    add, recipe, size = parser.add_argument, Recipe(), whole(2, 1797)
+    seed, rate = whole(0, 2**32 - 1), real(0, above=True)
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="what to train")
+    add("--seeds", nargs="+", type=seed, default=[0], help="seeds of digits, weights, batches")
+    add("--epochs", type=positive, default=recipe.epochs, help="passes over the printed digits")
+    add("--batch-size", type=size, default=recipe.batch_size, help="images per domain and step")
+    add("--lr", type=rate, default=recipe.lr, help="initial learning rate")
+    add("--balance", type=real(0), default=recipe.balance, help="weight in symnets-balanced")
+    add("--device", type=device, default="cpu", help="for example cpu, cuda, cuda:1 or mps")
+    add("--out", type=Path, default="runs/digits", help="folder for results and pictures")
+    add("--no-plots", action="store_true", help="write results.json only")
     args = parser.parse_args(argv)
-    for name, values in (("methods", args.methods), ("seeds", args.seeds)):
-        if len(set(values)) < len(values):
-            parser.error(f"argument --{name}: must differ, got {' '.join(map(str, values))}")
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
-    except OSError as error:
-        parser.error(
-            f"argument --out: must be a writable folder, got {args.out} ({error.strerror})"
-        )
+        files.try_writing(args.out)
+    except console.UserError as error:
+        parser.error(f"argument --out: {error}")
     return args
 
 
@@ -244,22 +224,23 @@ def main(argv: list[str] | None = None) -> None:
     scored = Digits(handwritten.images[SCORED], handwritten.labels[SCORED])
 
     runs = []
-    for seed in args.seeds:
+    for seed in dict.fromkeys(args.seeds):
         source = render_digits(SOURCE_SIZE, seed).to(args.device)
-        for name in args.methods:
+        for name in dict.fromkeys(args.methods):
             classifiers = methods[name].classifiers
             score = partial(accuracies, domain="target", digits=scored, classifiers=classifiers)
             runs.append(train(methods[name], source, handwritten.images, score, recipe, seed))
 
     # Diagnosis, samples and t-SNE show the last seed.
-    last = [run for run in runs if run.seed == args.seeds[-1]]
-    print_table(runs, len(scored.labels))
-    print_diagnosis(last, handwritten.images)
-    write_results(runs, {**asdict(recipe), "device": str(args.device)}, args.out / "results.json")
+    last = [run for run in runs if run.seed == seed]
+    demo.print_table(runs, len(scored.labels))
+    demo.print_diagnosis(last, handwritten.images)
+    settings = {**asdict(recipe), "device": str(args.device)}
+    demo.write_results(runs, settings, args.out / "results.json")
     if not args.no_plots:
-        plot_convergence(runs, args.out / "convergence.png")
-        plot_samples(source.images, handwritten.images, args.out / "samples.png")
-        plot_tsne(last, source, scored, args.out / "tsne.png")
+        demo.plot_convergence(runs, args.out / "convergence.png")
+        demo.plot_samples(source.images, handwritten.images, args.out / "samples.png")
+        demo.plot_tsne(last, source, scored, args.out / "tsne.png")
     print(f"\nResults are in {args.out}")
 
 

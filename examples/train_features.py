@@ -9,15 +9,16 @@ bottleneck and the heads, in seconds per run on a CPU.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from office import console, distributed, options
 from office.data import features
-from office.data.benchmarks import DATASETS
 from office.data.features import Stored
+from office.data.layouts import DATASETS
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction, preparation
-from train_office import train
+from train_office import train_all
 
 OPTIONS = {"task", "method", "balance", "prior", "partial", "seeds", "batch-size", "lr"}
 OPTIONS |= {"weight-decay", "device"}
@@ -27,45 +28,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate every selected run that is not finished."""
     stored, recipe, runtime, selection = read(argv)
     with distributed.process_group(runtime.device):
-        plan = preparation.from_features(stored, recipe, runtime, selection)
-        for run in plan.to_train:
-            with preparation.interruptions(run, runtime):
-                train(run, runtime, plan.batches(run))
+        train_all(preparation.from_features(stored, recipe, runtime, selection), runtime)
 
 
 def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
     """Read the command line and the features' folder, which records how they were made."""
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("train_features.py", about, OPTIONS)
-    add = parser.add_argument
+    add, number = parser.add_argument, partial(parser.add_argument, type=console.positive)
     add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
-    add(
-        "--epochs",
-        type=console.positive,
-        default=20,
-        metavar="N",
-        help="passes over the larger domain (default: 20)",
-    )
-    add(
-        "--bottleneck",
-        type=console.positive,
-        default=256,
-        metavar="N",
-        help="units of the linear layer, with batch norm and ReLU, on the features (default: 256)",
-    )
+    number("--epochs", default=20, help="passes over the larger domain (default: 20)")
+    number("--bottleneck", default=256, help="width of the linear layer on them (default: 256)")
     add(
         "--dataset",
         choices=[*DATASETS, "folders"],
         help="another benchmark with the same domains, e.g. office31-partial (default: the "
         "features' own)",
     )
-    add(
-        "--out",
-        type=Path,
-        default=Path("runs-frozen"),
-        metavar="DIR",
-        help="folder for the runs (default: runs-frozen)",
-    )
+    add("--out", type=Path, default=Path("runs-frozen"), help="default: runs-frozen")
     given = vars(parser.parse_args(argv))
     stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction

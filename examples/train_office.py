@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from office import console, distributed, methods, options
 from office.console import UserError
-from office.data import shares
+from office.data.tasks import shares_of
 from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
-from office.results import finish, scores, summary
+from office.results import outputs, scores, tables
 from office.training import extraction, preparation
 from office.training.batches import Batches, seed_of
-from office.training.progress import Progress
-from office.training.runs import Run
+from office.training.preparation import Plan
+from office.training.runs import Progress, Run
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,9 +53,6 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     """Train one run, from its checkpoint if there is one, evaluate it and write its files.
 
     Target labels are used to report accuracies, for nothing else.
-
-    Raises:
-        UserError: If the weights do not fit, training diverges, or a file cannot be written.
     """
     recipe, task, method, device = run.recipe, run.task, METHODS[run.method], runtime.device
     k, is_first = len(task.categories), distributed.rank() == 0
@@ -105,7 +102,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
 
     done = min(len(history) * run.per_epoch, run.steps)
     prior = torch.tensor(
-        shares.of_categories(recipe.prior, task.categories, task.source.labels or ()), device=device
+        shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
     )
     settings = methods.Settings(k, recipe.balance, prior)
     images_per_step = recipe.batch_size * (1 + method.target)
@@ -180,12 +177,12 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             classifier = methods.plain_classifier(network.head, method.classifier)
             seconds = time.perf_counter() - started
             try:
-                result = finish.write_run(
+                result = outputs.write_run(
                     run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds
                 )
             except (UserError, OSError) as error:
                 raise UserError(f"{error}; {run.checkpoint_left(runtime.out)}") from None
-            progress.bar.write(summary.finished(result, run.folder(runtime.out)))
+            progress.bar.write(tables.finished(result, run.folder(runtime.out)))
 
 
 def predict(
@@ -206,22 +203,28 @@ def predict(
     return features, logits
 
 
+def train_all(plan: Plan, runtime: Runtime) -> None:
+    """Train a plan's runs, one after the other, without those that another job has finished."""
+    for run in plan.to_train:
+        with preparation.interruptions(run, runtime), run.alone(runtime) as finished:
+            if not finished:
+                batches = plan.batches(run)
+                train(run, runtime, batches)
+                with distributed.uninterrupted():  # while the processes that read images stop
+                    del batches
+
+
 def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
     """Train every selected run that is not finished; at the end print a summary of own images."""
     prepare = preparation.quick if selection.preset == "quick" else preparation.from_images
     with distributed.process_group(runtime.device):
         plan = prepare(recipe, runtime, selection)
-        for run in plan.to_train:
-            with preparation.interruptions(run, runtime):
-                batches = plan.batches(run)
-                train(run, runtime, batches)
-                with distributed.uninterrupted():  # while the processes that read images stop
-                    del batches
+        train_all(plan, runtime)
         if distributed.rank() == 0 and selection.preset == "quick":
             for run in plan.runs:
                 extraction.put_backbone(run.folder(runtime.out), run.recipe)
         if distributed.rank() == 0 and recipe.dataset == "folders":
-            print(summary.summarise([run.folder(runtime.out) for run in plan.runs]))
+            print(tables.summarise([run.folder(runtime.out) for run in plan.runs]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

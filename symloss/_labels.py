@@ -12,7 +12,8 @@ from torch import Tensor
 from symloss._rows import like, plain
 
 _MISSING = ("", "nan", "None", "<NA>", "NaT")  # what str() makes of missing values
-_UNLABELLED = {-1, -100, "-1", "-100"}  # how scikit-learn and torch mark rows without a label
+# How scikit-learn and torch mark rows without a label, and what NaN becomes as an integer.
+_UNLABELLED = {-1, -100, -(2**31), -(2**63), "-1", "-1.0", "-100"}
 _SHOWN = 5  # rows
 
 
@@ -51,7 +52,7 @@ def _read_array(labels: Any) -> Any:
         values = np.asarray(labels, dtype=object)
     if values.dtype.kind == "T":  # NumPy's variable-width strings
         values = values.astype(object)
-    _check_shape(values)
+    _check_shape(values, table=hasattr(labels, "columns"))
     if np.ma.isMaskedArray(labels):
         missing = np.flatnonzero(np.ma.getmaskarray(labels)).tolist()
         _check_complete(values.astype(object), missing, "a masked entry")
@@ -66,21 +67,23 @@ def _read_array(labels: Any) -> Any:
     else:
         missing = [i for i, value in enumerate(values.tolist()) if _is_missing(value)]
     _check_complete(values, missing)
-    kinds = {_kind(value) for value in values.tolist()} if kind == "O" else set()
+    kinds = {_kind(value) for value in values.tolist()} if kind in "OV" else set()
+    if nested := kinds & {"tuple", "list", "ndarray", "dict"}:
+        raise ValueError(f"labels must be numbers or text, got {nested.pop()}")
     if len(kinds) > 1:
         raise ValueError(f"labels must be of one kind, got {' and '.join(sorted(kinds))}")
     return values if hasattr(labels, "dtype") else np.asarray(labels)
 
 
-def _check_shape(values: Any) -> None:
+def _check_shape(values: Any, table: bool = False) -> None:
     if values.ndim != 1:
         column = values.ndim == 2 and values.shape[1] == 1
         hint = (
-            "call .reshape(-1)"
+            ("take the column: .iloc[:, 0]" if table else "call .reshape(-1)")
             if column
             else (
-                "for one-hot labels, call .argmax(1); the order is fit(features, labels, "
-                "target_features) and score(features, labels)"
+                f"for one-hot labels, call {'.idxmax(axis=1)' if table else '.argmax(1)'}; the "
+                "order is fit(features, labels, target_features) and score(features, labels)"
             )
         )
         raise ValueError(f"labels must have shape (N,), got {tuple(values.shape)}; {hint}")
@@ -88,10 +91,12 @@ def _check_shape(values: Any) -> None:
 
 def _check_complete(values: Any, missing: list[int], what: str | None = None) -> None:
     if missing:
-        what = what or repr(plain(values[missing[0]]))
+        first = plain(values[missing[0]])
+        written = isinstance(first, str | bytes) and first.strip()  # it may be meant
         raise ValueError(
-            f"labels must hold a category for every row, got {what} in "
+            f"labels must hold a category for every row, got {what or repr(first)} in "
             f"{_rows(missing, len(values))}; leave these rows out of features and labels"
+            f"{'. A real category needs another name' if written else ''}"
         )
 
 

@@ -203,7 +203,7 @@ def _from_numpy(name: str, features: Any) -> Tensor:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must hold numbers only: {error}") from error
+            raise type(error)(f"{name} must hold numbers only{_where(array)}: {error}") from error
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
         array = array.astype(np.float64)
     elif not array.dtype.isnative or min(array.strides, default=0) < 0:  # unknown to torch
@@ -213,6 +213,31 @@ def _from_numpy(name: str, features: Any) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)  # it is never written to
+
+
+def _where(array: Any) -> str:
+    """Say which entry of an array of objects is the first that is no number."""
+    for row, entries in enumerate(array if array.ndim == 2 else ()):
+        for column, entry in enumerate(entries):
+            try:
+                float(entry)
+            except (TypeError, ValueError):
+                return f", got {plain(entry)!r} in row {row}, column {column}"
+    return ""
+
+
+def warn_about_order(features: Any, labels: Any) -> None:
+    """Warn if a table and its labels name the same rows in another order."""
+    rows: Any = getattr(features, "index", None)
+    others: Any = getattr(labels, "index", None)  # a list's is a method
+    if not hasattr(rows, "equals") or not hasattr(others, "equals") or rows.equals(others):
+        return
+    if len(rows) == len(others) and set(rows) == set(others):
+        warnings.warn(
+            "labels has the index of features in another order, but rows go by position: unless "
+            "they do belong together so, give labels.loc[features.index]",
+            stacklevel=3,
+        )
 
 
 def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
@@ -289,10 +314,18 @@ def like(features: Any, result: Tensor) -> Any:
     return result.to(features.device) if isinstance(features, Tensor) else result.numpy()
 
 
+def listed(values: Any) -> Any:
+    """Return an array, a tensor or a Series, whose names do not count, as a plain list."""
+    return plain(values.tolist() if hasattr(values, "tolist") else values)
+
+
 def plain(value: Any) -> Any:
     """Return arrays, tensors and scalars, also nested, as plain dicts, lists and numbers."""
     if hasattr(value, "items"):  # a dict, or a Series
-        return {plain(name): plain(share) for name, share in value.items()}
+        return {
+            name if isinstance(name, tuple) else plain(name): plain(share)
+            for name, share in value.items()
+        }
     if hasattr(value, "tolist"):
         value = value.tolist()
     return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value

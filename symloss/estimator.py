@@ -148,6 +148,7 @@ class SymNetClassifier:
             classes, y = _labels.encode(labels)
             columns = _rows.columns(features)
             _rows.check_columns("target_features", target_features, columns)
+            _rows.warn_about_order(features, labels)
             source = as_rows("features", features)
             target = as_rows("target_features", target_features)
             _rows.check_pair(source, y, target)
@@ -240,11 +241,12 @@ class SymNetClassifier:
                 labels are missing, or none is of ``classes_``.
         """
         index = self._read("features", features, lambda f: self.head_.predict(f))
+        _rows.warn_about_order(features, labels)
         right = (_labels.positions(labels, self.classes_, len(index)) == index).double()
         if sample_weight is None:
             return float(right.mean())
         try:
-            weight = torch.tensor(plain(sample_weight), dtype=torch.float64, device="cpu")
+            weight = torch.tensor(_rows.listed(sample_weight), dtype=torch.float64, device="cpu")
         except (TypeError, ValueError):
             raise TypeError(f"sample_weight must be numbers, got {sample_weight!r}") from None
         if weight.shape != right.shape:

@@ -554,8 +554,10 @@ def test_missing_labels_are_refused_with_their_rows(kind, fitted):
         (r"-1\.0", lambda y: torch.from_numpy(y).float()),
         ("'-1'", lambda y: y.astype(str)),
         ("-100", lambda y: np.where(y == -1, -100, y)),
+        ("-2147483648", lambda y: np.where(y == -1, -(2**31), y).astype("int32")),
+        ("-9223372036854775808", lambda y: np.where(y == -1, -(2**63), y)),
     ],
-    ids=["numbers", "objects", "tensor", "text", "ignore_index"],
+    ids=["numbers", "objects", "tensor", "text", "ignore_index", "NaN as int32", "NaN as int64"],
 )
 def test_marks_of_unlabelled_rows_are_refused(mark, make, fitted):
     x_s, y, x_t, _ = domains()
@@ -589,8 +591,10 @@ def test_numbers_around_zero_are_categories_with_a_warning(values):
         ([[1], [1, 2]] * 120, ValueError, "got a ragged list"),
         (torch.eye(3)[0].to_sparse(), TypeError, "labels must be dense, got torch.sparse_coo"),
         ([{1: 2}] * 240, ValueError, "labels must be numbers or text, got dict"),
+        (np.zeros(240, "i4,i4"), ValueError, "labels must be numbers or text, got tuple"),
+        (with_holes(np.fromiter([[7]] * 3, object)), ValueError, "numbers or text, got list"),
     ],
-    ids=["mixed", "mixed list", "one-hot", "ragged", "sparse", "dicts"],
+    ids=["mixed", "mixed list", "one-hot", "ragged", "sparse", "dicts", "records", "lists"],
 )
 def test_labels_that_are_no_categories(labels, error, message):
     x_s, _, x_t, _ = domains()
@@ -716,7 +720,8 @@ def test_features_under_a_mask_are_refused(fitted):
     np.testing.assert_array_equal(fitted.predict(np.ma.array(x_t)), fitted.predict(x_t))
     with pytest.raises(ValueError, match="NaN or inf in row 1"):
         fitted.predict(np.array([[0] * WIDTH, ["NaT"] * WIDTH], dtype="M8[s]"))
-    with pytest.raises(ValueError, match="features must hold numbers only: could not convert"):
+    told = "features must hold numbers only, got 'bike' in row 0, column 0: could not convert"
+    with pytest.raises(ValueError, match=told):
         fitted.predict(NAMES[:, None])
 
 
@@ -1196,6 +1201,132 @@ def test_columns_are_kept_with_the_state():
     assert not hasattr(
         model.fit(Table(x_s, numbered), y_s, Table(x_t, numbered)), "feature_names_in_"
     )
+
+
+# Tables of pandas
+
+
+@pytest.fixture
+def pd():
+    return pytest.importorskip("pandas")
+
+
+@pytest.fixture
+def tables(pd):
+    """The domains as tables, with the source's labels."""
+    x_s, y, x_t, _ = domains()
+    names = [f"column {i}" for i in range(WIDTH)]
+    return pd.DataFrame(x_s, columns=names), y, pd.DataFrame(x_t, columns=names)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pd, y: pd.Series(y, dtype="Int64"),
+        lambda pd, y: pd.Series(y == 1, dtype="boolean"),
+        lambda pd, y: pd.Series(NAMES[y], dtype="string"),
+        lambda pd, y: pd.Series(NAMES[y], dtype="category"),
+        lambda pd, y: pd.Series(pd.Categorical(NAMES[y], ["pen", "cup", "bike", "mug"])),
+        lambda pd, y: pd.Series(pd.Categorical(y)),
+        lambda pd, y: pd.Index(NAMES[y]),
+        lambda pd, y: pd.array(y, dtype="Int64"),
+    ],
+    ids=["Int64", "boolean", "string", "category", "unused", "codes", "Index", "array"],
+)
+def test_labels_of_pandas(make, pd, tables):
+    source, y, target = tables
+    labels = make(pd, y)
+    plain = np.array(labels.tolist())
+    expected = quick().fit(source.to_numpy(), plain, target.to_numpy())
+    model = quick().fit(source.astype("Float64"), labels, target)
+    assert_same(model, expected)
+    assert model.classes_.tolist() == np.unique(plain).tolist()
+    assert model.score(source, labels) == expected.score(source.to_numpy(), plain)
+    if not isinstance(labels, pd.Series):
+        labels = pd.Series(labels)
+    labels[[3, 5, 90]] = pd.NA
+    told = r"got (nan|<NA>) in 3 of 240 rows \(the first: 3, 5, 90\)"
+    with pytest.raises(ValueError, match=told):
+        quick().fit(source, labels, target)
+    with pytest.raises(ValueError, match=told):
+        model.score(source, labels)
+
+
+def test_shares_of_pandas_go_by_name(pd, tables):
+    source, y, target = tables
+    y = np.sort(y)
+    y[:60] = 2  # the largest share comes last, but first among the counts
+    for labels in (pd.Series(NAMES[y], dtype="category"), pd.Series(y, dtype="Int64")):
+        counts = labels.value_counts(normalize=True)
+        expected = quick(prior=np.bincount(y) / 240).fit(source, labels, target)
+        assert_same(quick(prior=counts).fit(source, labels, target), expected)
+    with pytest.raises(ValueError, match=r"none for 0, 1, 2 .* shares of \(2,\), \(1,\), \(0,\)"):
+        quick(prior=pd.DataFrame(y).value_counts(normalize=True)).fit(source, y, target)
+
+
+def test_weights_of_pandas_go_by_position(pd, tables, fitted):
+    source, y, _ = tables
+    weight = pd.Series(np.arange(240), index=np.arange(240)[::-1])
+    for given in (weight, weight.astype("Int64"), weight.tolist()):
+        assert fitted.score(source, y, given) == fitted.score(source, y, np.arange(240))
+    with pytest.raises(TypeError, match="sample_weight must be numbers"):
+        fitted.score(source, y, weight.astype("Int64").where(weight > 3))
+
+
+def test_columns_of_pandas(pd, tables):
+    source, y, target = tables
+    model = quick().fit(source, y, target)
+    assert model.feature_names_in_.tolist() == source.columns.tolist()
+    reordered = target[target.columns[::-1]]
+    with pytest.raises(ValueError, match=r"target_features .* got a table with another order"):
+        quick().fit(source, y, reordered)
+    with pytest.raises(ValueError, match=r"^features .* got a table with another order"):
+        model.predict(reordered)
+    np.testing.assert_array_equal(
+        model.predict(reordered[model.feature_names_in_]), model.predict(target.to_numpy())
+    )
+
+
+def test_entries_of_tables_that_are_no_numbers_are_named(pd, tables, fitted):
+    source, _, _ = tables
+    missing = source.astype("Float64")
+    missing.iloc[3, 1] = pd.NA
+    with pytest.raises(TypeError, match="numbers only, got <NA> in row 3, column 1: float"):
+        fitted.predict(missing)
+    with pytest.raises(ValueError, match="numbers only, got 'x' in row 0, column 8: could not"):
+        fitted.predict(source.assign(text="x"))
+
+
+def test_labels_in_a_table_get_its_own_remedy(pd, tables):
+    source, y, target = tables
+    with pytest.raises(ValueError, match=r"got \(240, 1\); take the column: \.iloc\[:, 0\]"):
+        quick().fit(source, pd.DataFrame(y), target)
+    with pytest.raises(ValueError, match=r"got \(240, 3\); .* call \.idxmax\(axis=1\)"):
+        quick().fit(source, pd.get_dummies(pd.Series(NAMES[y])), target)
+
+
+def test_labels_whose_index_has_another_order_are_told(pd, tables):
+    source, y, target = tables
+    labels = pd.Series(y)
+    shuffled = source.sample(frac=1, random_state=0)
+    told = r"labels has the index of features in another order.* labels.loc\[features.index\]"
+    with pytest.warns(UserWarning, match=told) as caught:
+        model = quick().fit(shuffled, labels, target)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match=told):
+        model.score(shuffled, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = quick().fit(shuffled, labels.loc[shuffled.index], target)
+        together.score(shuffled.set_index(shuffled.index + 1000), labels)  # other rows
+        together.score(shuffled, y.tolist())  # a list's index is a method
+
+
+@pytest.mark.parametrize("text", ["nan", "None", "<NA>", "NaT"])
+def test_text_that_may_be_a_category_is_told_what_to_do(text, fitted):
+    x_s, y, x_t, _ = domains()
+    with pytest.raises(ValueError, match=r"leave these rows out .* A real category needs another"):
+        quick().fit(x_s, with_holes(text, NAMES[y]), x_t)
 
 
 def test_a_bar_if_tqdm_is_there(monkeypatch, capsys):

@@ -1,1 +1,1 @@
-"""The parts of ``train_office.py`` and ``report.py``, one file for each."""
+"""What stands behind the scripts, in rooms that follow the flow from data to results."""

@@ -8,14 +8,21 @@ import signal
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+
+EVERY = 60.0  # seconds between progress bars without a terminal
 
 
 class UserError(Exception):
-    """What is wrong with files, options or data, in one line if possible."""
+    """What is wrong with files, options or data, in one line if possible.
+
+    Whatever reads or checks them raises it; :func:`run` prints it.
+    """
 
     def __str__(self) -> str:
         """Return the message, without the traceback that a DataLoader worker puts before it."""
@@ -24,56 +31,35 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Run a script; whatever ends it early, Ctrl-C or ``| head`` too, leaves no traceback."""
-    _decode_names_as_utf8()
+    if sys.getfilesystemencoding() != "utf-8":
+        # Names of files would differ from those of the same files under another locale. Start again
+        # in Python's UTF-8 mode; what is printed stays in the terminal's encoding.
+        streams = {"PYTHONIOENCODING": sys.stdout.encoding, **os.environ}
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], streams)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may need characters it lacks
-    warnings.formatwarning = _in_one_line
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's, as Ctrl-C
+    status: int | str | None = 0
     try:
-        try:
-            main()
-        except SystemExit as end:  # --help, or an error that the script has reported
-            if end.code and _stdout_fails():
-                raise
-            sys.stdout.flush()
-            raise
+        main()
         sys.stdout.flush()
+    except SystemExit as end:  # --help, or an error that the script has reported
+        status = end.code
     except KeyboardInterrupt:
-        _stdout_fails()
-        sys.exit(130)
+        status = 130
     except BrokenPipeError:
-        _stdout_fails()
-        sys.exit(141)
+        status = 141
     except (UserError, OSError) as error:
-        if (full := _stdout_fails()) and isinstance(error, OSError):
-            error = UserError(f"cannot write to standard output: {full.strerror or full}")
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
-
-
-def _stdout_fails() -> OSError | None:
-    """Write what is left; if that fails, drop it, or Python complains when it closes the stream."""
+        status = f"{Path(sys.argv[0]).name}: error: {error}"
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError as error:  # a full disk; what is left must go, or Python complains at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error
-    return None
-
-
-def _decode_names_as_utf8() -> None:
-    """Start again in Python's UTF-8 mode if the locale's encoding is another one.
-
-    Names of files would differ from those of the same files under another locale.
-    """
-    if sys.getfilesystemencoding() == "utf-8":
-        return
-    streams = {"PYTHONIOENCODING": sys.stdout.encoding, **os.environ}  # which stay as they are
-    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], streams)
-
-
-def _in_one_line(message: Warning | str, *_: object, **__: object) -> str:
-    return f"warning: {message}\n"
+        if not isinstance(error, BrokenPipeError) and not status:
+            status = f"{Path(sys.argv[0]).name}: error: cannot write to standard output: {error}"
+    sys.exit(status)
 
 
 def same(name: str) -> str:
@@ -98,35 +84,39 @@ def printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def columns(rows: Sequence[Sequence[str]], *, right: bool = False) -> str:
+    """Return rows in columns; with ``right``, all but the first are aligned at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        [f"{cell:{'>' if right and i else '<'}{widths[i]}}" for i, cell in enumerate(row)]
+        for row in rows
+    )
+    return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Return an argparse type for whole numbers from ``least`` to ``most``."""
 
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"must be a whole number {bounds}, got {text!r}")
-        return value
+        with suppress(ValueError):
+            if least <= int(text) <= most:
+                return int(text)
+        bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"must be a whole number {bounds}, got {text!r}")
 
     return read
 
 
-def real(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
-    """Return an argparse type for finite numbers from ``least``, or only above it, to ``most``."""
+def real(least: float, *, above: bool = False) -> Callable[[str], float]:
+    """Return an argparse type for finite numbers from ``least``, or only above it."""
 
     def read(text: str) -> float:
-        try:
+        with suppress(ValueError):
             value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most or (above and value == least) or math.isinf(value):
-            start = f"above {least:g}" if above else f"of at least {least:g}"
-            to = "" if most == math.inf else f", at most {most:g}"
-            raise argparse.ArgumentTypeError(f"must be a number {start}{to}, got {text!r}")
-        return value
+            if least <= value < math.inf and not (above and value == least):
+                return value
+        start = f"above {least:g}" if above else f"of at least {least:g}"
+        raise argparse.ArgumentTypeError(f"must be a number {start}, got {text!r}")
 
     return read
 
@@ -136,19 +126,16 @@ positive = whole(1)
 
 def device(text: str) -> torch.device:
     """Read the name of a device that torch can use on this machine: cpu, cuda, cuda:1, mps."""
-    try:
-        found = torch.device(text)
-        torch.zeros(1, device=found).item()
-    except (AssertionError, NotImplementedError, RuntimeError):
-        raise argparse.ArgumentTypeError(
-            f"must be a device that torch can use on this machine, for example cpu, got {text!r}"
-        ) from None
-    return found
+    with suppress(AssertionError, NotImplementedError, RuntimeError):
+        torch.zeros(1, device=text).item()
+        return torch.device(text)
+    raise argparse.ArgumentTypeError(
+        f"must be a device that torch can use on this machine, for example cpu, got {text!r}"
+    )
 
 
-def new_file(text: str) -> Path:
-    """Read the path of a file to write, in an existing folder."""
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
-    return path
+def bar(name: str, total: int, done: int = 0, *, disable: bool = False) -> tqdm:
+    """Return a progress bar of images; where there is no terminal, it is shown once a minute."""
+    wait = 0.1 if sys.stderr.isatty() else EVERY
+    about = {"unit": " images", "unit_scale": True, "disable": disable}
+    return tqdm(desc=name, total=total, initial=done, mininterval=wait, maxinterval=60, **about)

@@ -51,9 +51,7 @@ def processes() -> int:
 def in_first(make: Callable[[], T], *, of_machine: bool = False) -> T:
     """Call a function in the first process, and return its value in every process.
 
-    Args:
-        make: The function.
-        of_machine: Whether the first process of each machine calls it, for those of the machine.
+    With ``of_machine`` the first process of each machine calls it, for those of the machine.
 
     Raises:
         UserError: In the first process of all, if the function raises it (an ``OSError`` too); the
@@ -85,13 +83,10 @@ def gather(value: T) -> list[T]:
 
 
 def in_order(rows: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Return the tensors that all processes computed for shares of the same images.
+    """Return, in every process, what all processes computed for shares of the same images.
 
-    Args:
-        rows: This process's batches: the images' indices, then rows for them, one per tensor.
-
-    Returns:
-        Those tensors for all images, ordered by index, on the CPU, in every process.
+    Each batch of ``rows`` has the images' indices, then rows for them, one per tensor; the tensors
+    for all images are ordered by index, on the CPU.
     """
     mine = [torch.cat(batches).cpu() for batches in zip(*rows, strict=True)] if rows else None
     shares = [share for share in gather(mine) if share is not None]

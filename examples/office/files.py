@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,16 +23,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # locks are then left out
 
-# How files begin that are often mistaken for torch's, in lower case.
-STARTS = {
-    b"<!doctype html": "a web page, not the file that the link should have given",
-    b"<html": "a web page, not the file that the link should have given",
-    b"version https://git-lfs": "a Git LFS pointer; get the file itself with git lfs pull",
-    b"\x89hdf": "an HDF5 file, as Keras writes; PyTorch weights are needed",
-    b"\x93numpy": "a NumPy array; PyTorch weights are needed",
-}
-
-
 STDOUT = ("-", "/dev/stdout")
 
 
@@ -39,35 +30,27 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file atomically: if killed at any moment, the old or the new one is there.
 
     Several jobs may write the same file: the last one wins.
-
-    Raises:
-        UserError: If the file cannot be written; the old one is then untouched.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    created = False
     try:
         with open(temporary, "xb") as file:  # exclusively: no link of that name is followed
-            created = True
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        created = False
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink()
+                raise
     except OSError as error:
         left = "the previous one is intact" if os.path.exists(path) else "there was no previous one"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
-    finally:
-        if created:
-            temporary.unlink(missing_ok=True)
 
 
 def put(path: Path, content: bytes) -> None:
     """Write a file where the user pointed, which may be a link, a pipe, a device or ``-``.
 
     The file behind a link is replaced as by :func:`write`; what is no file is written plainly.
-
-    Raises:
-        UserError: If it cannot be written.
     """
     if str(path) in STDOUT:
         sys.stdout.flush()
@@ -83,45 +66,28 @@ def put(path: Path, content: bytes) -> None:
 
 
 def check(path: Path) -> None:
-    """Check that :func:`put` can write a file, before the work that fills it.
-
-    Raises:
-        UserError: If its folder is missing or not writable, or it is a folder itself.
-    """
-    folder = os.path.dirname(os.path.realpath(path))
-    why = None
-    if str(path) in STDOUT:
-        return
-    if os.path.isdir(path):
-        why = "it is a folder"
-    elif not os.path.isdir(folder):
-        why = f"there is no folder {folder}"
-    elif os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
-        why = None if os.access(path, os.W_OK) else "it is not writable"
-    elif not os.access(folder, os.W_OK):
-        why = f"the folder {folder} is not writable"
-    if why:
-        raise UserError(f"cannot write {path}: {why}")
+    """Check that :func:`put` can write a file, before the work that fills it."""
+    special = os.path.exists(path) and not os.path.isfile(path)  # a pipe, a device or a folder
+    place = path if special else os.path.dirname(os.path.realpath(path))
+    if str(path) not in STDOUT and (os.path.isdir(path) or not os.access(place, os.W_OK)):
+        raise UserError(
+            f"cannot write {path}: it must be a file in a folder that exists and is writable"
+        )
 
 
 def try_writing(folder: Path) -> None:
-    """Write a small file into a folder, created if needed, and remove it.
-
-    Raises:
-        UserError: If the folder is not writable.
-    """
-    trial = folder / f".{secrets.token_hex(8)}.trial"
+    """Check that a folder, created if needed, is writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(bytes(4096))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
-    write(trial, bytes(4096))
-    trial.unlink()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for the block, after another job that holds it, if the file system can lock."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder for the block, after another job that holds it; an error unless ``wait``."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     lock = os.open(folder / ".lock", flags, 0o666)
     try:
@@ -129,6 +95,8 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    raise UserError(f"another job writes to {folder}") from None
                 print(f"waiting for another job, which writes to {folder}", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:  # some network drives have no locks
@@ -136,6 +104,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a job, perhaps this one, holds a folder."""
+    try:
+        with locked(folder, wait=False):
+            return False
+    except UserError:
+        return True
 
 
 # A spreadsheet would compute it, unless it is a number.
@@ -154,11 +131,6 @@ def table(rows: Iterable[Iterable[object]]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def from_cell(cell: str) -> str:
-    """Return the text that :func:`table` wrote into a cell."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values with one ``torch.save``, as :func:`write` does."""
     buffer = io.BytesIO()
@@ -166,32 +138,31 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write(path, buffer.getvalue())
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read tensors and plain values on the CPU; nothing in the file is executed.
 
-    Raises:
-        UserError: If the file is missing, truncated, or not a dictionary of such values.
+    With ``mmap`` tensors are read only when they are used.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors in the file are reported below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated and foreign files make torch.load raise nearly anything
-        size = f"{path.stat().st_size:,} bytes"
-        raise UserError(f"cannot read {path} ({size}): {_what(path, str(error))}") from None
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception:  # truncated and foreign files make torch.load raise nearly anything
+        raise UserError(
+            f"cannot read {path} ({path.stat().st_size:,} bytes): it must be whole and hold only "
+            "tensors, as torch.save(model.state_dict(), FILE) writes them; a whole pickled model, "
+            "TorchScript, safetensors, NumPy or HDF5, a Git LFS pointer or a web page cannot be "
+            "loaded"
+        ) from None
     if not isinstance(state, dict):
         raise UserError(f"{path} must contain a dictionary, got {type(state).__name__}")
     return state
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: If the file cannot be read or holds something else; names path and error.
-    """
+    """Read a JSON object; :class:`UserError` names path and error."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -199,23 +170,3 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must contain a JSON object, got {type(content).__name__}")
     return content
-
-
-def _what(path: Path, error: str) -> str:
-    """Say what kind of file torch.load rejected."""
-    with open(path, "rb") as file:
-        start = file.read(64)
-    pickled = re.search(r"[Uu]nsupported (?:global|class).*?(?:GLOBAL )?([\w.]+\.\w+)", error)
-    if pickled:
-        return (
-            f"a whole model or another object was pickled into it ({pickled[1]}), and loading it "
-            "would run the file's code; save only tensors: torch.save(model.state_dict(), FILE)"
-        )
-    if "TorchScript" in error:
-        return "a TorchScript archive; save torch.jit.load(FILE).state_dict() with torch.save"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return "a safetensors file; save safetensors.torch.load_file(FILE) with torch.save"
-    for magic, what in STARTS.items():
-        if start.lstrip().lower().startswith(magic):
-            return what
-    return "truncated, or not a file of tensors written by torch.save"

@@ -17,9 +17,9 @@ import torch
 
 from office import console, distributed
 from office.console import UserError, positive, real, whole
-from office.data import shares
-from office.data.benchmarks import DATASETS
 from office.data.images import Preprocessing
+from office.data.layouts import DATASETS
+from office.data.tasks import Shares, read_shares
 from office.methods import METHODS
 
 T = TypeVar("T")
@@ -34,10 +34,8 @@ BALANCE = ("balance", "prior")  # settings of the balanced methods only
 def option(default: T, help: str, **settings: Any) -> T:
     """Return a dataclass field that is an option too.
 
-    Args:
-        default: Its default.
-        help: For the command line, with ``{}`` for the default.
-        settings: Of argparse's ``add_argument``; and ``flag``, if it is not named like the field.
+    ``help`` has ``{}`` for the default; ``settings`` are those of argparse's ``add_argument``, and
+    ``flag``, if the option is not named like the field.
     """
     if isinstance(default, bool):
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
@@ -46,14 +44,14 @@ def option(default: T, help: str, **settings: Any) -> T:
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
-def _prior(text: str) -> str | shares.Shares:
+def _prior(text: str) -> str | Shares:
     """Read ``uniform``, ``source`` or a file of shares."""
     if text in ("uniform", "source"):
         return text
     if not Path(text).exists():
         raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
     try:
-        return shares.read_shares(Path(text))
+        return read_shares(Path(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -69,17 +67,11 @@ def _device(text: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Features that a run is trained on instead of images.
+    """Features that a run is trained on instead of images."""
 
-    Attributes:
-        width: Features per view.
-        views: Views per image.
-        precision: Precision of the forward pass that made them.
-    """
-
-    width: int
-    views: int
-    precision: str
+    width: int  # of each view
+    views: int  # of each image
+    precision: str  # of the forward pass that made them
 
 
 @dataclass(frozen=True)
@@ -93,30 +85,22 @@ class Recipe:
         "resnet50",
         "torchvision classification network that ends in a linear layer, timm:NAME, or "
         "resnet50_v1, for weights from Keras, Caffe or TensorFlow (default: {} [paper])",
-        metavar="NAME",
     )
     weights: str = option(
         "imagenet",
         "imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag such as "
         "timm:resnet50.tv_in1k), none, or the FILE of a state_dict (default: {} [paper])",
-        metavar="W",
     )
     bottleneck: int | None = option(
         None,
-        "add a linear layer of N units with batch norm and ReLU after the backbone, trained at "
-        "--lr (default: no such layer [paper])",
+        "width of an added linear layer with batch norm and ReLU (default: none [paper])",
         type=positive,
-        metavar="N",
     )
     epochs: int | None = option(  # None: in --preset quick, which then counts steps too
-        200, "passes over the larger domain (default: {} [script])", type=positive, metavar="N"
+        200, "passes over the larger domain (default: {} [script])", type=positive
     )
     max_steps: int | None = option(
-        None,
-        "steps instead of epochs, with one evaluation at the end; checkpoints are still written "
-        "after every epoch's worth of steps",
-        type=positive,
-        metavar="N",
+        None, "steps instead of epochs, with one evaluation at the end", type=positive
     )
     balance: float = option(
         3.0,
@@ -124,14 +108,12 @@ class Recipe:
         "towards the prior; 1 is safer; harmful if the target lacks categories (default: {} "
         "[ours])",
         type=real(0),
-        metavar="X",
     )
-    prior: str | shares.Shares = option(
+    prior: str | Shares = option(
         "uniform",
         "for balanced methods: expected share of each category in the target: uniform, source "
         "(the source's shares), or a FILE with lines such as mug,0.05 (default: {} [ours])",
         type=_prior,
-        metavar="P",
     )
     partial: bool = option(
         False,
@@ -144,16 +126,14 @@ class Recipe:
         "images per step and domain, over all processes; batch norm sees the images of one process "
         "and one domain (default: {} [paper])",
         type=positive,
-        metavar="N",
     )
     lr: float = option(
         0.01,
         "initial learning rate of the head; the backbone's is a tenth (default: {} [paper])",
         type=real(0, above=True),
-        metavar="X",
     )
     weight_decay: float = option(
-        0.0001, "L2 penalty on all weights (default: {} [script])", type=real(0), metavar="X"
+        0.0001, "L2 penalty on all weights (default: {} [script])", type=real(0)
     )
     precision: str = option(
         "fp32",
@@ -186,10 +166,9 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, for a result and for a run's identity."""
         file = self.weights_file  # its folder does not matter
-        weights = file.name if file else self.weights
-        epochs = None if self.max_steps else self.epochs
-        text = json.dumps(asdict(self) | {"weights": weights, "epochs": epochs})
-        settings: dict[str, Any] = json.loads(text)
+        used: dict[str, Any] = {"weights": file.name if file else self.weights}
+        used["epochs"] = None if self.max_steps else self.epochs
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self) | used))
         return settings
 
 
@@ -197,17 +176,12 @@ class Recipe:
 class Selection:
     """Which runs: every task with every method and seed; or only a check of the images."""
 
-    root: Path | None = option(
-        None, "the benchmark's folder, in any common layout", type=Path, metavar="DIR"
-    )
-    source: Path | None = option(
-        None, "for folders: one subfolder per category", type=Path, metavar="DIR"
-    )
+    root: Path | None = option(None, "the benchmark's folder, in any common layout", type=Path)
+    source: Path | None = option(None, "for folders: one subfolder per category", type=Path)
     target: Path | None = option(
         None,
         "for folders: the same subfolders, or just images, which are then predicted",
         type=Path,
-        metavar="DIR",
     )
     unlabelled: bool = option(
         False,
@@ -218,7 +192,6 @@ class Selection:
         ("all",),
         "one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
         flag="--task",
-        metavar="S2T",
     )
     methods: Sequence[str] = option(
         ("symnets",),
@@ -232,7 +205,6 @@ class Selection:
         (0, 1, 2),
         "one run per seed (default: 0 1 2; three runs [paper])",
         type=whole(0),
-        metavar="N",
     )
     preset: str = option(
         "paper",
@@ -264,7 +236,6 @@ class Runtime:
         "processes that read images if they are not cached, per domain and training process; does "
         "not change results (default: 4, at most the number of cores [ours])",
         type=whole(0),
-        metavar="N",
     )
     cache: str = option(
         "ram",
@@ -276,17 +247,12 @@ class Runtime:
         Path("runs"),
         "folder for the runs (default: {} [ours]); finished runs are not repeated",
         type=Path,
-        metavar="DIR",
     )
     resume: bool = option(False, "continue runs that were stopped")
 
 
 def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]:
-    """Read the command line of train_office.py.
-
-    Raises:
-        SystemExit: With one clear line if options are wrong or do not go together.
-    """
+    """Read the command line of train_office.py."""
     parser = build_parser()
     return filled(parser, vars(parser.parse_args(argv)))
 
@@ -296,13 +262,7 @@ def build_parser(
     description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
     only: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
-    """Return a parser whose result holds only what was given: defaults are the fields'.
-
-    Args:
-        prog: Name of the script.
-        description: What it does.
-        only: Names of the options to include; all by default.
-    """
+    """Return a parser of all options, or ``only`` some; its result holds only what was given."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -328,13 +288,13 @@ def filled(
     parser: argparse.ArgumentParser, given: dict[str, Any]
 ) -> tuple[Recipe, Runtime, Selection]:
     """Fill the dataclasses with what was given; the parser reports what does not go together."""
-    folders = given["dataset"] == "folders"
+    folders, processes = given["dataset"] == "folders", distributed.launched()
     if {"epochs", "max_steps"} <= given.keys():
         parser.error("argument --max-steps: not allowed with argument --epochs")
     if given.get("preset") == "quick":
         if not folders:
             parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
-        if distributed.launched() > 1:
+        if processes > 1:
             parser.error("--preset quick runs in one process: start it without torchrun")
         given = QUICK | given
     if folders:
@@ -347,10 +307,10 @@ def filled(
     selection = _fill(Selection, given)
     if recipe.precision == "fp16" and runtime.device.type != "cuda":
         parser.error(f"--precision fp16 needs a CUDA GPU, got --device {runtime.device}; try bf16")
-    if recipe.batch_size % distributed.launched():
+    if recipe.batch_size % processes:
         parser.error(
             f"--batch-size {recipe.batch_size} must be divisible by the number of processes, "
-            f"{distributed.launched()}"
+            f"{processes}"
         )
     balanced = [name for name, method in METHODS.items() if method.balanced]
     for name in BALANCE:
@@ -361,20 +321,16 @@ def filled(
             )
     if recipe.frozen:  # the images are already taken care of
         return recipe, runtime, selection
-    if not folders:
-        if selection.source or selection.target:
-            parser.error(f"--source and --target belong to --dataset folders, not {recipe.dataset}")
-        if selection.unlabelled:
-            parser.error(f"--unlabelled belongs to --dataset folders, not {recipe.dataset}")
-    elif selection.source is None or selection.target is None:
+    if folders and not ({"source", "target"} <= given.keys()):
         parser.error("--dataset folders needs --source DIR and --target DIR")
-    elif selection.root is not None or selection.tasks != ("all",):
-        parser.error("--root and --task belong to the benchmarks, not to --dataset folders")
+    for name in ("root", "tasks") if folders else ("source", "target", "unlabelled"):
+        if name in given and getattr(selection, name) != ("all",):
+            where = "the benchmarks" if folders else "--dataset folders"
+            parser.error(
+                f"--{name.removesuffix('s')} belongs to {where}, not to --dataset {recipe.dataset}"
+            )
     return recipe, runtime, selection
 
 
-Part = TypeVar("Part", Recipe, Selection, Runtime)
-
-
-def _fill(kind: type[Part], given: dict[str, Any]) -> Part:
-    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})
+def _fill(kind: type[T], given: dict[str, Any]) -> T:
+    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})  # type: ignore[arg-type]  # they are dataclasses

@@ -14,8 +14,7 @@ pytest.importorskip("matplotlib", reason="benchmarks/balance.py needs Matplotlib
 
 import balance
 import train_digits
-from digits.data import Digits, load_handwritten
-from digits.results import Run
+from digits import Digits, Run, load_handwritten
 
 
 def test_quick_prints_a_row_for_each_method_on_each_target(tmp_path, capsys):

@@ -10,7 +10,7 @@ pytest.importorskip("sklearn", reason="benchmarks/selection.py needs scikit-lear
 pytest.importorskip("torchvision", reason="benchmarks/selection.py needs torchvision")
 
 import selection
-from digits.data import render_digits
+from digits import render_digits
 from made_results import CATEGORIES, made_result
 from office.results import outputs
 from selection import Candidate, Objective

@@ -1,6 +1,9 @@
 """Results and features as finished runs write them, made up for tables, figures and report."""
 
-from typing import Any
+import csv
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from office.results.outputs import Features, Result
@@ -72,3 +75,27 @@ def made_features(gap: float = 0.0, **changes: Any) -> Features:
     features = np.random.default_rng(0).normal(size=(30, 8)) + gap * domain[:, None]
     fields = {"domain": domain, "label": np.zeros(30, np.int16)} | changes
     return Features(features.astype(np.float16), **fields)
+
+
+class Prediction(NamedTuple):
+    path: Path
+    category: str
+    confidence: float
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Rows of a predictions.csv, without its escapes."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file, strict=True)]
+    return [
+        Prediction(
+            Path(re.sub(r"\\udc([89a-f][0-9a-f])", _surrogate, row["path"].removeprefix("'"))),
+            row["category"].removeprefix("'"),
+            float(row["confidence"]),
+        )
+        for row in rows
+    ]
+
+
+def _surrogate(escape: re.Match[str]) -> str:
+    return chr(0xDC00 + int(escape[1], 16))

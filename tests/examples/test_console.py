@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_image
-from office.results import outputs
-from office.results.outputs import Prediction
+from made_results import read_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BYTES = os.fsdecode(b"caf\xe9")  # not UTF-8
@@ -50,7 +49,7 @@ def test_names_of_another_system_from_training_to_report(tmp_path):
     driver = Path(__file__).with_name("driver.py")
     assert "done in" in script(driver, *given, "--device", "cpu", encoding="ascii")
     (folder,) = (path.parent for path in runs.rglob("result.json"))
-    predictions = outputs.read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(folder / "predictions.csv")
     assert sorted(p.path for p in predictions) == sorted(target.iterdir())
     assert {p.category for p in predictions} <= {"Möbel→", r"caf\udce9"}
     with open(folder / "inputs.csv", encoding="utf-8", newline="") as file:
@@ -65,14 +64,6 @@ def test_names_of_another_system_from_training_to_report(tmp_path):
 def test_a_folder_that_tensorboard_cannot_write_to_is_refused_by_name(root, tmp_path, office):
     with pytest.raises(SystemExit, match=r"--out .* is not UTF-8, which TensorBoard needs"):
         office(out=BYTES, max_steps=1)
-
-
-def test_predictions_of_any_path_are_read_as_they_were_written(tmp_path):
-    names = ["plain.jpg", BYTES, "日本.jpg", 'com,ma "quote".jpg', "new\nline.jpg", "back\\slash"]
-    written = [Prediction(tmp_path / name, "mug", 0.5) for name in names]
-    outputs.write_predictions(tmp_path, written)
-    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8")
-    assert outputs.read_predictions(tmp_path / "predictions.csv") == written
 
 
 ENDLESS = """

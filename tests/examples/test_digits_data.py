@@ -1,5 +1,5 @@
 import torch
-from digits.data import load_handwritten, render_digits
+from digits import load_handwritten, render_digits
 
 
 def test_printed_digits_are_counts_of_on_pixels():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +114,7 @@ def test_further_views_are_random_crops_of_the_same_image(
     task = unlabelled(root)
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
-    extracted, _ = extraction.describe([task], recipe, tmp_path, views)
+    extracted, _ = extraction.describe([task], recipe, views)
     batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
     values = np.concatenate(batches)
     assert values.dtype == np.float16
@@ -220,18 +219,6 @@ def test_stopped_anywhere_the_same_command_continues(
     assert len(np.unique(np.load(folder / "webcam.npy")[:, 2], axis=0)) == 9
 
 
-def test_without_a_terminal_lines_show_the_time_left(
-    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(extraction, "EVERY", 0.0)
-    call("--batch-size", "6")
-    out = capsys.readouterr().out
-    assert re.search(r"^webcam: 6 of 9 images, about \d+ s left$", out, re.M)
-    monkeypatch.setattr(extraction, "EVERY", 60.0)
-    call("--batch-size", "6", out="other")
-    assert "left" not in capsys.readouterr().out
-
-
 def test_extracted_images_are_not_decoded_again(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +281,7 @@ def test_domains_are_those_of_the_selected_or_available_tasks(
     [
         ("--dataset office31-partial --root .", "extract that one, and pass --dataset office31-p"),
         ("--dataset office31 --views 0", "--views"),
-        ("--dataset office31 --source a", "--source and --target belong to --dataset folders"),
+        ("--dataset office31 --source a", "--source belongs to --dataset folders"),
         ("--dataset office31 --lr 1", "unrecognized arguments: --lr"),
     ],
 )

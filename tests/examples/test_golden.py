@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 import train_features
+from made_results import read_predictions
 from office.models.saved import read_model
-from office.results.outputs import read_features, read_predictions, read_result
+from office.results.outputs import read_features, read_result
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = GOLDEN / "unlabelled"

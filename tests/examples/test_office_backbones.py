@@ -1,9 +1,6 @@
 """Networks of torchvision without their last layer, and weights from files as people have them."""
 
-import json
-import struct
 import urllib.error
-import warnings
 from pathlib import Path
 
 import pytest
@@ -102,8 +99,8 @@ def test_resnet50_v1_takes_the_weights_of_resnet50_and_computes_something_else(t
     ("name", "why"),
     [
         ("squeezenet1_0", "must end in a linear layer"),
-        ("googlenet", "auxiliary outputs"),
-        ("inception_v3", "auxiliary outputs"),
+        ("googlenet", "no other output"),
+        ("inception_v3", "no other output"),
         ("resnet51", "unknown backbone"),
         ("fcn_resnet50", "unknown backbone"),
     ],
@@ -148,7 +145,8 @@ def test_a_failed_download_says_what_to_do(hub, monkeypatch):
 
 @pytest.mark.slow
 def test_imagenet_weights_are_not_of_every_network():
-    assert "for resnet50, not for resnet50_v1" in refusal("imagenet", "resnet50_v1")
+    message = refusal("imagenet", "resnet50_v1")
+    assert "no IMAGENET1K_V1 weights for resnet50_v1, only none" in message
     message = refusal("imagenet", "regnet_y_128gf")
     assert "no IMAGENET1K_V1 weights for regnet_y_128gf, only IMAGENET1K_SWAG_E2E_V1" in message
 
@@ -190,8 +188,7 @@ def test_weights_of_another_network_are_explained(tmp_path):
     torch.save({k: v for k, v in state.items() if k != "conv1.weight"}, path)
     assert "1 keys missing, the first conv1.weight" in refusal(path, "resnet34")
     torch.save(state | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
-    shapes = "conv1.weight: (64, 1, 7, 7) in the file, (64, 3, 7, 7) in the network"
-    assert f"1 shapes differ, the first {shapes}" in refusal(path, "resnet34")
+    assert "size mismatch for conv1.weight" in refusal(path, "resnet34")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +249,7 @@ def test_wrappers_in_the_middle_of_keys(tmp_path, state):
 def test_both_and_other_layers_beside_them(tmp_path, capsys, state):
     others = {"head.weight": torch.ones(3, 8), "head.bias": torch.ones(3)}
     loads(tmp_path, {"state_dict": prefixed(state, "backbone.") | others}, state)
-    line = "from ['state_dict'] without the prefix backbone.; ignored: head.weight, head.bias\n"
+    line = "from ['state_dict'] without the prefix backbone.\n"
     assert capsys.readouterr().out.endswith(line)
 
 
@@ -283,16 +280,14 @@ def test_a_files_keys_are_listed_if_none_fit(tmp_path, state):
     vectors = {f"layer{i}.w": torch.ones(2) for i in range(9)}
     torch.save({"epoch": 3, "encoder": vectors}, tmp_path / "other.pt")
     message = refusal(tmp_path / "other.pt")
-    assert f"other.pt do not fit {NAME}: none belong to this network" in message
-    assert "epoch, encoder; in 'encoder' layer0.w, layer1.w, layer2.w, ... (9 in all)" in message
+    assert f"other.pt do not fit {NAME}: it has other keys, the first epoch, encoder" in message
     torch.save({}, tmp_path / "empty.pt")
-    assert "it is empty" in refusal(tmp_path / "empty.pt")
+    assert "the first none" in refusal(tmp_path / "empty.pt")
     part = prefixed(state, "module.")
     del part["module.conv1.0.weight"]
     torch.save({"model": part}, tmp_path / "part.pt")
     message = refusal(tmp_path / "part.pt")
-    assert "1 keys missing, the first conv1.0.weight from ['model'] without the prefix" in message
-    assert "in 'model' module." in message
+    assert "from ['model'] without the prefix module.: 1 keys missing, the first conv1.0" in message
 
 
 class Lit:
@@ -300,38 +295,20 @@ class Lit:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_model_is_named_and_not_loaded(tmp_path, network, state, zipped):
+def test_a_whole_model_is_not_loaded(tmp_path, network, state, zipped):
     path = tmp_path / "whole.pt"
-    for content, name in (
-        (network, "ShuffleNetV2"),
-        ({"model": network}, "ShuffleNetV2"),
-        ({"state_dict": state, "hparams": Lit()}, "Lit"),
-    ):
+    for content in (network, {"model": network}, {"state_dict": state, "hparams": Lit()}):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         message = refusal(path)
-        assert "whole model" in message
-        assert name in message
+        assert "whole pickled model" in message
         assert "torch.save(model.state_dict(), FILE)" in message
 
 
-def test_files_of_other_kinds_are_named(tmp_path):
-    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    kinds = [
-        ("a safetensors file", struct.pack("<Q", len(header)) + header + bytes(4)),
-        ("a web page", b"\n<!DOCTYPE html><title>403</title>"),
-        ("git lfs pull", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        ("an HDF5 file", b"\x89HDF\r\n\x1a\n" + bytes(100)),
-        ("truncated", b"PK\x03\x04"),
-        ("(0 bytes)", b""),
-    ]
+@pytest.mark.parametrize("content", [b"\n<!DOCTYPE html>", b"PK\x03\x04", b"\x89HDF\r\n", b""])
+def test_files_of_other_kinds_are_refused(tmp_path, content):
     path = tmp_path / "weights"
-    for kind, content in kinds:
-        path.write_bytes(content)
-        message = refusal(path)
-        assert message.startswith(f"cannot read {path} (")
-        assert kind in message
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer torch deprecates TorchScript
-        torch.jit.save(torch.jit.script(nn.Linear(1, 1)), path)
-    assert "a TorchScript archive" in refusal(path)
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.startswith(f"cannot read {path} ({len(content)} bytes): it must be whole")
+    assert "a web page cannot be loaded" in message
     assert "no such file" in refusal(tmp_path / "none.pt")

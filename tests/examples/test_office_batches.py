@@ -85,8 +85,7 @@ def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) ->
         Images(task.target.paths, PAPER, {}),
         CPU,
         0,
-        sampler=[(i, None) for i in order],
-        batch_size=5,
+        [[(i, None) for i in order]],
     )
     ((batch, flips, index),) = loader
     assert index.tolist() == order
@@ -103,7 +102,7 @@ def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence
     recipe = Recipe("folders", batch_size=len(seeds))
     drawn = ImageBatches(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
-    drawn.loaders = [batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, batch_sampler=[keys])]
+    drawn.loaders = [batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, [keys])]
     ((batch, labels, _),) = drawn.epoch(0, 1)
     assert labels.tolist() == [i for i, _ in keys]
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -145,7 +144,7 @@ def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]
 def test_cached_images_need_no_worker_processes(odd_images: list[Path], tmp_path: Path) -> None:
     cache = images.decode("ram", odd_images, PAPER, CPU, tmp_path)
     for cached, workers in (({}, 2), (cache, 0)):
-        loader = batches.crop_loader(Images(odd_images, PAPER, cached), CPU, 2)
+        loader = batches.crop_loader(Images(odd_images, PAPER, cached), CPU, 2, [])
         assert loader.num_workers == workers
 
 
@@ -161,7 +160,7 @@ def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None
         Images(paths, PAPER, {})[3, None]
     assert str(paths[3]) in str(direct.value)
     with pytest.raises(UserError) as caught:
-        list(batches.crop_loader(Images(paths, PAPER, {}), CPU, 1, sampler=[(3, None)]))
+        list(batches.crop_loader(Images(paths, PAPER, {}), CPU, 1, [[(3, None)]]))
     assert str(caught.value) == str(direct.value)
 
 
@@ -175,7 +174,7 @@ def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
             steps.append("made")
             return iter([])
 
-    loader = batches.crop_loader(Images([], PAPER, {}), CPU, 0, batch_sampler=Stopping())
+    loader = batches.crop_loader(Images([], PAPER, {}), CPU, 0, Stopping())
     handler = signal.signal(number, signal.default_int_handler)  # for SIGTERM as the script does
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -204,7 +203,7 @@ def main():
     torch.set_num_threads = slowly
     data = batches.Images([image], images.Preprocessing(), {})
     try:
-        next(iter(batches.crop_loader(data, torch.device("cpu"), 1, sampler=[(0, None)])))
+        next(iter(batches.crop_loader(data, torch.device("cpu"), 1, [[(0, None)]])))
     except KeyboardInterrupt:
         time.sleep(2)  # as long as a run takes to say what it leaves
         raise

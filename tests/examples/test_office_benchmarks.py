@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from office.data import images
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import available_tasks, load_task
 from office.training.batches import Images
 

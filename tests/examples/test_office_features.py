@@ -135,10 +135,10 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(tmp_path: Path, 
         ({"precision": "bf16"}, "precision fp32 there, bf16 here"),
         ({"views": 1}, "views 2 there, 1 here"),
         ({"categories": ["bike", "mouse", "pen"]}, "categories"),
-        ({"images": 4}, r"other images \(5 there, 4 here, differing first 4\.jpg\)"),
-        ({"contents": [Content(i, f"amazon{i % 4}") for i in range(5)]}, r"differing first 4\.jpg"),
-        ({"labels": [0, 0, 1, 2, 2]}, "differing in order or labels"),
-        ({"labels": None, "categories": []}, "differing in order or labels"),
+        ({"images": 4}, "other images, .*, 5 there, 4 here"),
+        ({"contents": [Content(i, f"amazon{i % 4}") for i in range(5)]}, "other images"),
+        ({"labels": [0, 0, 1, 2, 2]}, "other images, labels"),
+        ({"labels": None, "categories": []}, "other images, labels"),
     ],
 )
 def test_files_of_another_extraction_are_refused_and_stay(
@@ -300,24 +300,19 @@ def test_folders_go_from_the_labelled_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("categories", "difference"),
-    [
-        (["mouse", "mug", "pen"], "categories bike only in src1; pen only in src2"),
-        (["bike", "mouse"], "categories mug only in src1"),
-        (["mug", "mouse", "bike"], "categories in another order"),
-    ],
+    "categories", [["mouse", "mug", "pen"], ["bike", "mouse"], ["mug", "mouse", "bike"]]
 )
 @pytest.mark.parametrize("unlabelled", ["aaa", "zzz"])
 def test_the_categories_of_a_tasks_two_domains_are_compared(
-    tmp_path: Path, categories: list[str], difference: str, unlabelled: str
+    tmp_path: Path, categories: list[str], unlabelled: str
 ) -> None:
     write(tmp_path, unlabelled, dataset="folders", labels=None, categories=[])
     write(tmp_path, "src1", dataset="folders")
     write(tmp_path, "src2", dataset="folders", categories=categories, labels=[0, 1, 0, 1, 1])
     stored = features.read(tmp_path)
+    has = f"src1 has bike, mouse, mug; src2 has {', '.join(categories)}"
     for names in (("all",), ("src12src2",)):
-        with pytest.raises(UserError, match=f"the domains of src12src2 differ: {difference}") as e:
+        with pytest.raises(UserError, match=f"the categories of src12src2 differ: {has}; name"):
             features.tasks(stored, "folders", names)
-        assert f"those of src12{unlabelled}, src22{unlabelled} agree" in str(e.value)
     tasks = features.tasks(stored, "folders", (f"src12{unlabelled}", f"src22{unlabelled}"))
     assert [task.categories for task in tasks] == [CATEGORIES, categories]

@@ -6,21 +6,20 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import driver
 import numpy as np
 import pytest
 import torch
+from made_results import read_predictions
 from office import files
 from office.console import UserError
-from office.data import folders, images
-from office.data.check import check_images
+from office.data import images
+from office.data.hashes import check_images
 from office.data.images import Preprocessing
 from office.data.tasks import load_task
-from office.results import outputs
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -60,7 +59,7 @@ def test_grey_images(photo: Image.Image, tmp_path: Path) -> None:
         assert (saved_and_loaded(deep, tmp_path / f"16.{kind}") == grey[..., None]).all()
     wide = Image.fromarray((grey * 257).astype(np.int32))
     assert (saved_and_loaded(wide, tmp_path / "32.tiff") == grey[..., None]).all()
-    with pytest.raises(UserError, match=r"f\.tiff: floats from .* save it with values in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"f\.tiff: floats: save it with 8 or 16 bits"):
         saved_and_loaded(photo.convert("F"), tmp_path / "f.tiff")
 
 
@@ -186,24 +185,6 @@ def test_a_broken_exif_block_leaves_the_image_unrotated(tmp_path: Path, kind: st
         assert (loaded(tmp_path / f"a.{kind}") == pixels).all()
 
 
-def test_a_png_whose_exif_has_a_wrong_checksum_or_is_no_hex(tmp_path: Path) -> None:
-    path, pixels = tmp_path / "a.png", np.full((6, 9, 3), 90, np.uint8)
-    Image.fromarray(pixels).save(path, exif=b"II*\0\x08\0\0\0\0\0")
-    content = path.read_bytes()
-    start = content.index(b"eXIf")
-    end = start + 4 + int.from_bytes(content[start - 4 : start], "big")
-    path.write_bytes(content[:end] + b"\0\0\0\0" + content[end + 4 :])
-    assert (loaded(path) == pixels).all()
-    assert images.look(path).mode == "RGB"
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Raw profile type exif", "\nexif\n 4\nzzzz\n")
-    Image.fromarray(pixels).save(path, pnginfo=text)
-    assert (loaded(path) == pixels).all()
-    path.write_bytes(content[:-30])  # pixels that are broken are refused as ever
-    with pytest.raises(UserError, match=r"cannot read the image .*a\.png"):
-        images.load_image(path)
-
-
 # Depth
 
 
@@ -237,12 +218,9 @@ def test_deep_grey_is_divided_by_the_fewest_bits_that_hold_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "dtype", "message"),
     [
-        ([-1, 5], "i4", "values from -1 to 5: save it with 8 or 16 bits"),
+        ([-1, 5], "i4", "values from -1 to 5, which 16 bits do not hold"),
         ([0, 65536], "i4", "values from 0 to 65536"),
-        ([0, 1.5], "f4", r"floats from 0 to 1.5: save it with values in \[0, 1\]"),
-        ([-0.1, 1], "f4", "floats from -0.1 to 1"),
-        ([np.nan, 1], "f4", "floats from nan to nan"),
-        ([np.inf, 1], "f4", "floats from 1 to inf"),
+        ([0, 1], "f4", "floats: save it with 8 or 16 bits"),
     ],
 )
 def test_grey_of_no_known_range_is_refused(tmp_path, values, dtype, message) -> None:
@@ -343,7 +321,7 @@ def test_grey_has_one_depth_in_all_of_a_domain(tmp_path: Path, capsys) -> None:
     assert not {tmp_path / "l.png", tmp_path / "broken.tif"} & bits.keys()
     dark = images.load_image(domains["a"][2], bits[domains["a"][2]])
     assert np.asarray(dark)[0, 0].tolist() == [round(100 * 255 / 4095)] * 3
-    with pytest.raises(UserError, match="values up to 4100, which 12 bits do not hold"):
+    with pytest.raises(UserError, match="values from 2050 to 4100, which 12 bits do not hold"):
         images.load_image(domains["b"][0], 12)
 
 
@@ -405,7 +383,6 @@ def test_pillows_own_limit_does_not_apply(tmp_path: Path) -> None:
     Image.new("1", (13_400, 13_400)).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (13_400, 13_400)
-    assert folders.why_not(tmp_path / "a.png") is None
 
 
 # Names
@@ -424,7 +401,7 @@ def test_any_name_works_from_check_to_predictions(office, root: Path, capsys, na
     folders = {"root": None, "tasks": ("all",), "source": root / "amazon", "target": root / "flat"}
     office(dataset="folders", batch_size=2, max_steps=1, **folders)
     (run,) = (root.parent / "runs").rglob("result.json")
-    assert len(outputs.read_predictions(run.parent / "predictions.csv")) == 3
+    assert len(read_predictions(run.parent / "predictions.csv")) == 3
     assert files.load(run.parent / "model.pt")["categories"] == ["bike", "mouse", "mug"]
     capsys.readouterr().out.encode()
 
@@ -436,22 +413,6 @@ def test_a_broken_image_of_any_name_is_named_in_visible_characters(tmp_path: Pat
         with pytest.raises(UserError, match="cannot read the image") as caught:
             images.load_image(path)
         assert len(str(caught.value).encode().splitlines()) == 1
-
-
-def test_every_line_of_check_can_be_printed(tree: Callable[..., Path], capsys) -> None:
-    root = tree(images=1)
-    for domain in ("amazon", "webcam"):
-        (root / domain / "mug").rename(root / domain / os.fsdecode(b"m\xfcg"))
-        (root / domain / "bike" / os.fsdecode(b"n\xf6tes.txt")).write_text("text")
-    (root / "amazon/bike" / os.fsdecode(b"br\xf6ken.jpg")).write_text("text")
-    with pytest.warns(UserWarning, match="skipped") as caught:
-        task = load_task("office31", root, "A2W")
-    assert not check_images([task])
-    out = capsys.readouterr().out + "".join(str(warning.message) for warning in caught)
-    assert [part in out for part in (r"m\udcfcg ", r"n\udcf6tes.txt", r"br\udcf6ken.jpg")] == [
-        True
-    ] * 3
-    out.encode()
 
 
 # Transforms

@@ -3,7 +3,6 @@
 import os
 import shutil
 import unicodedata
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
 from office.data import images, layouts
-from office.data.benchmarks import DATASETS
+from office.data.layouts import DATASETS
 from office.data.tasks import Domain, Task, available_tasks, load_task
 from PIL import Image
 
@@ -97,15 +96,6 @@ def test_only_the_tasks_domains_are_needed(root: Path) -> None:
         load(root, "office-caltech10", "A2C")
 
 
-def test_domains_may_be_in_two_folders(tree: Callable[..., Path]) -> None:
-    root = tree(domains=("amazon",), name="all/one").parent
-    tree(domains=("webcam",), categories=MANY[:40], name="all/other")
-    tree(domains=("webcam",), name="all/third")  # fits better
-    task = load(root)
-    assert task.source.paths[0].relative_to(root).parts[:2] == ("one", "amazon")
-    assert task.target.paths[0].relative_to(root).parts[:2] == ("third", "webcam")
-
-
 @pytest.mark.filterwarnings("ignore:.*skipped")
 def test_other_files_and_folders_are_skipped_with_the_reason(tree: Callable[..., Path]) -> None:
     root = tree("archive", images=1)
@@ -127,8 +117,8 @@ def test_other_files_and_folders_are_skipped_with_the_reason(tree: Callable[...,
         ("1.jpg", "mug"): "in a folder inside a category's",
         ("2.jpg", "mug"): "in a folder inside a category's",
         ("3.jpg", None): "in a folder whose name begins with _",
-        ("4.jpg", None): "an image outside category folders",
-        ("classes.txt", None): "not an image that Pillow can open",
+        ("4.jpg", None): "outside category folders",
+        ("classes.txt", None): "not an image file",
         ("a.mat", None): "in a folder beside images",
     }
     assert len(task.source.skipped) == len(reasons)
@@ -149,7 +139,7 @@ def test_a_missing_root_is_explained(root: Path | None) -> None:
 def test_a_root_with_other_folders_is_explained(tmp_path: Path) -> None:
     for name in ("webcam", "b\nc", *"defghijk"):
         (tmp_path / name).mkdir()
-    contains = r"amazon not found: .* contains b\\nc, d, e, f, g, h, i, j, \.\.\.\.\n"
+    contains = r"amazon not found in one folder: .* contains b\\nc, d, e, f, g, h, i, j\.\n"
     with pytest.raises(UserError, match=contains):
         load(tmp_path)
 
@@ -274,12 +264,10 @@ def lists(tree: Callable[..., Path]) -> Path:
 
 
 def read(root: Path, content: bytes | str) -> dict[int, list[Path]]:
-    """Read this as amazon's list; skipped files are an error."""
+    """Read this as amazon's list."""
     path = root / "image_list/amazon.txt"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    numbered, skipped = layouts.read_list(path, root)
-    assert skipped == []
-    return numbered
+    return layouts.read_list(path, root)
 
 
 def original(root: Path) -> str:
@@ -287,68 +275,22 @@ def original(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "end", "prefix"),
-    [
-        ("utf-8", "\n", "C:\\Users\\me\\office\\"),
-        ("utf-8", "\r\n", ".\\"),
-        ("utf-8-sig", "\r\n", ""),
-        ("utf-8-sig", "\r", "D:office\\"),
-        ("utf-16", "\r\n", "\\\\nas\\a\\"),
-        ("utf-16", "\r", ""),
-        ("utf-16-le", "\n", ""),
-        ("utf-16-le", "\r\n", "C:\\Users\\me\\office\\"),
-        ("utf-16-be", "\n", "D:office\\"),
-        ("utf-16-be", "\r", ".\\"),
-        ("cp1252", "\r\n", "C:\\Users\\me\\office\\"),
-        ("cp1252", "\n", ""),
-    ],
-)
-def test_lists_that_windows_wrote(lists: Path, encoding: str, end: str, prefix: str) -> None:
-    image = lists / "amazon/images/mug/0.jpg"
-    image.rename(image.with_name("caf\u00e9 1.jpg"))
-    expected = read(lists, original(lists).replace("mug/0", "mug/caf\u00e9 1"))
-    text = original(lists)
-    if prefix:
-        text = "".join(prefix + line.replace("/", "\\") + "\n" for line in text.splitlines())
-    assert read(lists, text.replace("\n", end).encode(encoding)) == expected
-
-
-@pytest.mark.parametrize(
     "change",
     [
-        lambda path, label: f'"{path}" {label}',
-        lambda path, label: f"'{path}'\t{label}",
         lambda path, label: f"  {path} \t {label}  ",
         lambda path, label: f"{path} 0{label}\n",
         lambda path, label: f"/home/someone/data/{path} {label}",
+        lambda path, label: f"\ufeff{path} {label}" if "bike/0" in path else f"{path} {label}\r",
+        lambda path, label: f"C:\\Users\\me\\office\\{path} {label}".replace("/", "\\"),
     ],
 )
 def test_other_ways_to_write_a_line(lists: Path, change: Callable[[str, str], str]) -> None:
-    expected = read(lists, original(lists))
-    lines = (line.rsplit(maxsplit=1) for line in original(lists).splitlines())
-    assert read(lists, "\n".join(change(*line) for line in lines)) == expected
-
-
-@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_name_in_another_unicode_form_is_found(lists: Path, forms: tuple[str, str]) -> None:
-    stored, listed = (unicodedata.normalize(form, "r\u00e9tro") for form in forms)
-    (lists / "amazon/images/mug").rename(lists / "amazon/images" / stored)
-    numbered = read(lists, original(lists).replace("/mug/", f"/{listed}/"))
-    assert numbered[2] == [lists / "amazon/images" / stored / f"{i}.jpg" for i in range(2)]
-    with warnings.catch_warnings():  # that category 2 is mug in webcam
-        warnings.simplefilter("ignore")
-        assert load(lists).categories[2] == unicodedata.normalize("NFC", "r\u00e9tro")
-
-
-def test_another_case_finds_the_one_file_that_is_called_so(lists: Path) -> None:
-    text = original(lists)
+    image = lists / "amazon/images/mug/0.jpg"
+    image.rename(image.with_name("caf\u00e9 1.jpg"))
+    text = original(lists).replace("mug/0", "mug/caf\u00e9 1")
     expected = read(lists, text)
-    assert read(lists, text.replace(".jpg", ".JPG").replace("amazon", "Amazon")) == expected
-    other = lists / "amazon/images/mug/0.JPG"
-    write_image(other, 2, 9)
-    assert read(lists, f"{text}amazon/images/mug/0.JPG 2\n")[2] == [*expected[2], other]
-    with pytest.raises(UserError, match=r"line 1: no such image .*0\.Jpg"):
-        read(lists, "amazon/images/mug/0.Jpg 2\n")
+    lines = (line.rsplit(maxsplit=1) for line in text.splitlines())
+    assert read(lists, "\n".join(change(*line) for line in lines)) == expected
 
 
 def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
@@ -372,7 +314,7 @@ def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
         ("a\0b 0", r"line 7: no such image .*a\\x00b"),
         ("caf\u200b\u00e9.jpg 0", r"line 7: no such image .*caf\\u200b"),
         ("x" * 5000 + " 0", "line 7: no such image"),
-        ("amazon/images/bike/0.jpg 2", r"line 7: .*bike/0.jpg has label 0 above, in line 1"),
+        ("amazon/images/bike/0.jpg 2", r"line 7: .*bike/0.jpg has label 0 above"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_visible(lists: Path, line: str, message: str) -> None:
@@ -386,21 +328,13 @@ def test_an_empty_list_is_named(lists: Path) -> None:
         read(lists, "\n")
 
 
-def test_a_repeated_line_counts_once_and_is_reported(lists: Path) -> None:
+def test_a_repeated_line_counts_once(lists: Path) -> None:
     expected, text = read(lists, original(lists)), original(lists)
-    with pytest.warns(UserWarning, match=r"amazon\.txt: 2 lines repeat an earlier one"):
-        assert read(lists, text + "\n".join(text.splitlines()[:2])) == expected
+    assert read(lists, text + "\n".join(text.splitlines()[:2])) == expected
 
 
 def test_images_that_no_line_names_are_skipped_and_reported(lists: Path) -> None:
     write_image(lists / "amazon/images/mug/9.jpg", 2, 9)
-    write_image(lists / "amazon/images/cup/0.jpg", 3, 9)
-    (lists / "amazon/images/bike/notes.txt").write_text("text")
-    with pytest.warns(UserWarning, match=r"amazon: 3 skipped: .*9\.jpg, 0\.jpg .*not in amazon"):
+    with pytest.warns(UserWarning, match=r"amazon: 1 skipped: 9\.jpg \(not in amazon\.txt\)"):
         task = load(lists)
-    assert [(item.path.name, item.why) for item in task.source.skipped] == [
-        ("notes.txt", "not an image that Pillow can open"),
-        ("9.jpg", "not in amazon.txt"),
-        ("0.jpg", "not in amazon.txt"),
-    ]
     assert len(task.source.paths) == 6

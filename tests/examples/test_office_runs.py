@@ -1,6 +1,8 @@
 """What a run is, and what of it is on the disk: nothing, a checkpoint, or a result."""
 
 import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from office.console import UserError
 from office.data.images import Preprocessing
 from office.options import Recipe, Runtime
 from office.results import outputs
-from office.training.runs import State, to_train
+from office.training.preparation import to_train
 from small_runs import RUNTIME, made_run, made_task
 
 CONTENT = {"network": {"weight": torch.zeros(2)}, "history": [{"epoch": 1}], "seconds": 1.0}
@@ -149,15 +151,15 @@ def test_a_file_of_weights_may_lie_elsewhere_and_unused_epochs_do_not_count():
     assert steps[0] == steps[1]
 
 
-def test_new_resumable_and_finished_are_three_states(run, runtime, resuming):
-    assert run.state(runtime) is run.state(resuming) is State.NEW
+def test_a_checkpoint_needs_resume_and_a_result_does_not(run, runtime, resuming):
+    assert not run.is_finished(runtime)
     run.save_checkpoint(runtime.out, CONTENT)
-    assert run.state(resuming) is State.RESUMABLE
-    with pytest.raises(UserError, match=r"checkpoint\.pt holds epoch 1 .*--resume"):
-        run.state(runtime)
+    assert not run.is_finished(resuming)
+    with pytest.raises(UserError, match=r"checkpoint\.pt holds finished epochs .*--resume"):
+        run.is_finished(runtime)
     finish(run, runtime.out)
-    assert run.state(runtime) is run.state(resuming) is State.FINISHED
-    assert {state.name for state in State} == {"NEW", "RESUMABLE", "FINISHED"}
+    assert run.is_finished(runtime)
+    assert run.load_checkpoint(resuming) is None
 
 
 RUNTIMES = {"device": torch.device("meta"), "workers": 3, "cache": "off"}
@@ -168,16 +170,9 @@ def test_a_run_goes_on_and_is_finished_on_any_machine(run, resuming, name):
     assert {field.name for field in dataclasses.fields(Runtime)} == {*RUNTIMES, "out", "resume"}
     elsewhere = dataclasses.replace(resuming, **{name: RUNTIMES[name]})
     run.save_checkpoint(resuming.out, CONTENT)
-    assert run.state(elsewhere) is State.RESUMABLE
+    assert run.load_checkpoint(elsewhere)
     finish(run, resuming.out)
-    assert run.state(elsewhere) is State.FINISHED
-
-
-def test_the_state_needs_no_whole_checkpoint(run, resuming, monkeypatch):
-    run.save_checkpoint(resuming.out, CONTENT)
-    monkeypatch.setattr(files, "load", lambda path: pytest.fail(f"{path} was read"))
-    assert run.state(resuming) is State.RESUMABLE
-    assert "holds epoch 1; continue with --resume" in run.checkpoint_left(resuming.out)
+    assert run.is_finished(elsewhere)
 
 
 def test_a_checkpoint_is_read_as_it_was_written(run, resuming):
@@ -188,55 +183,26 @@ def test_a_checkpoint_is_read_as_it_was_written(run, resuming):
     assert (read["history"], read["seconds"]) == (TWO_EPOCHS["history"], 1.0)
 
 
-@pytest.mark.parametrize(("file", "epoch"), [("checkpoint.pt", 1), ("checkpoint.json", 2)])
-def test_killed_while_either_file_is_written_the_state_is_the_checkpoints(
-    run, resuming, monkeypatch, file, epoch
-):
+def test_killed_while_it_is_written_the_previous_checkpoint_is_left(run, resuming, monkeypatch):
+    assert run.checkpoint_left(resuming.out) == "no epoch was finished, so there is no checkpoint"
     run.save_checkpoint(resuming.out, CONTENT)
-    write = files.write
 
-    def killed(path, content):
-        if path.name == file:
-            raise KeyboardInterrupt
-        write(path, content)
+    def killed(*_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "write", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         run.save_checkpoint(resuming.out, TWO_EPOCHS)
-    assert len(run.load_checkpoint(resuming)["history"]) == epoch
-    assert f"holds epoch {epoch};" in run.checkpoint_left(resuming.out)
-    assert run.state(resuming) is State.RESUMABLE
-
-
-def test_a_note_does_not_vouch_for_the_checkpoint_of_another_run(run, resuming):
-    run.save_checkpoint(resuming.out, CONTENT)
-    checkpoint = run.folder(resuming.out) / "checkpoint.pt"
-    note = checkpoint.with_suffix(".json").read_bytes()
-    made_run(lr=0.02).save_checkpoint(resuming.out, CONTENT)
-    checkpoint.with_suffix(".json").write_bytes(note)
-    with pytest.raises(UserError, match=r"to another run \(lr 0\.02 there, 0\.01 here\)"):
-        run.load_checkpoint(resuming)
-    checkpoint.unlink()
-    assert run.state(resuming) is State.NEW
-    assert run.checkpoint_left(resuming.out) == "no epoch was finished, so there is no checkpoint"
-
-
-@pytest.mark.parametrize("note", [None, b"", b"[]", b'{"epoch": 1}', b"\xff"])
-def test_without_a_whole_note_the_checkpoint_itself_is_read(run, resuming, note):
-    run.save_checkpoint(resuming.out, CONTENT)
-    path = run.folder(resuming.out) / "checkpoint.json"
-    path.unlink() if note is None else path.write_bytes(note)
-    assert run.state(resuming) is State.RESUMABLE
-    assert "holds epoch 1;" in run.checkpoint_left(resuming.out)
-    with pytest.raises(UserError, match=r"lr 0\.01 there, 0\.02 here"):
-        made_run(lr=0.02).state(resuming)
+    assert len(run.load_checkpoint(resuming)["history"]) == 1
+    assert "continue with --resume" in run.checkpoint_left(resuming.out)
+    assert [path.name for path in run.folder(resuming.out).iterdir()] == ["checkpoint.pt"]
 
 
 def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
     changed = made_run(lr=0.02)
     folder = run.folder(resuming.out)
     run.save_checkpoint(resuming.out, CONTENT)
-    for refused in (changed.state, changed.load_checkpoint):
+    for refused in (changed.is_finished, changed.load_checkpoint):
         with pytest.raises(UserError) as error:
             refused(resuming)
         assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.01 there, 0.02 here)" in (
@@ -244,7 +210,7 @@ def test_results_and_checkpoints_of_other_runs_are_refused(run, resuming):
         )
     finish(run, resuming.out)
     with pytest.raises(UserError, match=r"result\.json belongs to another run \(lr 0\.01"):
-        changed.state(resuming)
+        changed.is_finished(resuming)
 
 
 def test_a_checkpoint_in_the_folder_of_another_method_is_refused(run, resuming):
@@ -252,21 +218,20 @@ def test_a_checkpoint_in_the_folder_of_another_method_is_refused(run, resuming):
     changed = made_run(method="domain-confusion")
     run.folder(resuming.out).parent.rename(changed.folder(resuming.out).parent)
     with pytest.raises(UserError, match="method symnets there, domain-confusion here"):
-        changed.state(resuming)
+        changed.is_finished(resuming)
 
 
 def test_files_that_are_no_checkpoints_are_refused(run, resuming):
     run.save_checkpoint(resuming.out, CONTENT)
     path = run.folder(resuming.out) / "checkpoint.pt"
     whole = path.read_bytes()
-    path.with_suffix(".json").unlink()
     for content in (whole[: len(whole) // 2], b"", b"something else"):
         path.write_bytes(content)
-        for refused in (run.state, lambda runtime: run.load_checkpoint(runtime)):
+        for refused in (run.is_finished, lambda runtime: run.load_checkpoint(runtime)):
             with pytest.raises(UserError, match=f"cannot read {path}"):
                 refused(resuming)
     files.save(path, {"weight": torch.zeros(1)})
-    for refused in (run.state, lambda runtime: run.load_checkpoint(runtime)):
+    for refused in (run.is_finished, lambda runtime: run.load_checkpoint(runtime)):
         with pytest.raises(UserError, match=f"{path} was not written by train_office.py"):
             refused(resuming)
 
@@ -278,10 +243,10 @@ def test_files_that_are_older_than_a_part_of_the_preprocessing_had_its_default(r
     told = {"seed": run.seed, "recipe": older, "images": run.identity["images"]}
     result = made_result(run.task.name, run.method, **told)
     outputs.write_result(run.folder(resuming.out), result)
-    assert run.state(resuming) is State.FINISHED
+    assert run.is_finished(resuming)
     squashed = dataclasses.replace(run.recipe.preprocessing, squash=True)
     with pytest.raises(UserError, match=r"preprocessing .*'squash': False.* there, .*True.* here"):
-        made_run(preprocessing=squashed).state(resuming)
+        made_run(preprocessing=squashed).is_finished(resuming)
 
 
 def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
@@ -290,9 +255,9 @@ def test_files_that_are_older_than_a_setting_had_its_default(run, resuming):
         images=run.identity["images"],
     )
     outputs.write_result(run.folder(resuming.out), result)
-    assert run.state(resuming) is State.FINISHED
+    assert run.is_finished(resuming)
     with pytest.raises(UserError, match="compile False there, True here"):
-        made_run(compile=True).state(resuming)
+        made_run(compile=True).is_finished(resuming)
 
 
 def test_runs_that_are_finished_are_left_out_and_all_are_looked_at_first(run, resuming, runtime):
@@ -315,3 +280,20 @@ def test_a_domain_smaller_than_a_batch_is_refused_where_it_is_trained_on(runtime
     assert to_train(runs, runtime) == runs
     with pytest.raises(UserError, match=r"webcam has 3 images, .* 10; use --batch-size 3 or less"):
         to_train([made_run(task, batch_size=10)], runtime)
+
+
+def test_a_run_that_another_job_trains_is_waited_for_and_not_trained_again(run, runtime, capsys):
+    def second():
+        with run.alone(runtime) as finished:
+            return finished
+
+    with ThreadPoolExecutor() as pool:
+        with run.alone(runtime) as finished:
+            assert not finished
+            waiting = pool.submit(second)
+            while "waiting for another job, which writes to" not in capsys.readouterr().out:
+                assert not waiting.done()
+            run.save_checkpoint(runtime.out, CONTENT)  # which would need --resume
+            assert to_train([run], runtime) == [run]
+            finish(run, runtime.out)
+        assert waiting.result()

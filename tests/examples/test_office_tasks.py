@@ -1,6 +1,5 @@
 """Two domains that make a task, and those that cannot be right together."""
 
-import hashlib
 import os
 import shutil
 import unicodedata
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
-from office.data import images
-from office.data.benchmarks import DATASETS
-from office.data.tasks import Task, load_folders, load_task, warn_about_copies
+from office.data.hashes import Content, hash_files, warn_about_copies
+from office.data.layouts import DATASETS
+from office.data.tasks import Task, load_folders, load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 MANY = [f"c{i:02}" for i in range(65)]
@@ -52,7 +51,7 @@ def test_counts_other_than_the_published_ones_are_reported(tree: Callable[..., P
 @pytest.mark.parametrize("k", [11, 31, 40])
 def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> None:
     write_tree(tmp_path, categories=MANY[:k], images=1)
-    of = "those of office31, 31" if k == 31 else f"{k}"
+    of = "31, as office31" if k == 31 else f"{k}"
     with pytest.raises(UserError, match=f"has 10 categories, but .*amazon has {of}; set --root"):
         load(tmp_path, "office-caltech10")
 
@@ -65,7 +64,9 @@ def test_just_another_benchmarks_images_are_refused(
     other = DATASETS["office-caltech10"].domains
     for domain in "AW":
         monkeypatch.setitem(other, domain, other[domain]._replace(images=10))
-    with pytest.raises(UserError, match=r"office31 has 31 categories, .* of office-caltech10, 10"):
+    with pytest.raises(
+        UserError, match=r"office31 has 31 categories, .* has 10, as office-caltech10"
+    ):
         load(tmp_path)
 
 
@@ -77,8 +78,7 @@ def test_categories_on_one_side_alone_are_named(root: Path) -> None:
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
         "amazon and webcam differ in categories; missing in amazon: mug; "
-        "missing in webcam: bike, cup. Both need the same categories: remove the extra folder, or "
-        "rename it"
+        "missing in webcam: bike, cup. Both need the same categories, under the same names"
     )
 
 
@@ -130,7 +130,7 @@ def test_a_category_without_images_is_named(root: Path) -> None:
     none = f"category mug of domain webcam has no images: {root}/webcam/mug"
     assert fault(root) == none
     (root / "webcam/mug/0.txt").write_text("no image")
-    only = "no images, only 0.txt (not an image that Pillow can open):"
+    only = "no images, only 0.txt (not an image file):"
     assert fault(root) == none.replace("no images:", only)
 
 
@@ -265,10 +265,9 @@ def test_no_common_category_is_said_as_such(root: Path) -> None:
     with pytest.raises(UserError) as error:
         load_folders(root / "amazon", root / "webcam")
     assert str(error.value).startswith(
-        "none of amazon's categories is one of webcam's: amazon has bike, mouse, mug; webcam has "
-        "souris, tasse, velo. Both need the same categories, under the same names"
+        "none of amazon's categories is one of webcam's; missing in amazon: souris, tasse, velo; "
+        "missing in webcam: bike, mouse, mug. Both need the same categories, under the same names"
     )
-    assert "remove the extra folder" not in str(error.value)
 
 
 def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
@@ -282,7 +281,7 @@ def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
         load_folders(flat, tmp_path / "data" / "webcam" / "mug")
     assert "are --source and --target swapped" not in str(error.value)
     write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
-    with pytest.raises(UserError, match=r"amazon has all of few's categories, and more: are --sou"):
+    with pytest.raises(UserError, match=r"amazon has all of few's, and more: are --sou"):
         load_folders(tmp_path / "few", root / "amazon")
 
 
@@ -299,8 +298,6 @@ def test_an_archive_is_to_be_unpacked(root: Path, tmp_path: Path, name: str) -> 
     for place in (archive, archive.parent):
         with pytest.raises(UserError, match="an archive: unpack it first"):
             load_task("office31", place, "A2W")
-    with pytest.raises(UserError, match="an archive: unpack it first"):
-        images.load_image(archive)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file, not a folder"):
         load_folders(root / "amazon", tmp_path / "file")
@@ -329,7 +326,7 @@ def test_wrong_folders_are_refused(root: Path, tmp_path: Path) -> None:
 def warn(task: Task) -> None:
     """Warn about copies, as the scripts do, by the hashes of all files."""
     paths = [*task.source.paths, *task.target.paths]
-    warn_about_copies(task, {path: hashlib.md5(path.read_bytes()).hexdigest() for path in paths})
+    warn_about_copies(task, hash_files(paths))
 
 
 LINKS = pytest.mark.parametrize("link", [os.symlink, os.link, shutil.copy])
@@ -339,7 +336,7 @@ LINKS = pytest.mark.parametrize("link", [os.symlink, os.link, shutil.copy])
 def test_an_image_in_two_categories_is_reported(root: Path, link: Callable) -> None:
     link(root / "webcam/mug/1.jpg", root / "webcam/bike/9.jpg")
     link(root / "webcam/mug/1.jpg", root / "webcam/bike/8.jpg")  # twice in one is not
-    message = r"^1 image is in two categories of webcam, for example .*bike/8.jpg is .*mug/1.jpg$"
+    message = r"^images in two categories of webcam: 1, for example .*bike/8.jpg is .*mug/1.jpg$"
     with pytest.warns(UserWarning, match=message):
         warn(load(root))
 
@@ -350,9 +347,10 @@ def test_images_of_both_domains_are_reported(root: Path, link: Callable, count: 
     for path in sorted((root / "webcam").rglob("*.jpg"))[:count]:
         path.unlink()
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
-    are = "1 image is" if count == 1 else "3 images are"
     example = f"for example {root}/amazon/bike/0.jpg is {root}/webcam/bike/0.jpg"
-    with pytest.warns(UserWarning, match=f"^{are} in both amazon and webcam, {example}: the targe"):
+    with pytest.warns(
+        UserWarning, match=rf"^images in both amazon and webcam: {count} of 9 .*, {example}: the"
+    ):
         warn(load(root))
 
 
@@ -362,27 +360,27 @@ def test_a_target_within_the_source_is_refused(root: Path, link: Callable) -> No
         path.unlink()
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     write_image(root / "amazon/mug/9.jpg", 2, 9)
-    with pytest.raises(UserError, match="same images: 9 of 10 and 9 of 9 files"):
+    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .*: the same images"):
         warn(load(root))
-    with pytest.raises(UserError, match="same images: 9 of 9 and 9 of 10 files"):
+    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .*: the same images"):
         warn(load(root, name="W2A"))
-    with pytest.raises(UserError, match="same images: 4 of 10 and 4 of 4 files"):
+    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .*: the same images"):
         warn(load_folders(root / "amazon", root / "amazon/mug"))  # unlabelled
 
 
 def test_unreadable_images_are_no_copies(root: Path) -> None:
     task = load(root)
-    warn_about_copies(task, dict.fromkeys([*task.source.paths, *task.target.paths], ""))
+    warn_about_copies(task, dict.fromkeys([*task.source.paths, *task.target.paths], Content(0, "")))
 
 
 def test_copies_stop_the_training_or_are_reported_once(
     office: Callable[..., Path], root: Path
 ) -> None:
     shutil.copy(root / "amazon/mug/0.jpg", root / "webcam/mug/9.jpg")
-    with pytest.warns(UserWarning, match="in both amazon and webcam") as caught:
+    with pytest.warns(UserWarning, match="images in both amazon and webcam") as caught:
         office(max_steps=1, tasks=("A2W",), seeds=(0, 1))
     assert len([w for w in caught if "in both" in str(w.message)]) == 1
     shutil.rmtree(root / "webcam")
     shutil.copytree(root / "amazon", root / "webcam")
-    with pytest.raises(SystemExit, match="are the same images"):
+    with pytest.raises(SystemExit, match="the same images"):
         office(max_steps=1, out="other")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import report
 from made_results import made_features, made_result
+from office.console import UserError
 from office.results import outputs
 from threadpoolctl import threadpool_limits
 
@@ -77,7 +78,6 @@ def test_runs_without_target_labels_have_no_table(
         "",
         "Written:",
         f"{tmp_path}/report/health.md",
-        f"{tmp_path}/report/health.csv",
         f"{tmp_path}/report/tsne-folders-a2b.png",
     ]
 
@@ -99,9 +99,6 @@ def test_the_report_says_which_runs_rarely_predict_a_category(
         "- In 1 of 2 runs nothing looks wrong.",
         "- The source and target classifiers agree on 85.0 to 90.0 % of the target.",
     ]
-    lines = (tmp_path / "report/health.csv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 7
-    assert lines[3] == "office31,A2W,symnets,0,0.85,mug,0.0,0.3333333333333333"
 
 
 def test_results_from_before_the_label_free_numbers_have_a_report(tmp_path: Path) -> None:
@@ -124,10 +121,9 @@ def test_tsne_is_of_the_lowest_seed_with_features(tmp_path: Path) -> None:
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises((UserError, OSError)) as error:
         report.main([str(argument) for argument in arguments])
-    assert exit_.value.code == 2
-    return capsys.readouterr().err.splitlines()[-1]
+    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +164,7 @@ def test_features_that_are_not_finite_are_named(
     features.features[3, 2] = float("nan")
     outputs.write_features(folder, features)
     line = failure(capsys, tmp_path)
-    assert f"the features in {folder}/features.npz are not all finite" in line
+    assert f"{folder}/features.npz: features must be finite" in line
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,8 @@ from office.data import images
 from office.data.tasks import load_task
 from office.methods import METHODS
 from office.models import backbones
-from office.training import progress
 from office.training.batches import EpochSampler, ImageBatches
-from office.training.progress import Progress
+from office.training.runs import Progress
 from small_runs import PREPROCESSING, RUNTIME, made_run, network, result
 
 import symloss
@@ -250,18 +249,6 @@ def test_an_epochs_losses_are_the_means_of_its_steps(task, monkeypatch, tmp_path
 def test_a_loss_that_is_not_finite_ends_the_run(task, train):
     with pytest.raises(UserError, match=r"a loss is not finite at step 2: .*source_task"):
         train(made_run(task, lr=1e30))
-
-
-def test_absurd_losses_are_warned_of_once(task, train, monkeypatch):
-    with (
-        pytest.warns(UserWarning, match="losses above 10,000 at step .*lower --lr than 100"),
-        pytest.raises(UserError, match=r"not finite; .* try a lower --lr than 100"),
-    ):
-        train(made_run(task, "source-only", lr=100.0, max_steps=4))
-    monkeypatch.setattr(progress, "ABSURD", 0.01)
-    with pytest.warns(UserWarning, match="losses above") as caught:
-        train(made_run(task, "source-only", max_steps=8))
-    assert len([w for w in caught if "losses above" in str(w.message)]) == 1
 
 
 @pytest.mark.parametrize("bottleneck", [None, 8])

@@ -21,7 +21,7 @@ from office.data import images
 from office.data.tasks import load_task
 from office.methods import METHODS
 from office.models.saved import read_model
-from office.results import summary
+from office.results import tables
 from office.training.batches import ImageBatches, Images
 from office.training.runs import Run
 from PIL import Image
@@ -36,7 +36,7 @@ from small_runs import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 
-FILES = ["checkpoint.json", "checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
+FILES = [".lock", "checkpoint.pt", "features.npz", "inputs.csv", "log.jsonl"]
 FILES += ["model.pt", "result.json"]
 
 
@@ -212,7 +212,7 @@ def test_a_run_ends_with_a_diagnosis_of_its_target_without_labels(trained):
     assert saved.agreement == (None if run.method == "source-only" else pytest.approx(same))
     end = run.printed.split("done in")[1].split("\n", 1)
     assert f", see {run.folder}" in end[0]
-    assert end[1].startswith(summary.diagnosis(saved).describe("--method symnets-balanced"))
+    assert end[1].startswith(tables.diagnosis(saved).describe("--method symnets-balanced"))
 
 
 def test_features_that_float16_does_not_hold_are_saved_as_float32(office, monkeypatch):
@@ -241,7 +241,9 @@ def test_a_network_that_ends_without_finite_numbers_is_no_finished_run(office, m
     line = fails(office, max_steps=2)
     assert "features or logits are not finite; the run has diverged, try a lower --lr" in line
     monkeypatch.undo()
-    assert "holds epoch 1 of this run: continue it with --resume" in fails(office, max_steps=2)
+    assert "holds finished epochs of this run: continue it with --resume" in fails(
+        office, max_steps=2
+    )
 
 
 def test_a_result_tells_how_it_was_made(symnets):
@@ -255,7 +257,7 @@ def test_a_result_tells_how_it_was_made(symnets):
     assert saved.versions["torch"] == torch.__version__
     assert saved.processes == 1
     assert saved.seconds > 0
-    assert saved.peak_memory_bytes > 10_000_000
+    assert saved.peak_memory_bytes is None  # on a CPU
 
 
 def test_only_the_balanced_method_depends_on_the_weight_of_the_balance(every_method, tmp_path):
@@ -298,7 +300,7 @@ def test_each_line_on_the_console_says_whose_accuracy_it_is(symnets):
     assert len(lines) == 2
     for line, epoch in zip(lines, saved.epochs, strict=True):
         t, s = (epoch[f"target_accuracy/{name}"] for name in ("C_t", "C_s"))
-        assert f"target C_t {t:.1f} %  C_s {s:.1f} %" in line
+        assert f"target C_t {t:.1f} %  target C_s {s:.1f} %" in line
     assert f"source C_s {saved.final['source_accuracy/C_s']:.1f} %" in lines[1]
 
 
@@ -480,7 +482,7 @@ def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
         office(**recipe, out="stopped")
     assert stop.value.code == 130
     other = folder.parents[4] / "stopped" / folder.relative_to(folder.parents[3])
-    assert f"{other / 'checkpoint.pt'} holds epoch 2; continue with --resume" in (
+    assert f"{other / 'checkpoint.pt'} holds the finished epochs; continue with --resume" in (
         capsys.readouterr().out
     )
     monkeypatch.undo()
@@ -548,7 +550,7 @@ def test_a_run_that_was_killed_before_its_result_only_writes_its_files(copied, m
     expected = result(folder)
     for name in ("result.json", *kept):
         (folder / name).unlink()
-    monkeypatch.delattr(ImageBatches, "epoch")
+    monkeypatch.delattr(ImageBatches, "_draw")
     carry_out(**settings, resume=True)
     assert {name: (folder / name).read_bytes() for name in kept} == kept
     again = result(folder)
@@ -587,7 +589,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(office, stopped_at, monkeyp
     folder = office(epochs=4, out="whole")
     path = folder.parents[4] / "runs" / folder.relative_to(folder.parents[3]) / "checkpoint.pt"
     assert str(path) in line
-    assert [p.name for p in path.parent.glob(".*")] == []
+    assert [p.name for p in path.parent.glob(".*")] == [".lock"]
     assert len(files.load(path)["history"]) == 2
     office(epochs=4, resume=True)
     assert_same_run(folder, path.parent)
@@ -603,7 +605,6 @@ def test_checkpoints_of_other_runs_are_refused_before_anything_is_trained(copied
     line = fails(carry_out, **settings | {"lr": 0.03})
     assert f"{folder / 'checkpoint.pt'} belongs to another run (lr 0.02 there, 0.03 here)" in line
     assert not (folder.parents[1] / "source-only").exists()
-    (folder / "checkpoint.json").unlink()
     (folder / "checkpoint.pt").write_bytes(b"something else")
     assert f"cannot read {folder / 'checkpoint.pt'}" in fails(carry_out, **settings)
     assert "steps" not in capsys.readouterr().out

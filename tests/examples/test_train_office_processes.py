@@ -92,10 +92,16 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
         stdout, stderr = stop_after_an_epoch(process, written, how, delay.random() / 5)
         assert process.returncode == (130 if how == signal.SIGTERM else -how)
         if how == signal.SIGTERM:
-            assert f"{written} holds epoch" in stdout
+            assert f"{written} holds the finished epochs" in stdout
             assert "Traceback" not in stderr
     assert " done\n" in finish(start(*command, *more.split()))
     assert_same_run(folder, other)
+
+
+def test_of_two_equal_jobs_one_trains_and_both_end_well(tmp_path, start, command):
+    jobs = [start(*command, "--epochs", "3", "--out", tmp_path / "runs") for _ in range(2)]
+    printed = [finish(job) for job in jobs]
+    assert sorted("epoch 3/3" in text for text in printed) == [False, True]
 
 
 @pytest.fixture(params=["symnets", "domain-confusion-em"])

@@ -18,9 +18,9 @@ import numpy as np
 
 from office import files
 from office.console import UserError, visible
-from office.data.benchmarks import DATASETS
 from office.data.hashes import Content
 from office.data.images import Preprocessing
+from office.data.layouts import DATASETS
 from office.data.tasks import Domain, Task
 
 # How features were made; the same in all domains of a folder.
@@ -51,25 +51,9 @@ class Extraction:
 
     def difference(self, other: "Extraction", mine: str, others: str) -> str:
         """Say which of :data:`MADE` differs first: "views 1 MINE, 2 OTHERS"; or nothing."""
-        for name in MADE:
-            values = getattr(self, name), getattr(other, name)
-            if values[0] != values[1]:
-                return f"{name} {values[0]} {mine}, {values[1]} {others}"
-        return ""
-
-    def other_categories(self, other: "Extraction", mine: str, others: str) -> str:
-        """Say the same of the categories of two labelled domains, which their labels count."""
-        labelled = self.labels is not None and other.labels is not None
-        if not labelled or self.categories == other.categories:
-            return ""
-        pairs = ((self, other, mine), (other, self, others))
-        only = [
-            f"{', '.join(visible(name) for name in one.categories if name not in two.categories)} "
-            f"only {where}"
-            for one, two, where in pairs
-            if not set(one.categories) <= set(two.categories)
-        ]
-        return f"categories {'; '.join(only) or 'in another order'}"
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in MADE)
+        differing = (f"{name} {a} {mine}, {b} {others}" for name, a, b in pairs if a != b)
+        return next(differing, "")
 
 
 class Stored(NamedTuple):
@@ -80,16 +64,7 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """The two files of a domain while they are written.
-
-    Args:
-        out: Their folder.
-        extraction: What goes into them; another extraction's files are not touched.
-        width: Features per view.
-
-    Raises:
-        UserError: If the files belong to another extraction, or the folder is not writable.
-    """
+    """The two files of a domain in ``out`` while they are written, with ``width`` per view."""
 
     def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
         self.path = out / f"{extraction.domain}.npy"
@@ -126,11 +101,7 @@ class Store:
         return max(0, size - len(self._header)) // self._row
 
     def add(self, features: np.ndarray) -> None:
-        """Append the features of the next images, ``(n, views, F)``.
-
-        Raises:
-            UserError: If a feature is not finite in float16; names the image.
-        """
+        """Append the features of the next images, ``(n, views, F)``."""
         done = self.done
         bad = ~np.isfinite(features).all((1, 2))
         if bad.any():
@@ -152,30 +123,20 @@ class Store:
 def _check_same(path: Path, extraction: Extraction) -> None:
     """Raise :class:`UserError` if a NAME.json is another extraction's; the folder may differ."""
     before = _read_extraction(path)
-    advice = "choose another --out or delete it and the .npy beside it"
-    for differ in (before.difference, before.other_categories):
-        if difference := differ(extraction, "there", "here"):
-            raise UserError(f"{path} belongs to another extraction ({difference}); {advice}")
-    images = [(one.paths, one.labels, one.contents) for one in (before, extraction)]
-    if images[0] != images[1]:
-        one, other = (dict(zip(paths, hashed, strict=True)).items() for paths, _, hashed in images)
-        how = f"first {visible(min(one ^ other)[0])}" if one ^ other else "in order or labels"
+    difference = before.difference(extraction, "there", "here")
+    fields = [(e.paths, e.contents, e.labels, e.categories) for e in (before, extraction)]
+    if not difference and fields[0] != fields[1]:
+        counts = f"{len(before.paths):,} there, {len(extraction.paths):,} here"
+        difference = f"other images, labels or categories, {counts}"
+    if difference:
         raise UserError(
-            f"{path} belongs to other images ({len(one):,} there, {len(other):,} here, differing "
-            f"{how}); {advice}"
+            f"{path} belongs to another extraction ({difference}); choose another --out or delete "
+            "it and the .npy beside it"
         )
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
-    """Read a folder of features by domain; the features themselves stay on the disk until used.
-
-    Args:
-        folder: Where extract_features.py wrote them.
-        names: The domains to read; all if None.
-
-    Raises:
-        UserError: If there are none, some are unfinished or broken, or they do not go together.
-    """
+    """Read features by domain, all or the named ones; they stay on the disk until used."""
     stored: dict[str, Stored] = {}
     for path in sorted(folder.glob("*.json")):
         if names is None or path.stem in names:
@@ -232,15 +193,8 @@ def tasks(
 ) -> list[Task]:
     """Return tasks whose images are features, in the benchmark's order.
 
-    Args:
-        stored: Features by domain.
-        dataset: The benchmark, perhaps another one with the same domains, or "folders".
-        names: Names of tasks, or "all": those with features for both domains.
-        partial: Whether the target may lack categories of the source.
-
-    Raises:
-        UserError: If they belong to another benchmark, a task's features are missing, its domains
-            have different categories, or a target lacks categories.
+    ``dataset`` may be another benchmark with the same domains; among ``names``, "all" are the tasks
+    with features for both domains; in ``partial`` adaptation a target may lack categories.
     """
     made_of = next(iter(stored.values())).extraction.dataset
     domains = {name: benchmark.domains for name, benchmark in DATASETS.items()}
@@ -268,15 +222,13 @@ def tasks(
     made = []
     for name in available if "all" in names else names:
         source, target = available[name]
-        if difference := source.other_categories(
-            target, f"in {source.domain}", f"in {target.domain}"
-        ):
-            fit = [
-                n for n, (one, two) in available.items() if not one.other_categories(two, "", "")
+        if target.labels is not None and source.categories != target.categories:
+            has = [
+                f"{e.domain} has {', '.join(map(visible, e.categories))}" for e in (source, target)
             ]
             raise UserError(
-                f"the domains of {name} differ: {difference}; those of "
-                f"{', '.join(fit) or 'no task'} agree: name them with --task"
+                f"the categories of {name} differ: {'; '.join(has)}; name tasks that agree with "
+                "--task"
             )
         task = Task(name, _domain(source), _domain(target, kept), source.categories)
         if task.lacking and not (partial or kept):
@@ -290,10 +242,9 @@ def tasks(
 
 def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
     """Return the domain with all features, or with those of kept categories."""
-    paths, labels = extraction.images(), extraction.labels
-    if not kept:
-        return Domain(extraction.domain, paths, labels)
-    pairs = zip(paths, labels or [], strict=True)
-    rows = [(path, label) for path, label in pairs if extraction.categories[label] in kept]
-    name = f"{extraction.domain} ({len(kept)} categories)"
-    return Domain(name, [path for path, _ in rows], [label for _, label in rows])
+    name, paths, labels = extraction.domain, extraction.images(), extraction.labels
+    if kept and labels:
+        rows = [i for i, label in enumerate(labels) if extraction.categories[label] in kept]
+        paths, labels = [paths[i] for i in rows], [labels[i] for i in rows]
+        name += f" ({len(kept)} categories)"
+    return Domain(name, paths, labels)

@@ -1,4 +1,4 @@
-"""What runs are trained on, file by file, so that results on other files can be told apart.
+"""The files that runs are trained on: a look at each, copies among them, and what has changed.
 
 A listing is CSV text, written as inputs.csv beside the results: one line per source image, then per
 target image, in the order of features.npz, then one for the file of ``--weights``.
@@ -7,58 +7,49 @@ target image, in the order of features.npz, then one for the file of ``--weights
 import csv
 import hashlib
 import io
-import json
 import os
-import time
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from office import files
-from office.console import UserError, same
+from office import console
+from office.console import UserError, printable, same, visible
 from office.data import images
-from office.data.tasks import Task, warn_about_copies
-
-SETTLED = 2.0  # seconds; some file systems' clocks are no finer, so a newer file may still change
+from office.data.tasks import Domain, Task
 
 
 class Content(NamedTuple):
-    """Bytes of a file, and a hash of them."""
+    """Bytes of a file, and a hash of them; 0 and nothing if it cannot be read."""
 
     bytes: int
     hash: str
 
 
-class Row(NamedTuple):
-    """A line of a listing."""
-
-    role: str  # source, target or weights
-    path: str  # below the domain's common folder, so that a copy elsewhere has the same paths
-    label: str  # name of the category; empty without labels
-    bytes: int
-    hash: str
+HEADER = ("role", "path", "label", "bytes", "hash")  # of a listing
 
 
-def listings(tasks: Iterable[Task], weights: Path | None, out: Path) -> dict[str, str]:
-    """Return the listing of each task, by name; warn about images in two places.
+def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
+    """Hash files, possibly repeated; reading an image later says why it cannot be read."""
 
-    Args:
-        tasks: Tasks with different names.
-        weights: The file that the backbone starts from, if it is one.
-        out: Folder of the runs, where hashes.json stores earlier hashes.
+    def content(path: Path) -> Content:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return Content(0, "")
+        return Content(len(data), hashlib.blake2b(data, digest_size=8).hexdigest())
 
-    Raises:
-        UserError: If all images of a domain are also the other's.
-    """
-    tasks = list(tasks)
-    paths = [
-        path for task in tasks for domain in (task.source, task.target) for path in domain.paths
-    ]
-    contents = hash_files([*paths, *([weights] if weights else [])], out / "hashes.json")
-    by_path = {path: content.hash for path, content in contents.items()}
+    paths = [*dict.fromkeys(paths)]
+    return dict(zip(paths, images.in_threads(content, paths, "hashing"), strict=True))
+
+
+def listings(tasks: Sequence[Task], weights: Path | None) -> dict[str, str]:
+    """Return the listing of each task, by name; warn about copies, as below."""
+    paths = [path for task in tasks for path in (*task.source.paths, *task.target.paths)]
+    contents = hash_files([*paths, *([weights] if weights else [])])
     for task in tasks:
-        warn_about_copies(task, by_path)
+        warn_about_copies(task, contents)
     named = (weights.name, contents[weights]) if weights else None
     return {task.name: listing(task, contents, named) for task in tasks}
 
@@ -67,17 +58,18 @@ def listing(
     task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
 ) -> str:
     """Return the listing of a task, given the hashes of its files and of the weights."""
-    rows = []
+    rows: list[tuple[object, ...]] = [HEADER]
     for role, domain in (("source", task.source), ("target", task.target)):
+        # Paths below it are the same in a copy elsewhere.
         folder = os.path.commonpath([path.parent for path in domain.paths])
         labels: Sequence[int | None] = domain.labels or [None] * len(domain.paths)
         for path, label in zip(domain.paths, labels, strict=True):
             name = "" if label is None else task.categories[label]
-            rows.append(Row(role, same(path.relative_to(folder).as_posix()), name, *contents[path]))
+            rows.append((role, same(path.relative_to(folder).as_posix()), name, *contents[path]))
     if weights:
-        rows.append(Row("weights", weights[0], "", *weights[1]))
+        rows.append(("weights", weights[0], "", *weights[1]))
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     # Bytes of a name that are not UTF-8 are escaped, so that the file is UTF-8.
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
@@ -88,67 +80,85 @@ def checksum(listing: str) -> int:
 
 
 def differences(before: str, now: str) -> str:
-    """Say how two listings differ: "12 of 2,817 source images differ, the first mug/1.jpg"."""
+    """Say how two listings differ: "source files that differ: 12, the first mug/1.jpg"."""
     old, new = (
         {(row["role"], row["path"]): row for row in csv.DictReader(io.StringIO(listing))}
         for listing in (before, now)
     )
-    parts = []
-    for role in ("source", "target"):
-        ours = [key for key in new if key[0] == role]
-        both = [key for key in ours if key in old]
-        of = f" of {len(ours):,}" if len(ours) > 1 else ""
-        other = [key for key in both if old[key]["hash"] != new[key]["hash"]]
-        moved = [key for key in both if old[key]["label"] != new[key]["label"]]
-        for keys, among, one, many in (
-            (other, of, "differs", "differ"),
-            (moved, of, "has another label", "have another label"),
-            ([key for key in ours if key not in old], "", "is new", "are new"),
-            ([key for key in old if key[0] == role and key not in new], "", "is gone", "are gone"),
-        ):
-            if keys:
-                things = "image" if len(keys) == 1 and not among else "images"
-                verb = one if len(keys) == 1 else many
-                parts.append(f"{len(keys):,}{among} {role} {things} {verb}, the first {keys[0][1]}")
-    for key in old.keys() & new.keys():
-        if key[0] == "weights" and old[key]["hash"] != new[key]["hash"]:
-            parts.append(f"the weights file {key[1]} has changed")
+    both = [key for key in new if key in old]
+    parts = [
+        f"{role} files that {what}: {len(keys):,}, the first {keys[0][1]}"
+        for what, of_all in (
+            ("differ", [key for key in both if old[key]["hash"] != new[key]["hash"]]),
+            ("have another label", [key for key in both if old[key]["label"] != new[key]["label"]]),
+            ("are new", [key for key in new if key not in old]),
+            ("are gone", [key for key in old if key not in new]),
+        )
+        for role in ("source", "target", "weights")
+        if (keys := [key for key in of_all if key[0] == role])
+    ]
     return "; ".join(parts) or "the same images come in another order"
 
 
-def hash_files(paths: Iterable[Path], cache: Path) -> dict[Path, Content]:
-    """Hash files, except those whose size, times and inode match the cache.
+def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
+    """Warn about readable images that are in two categories of a domain, or in both domains."""
+    alike: list[dict[str, Path]] = []  # the first image of each content
+    for domain in (task.source, task.target):
+        label = dict(zip(domain.paths, domain.labels or [0] * len(domain.paths), strict=True))
+        firsts: dict[str, Path] = {}
+        readable = [path for path in domain.paths if contents[path].hash]
+        firsts_of = [(firsts.setdefault(contents[path].hash, path), path) for path in readable]
+        if copies := [pair for pair in firsts_of if label[pair[0]] != label[pair[1]]]:
+            one, other = map(visible, copies[0])
+            warnings.warn(
+                f"images in two categories of {visible(domain.name)}: {len(copies):,}, for example "
+                f"{one} is {other}",
+                stacklevel=2,
+            )
+        alike.append(firsts)
+    both = alike[0].keys() & alike[1].keys()
+    if not both:
+        return
+    pair = task.source, task.target
+    counts = [sum(contents[path].hash in both for path in domain.paths) for domain in pair]
+    one, other = min((visible(alike[0][content]), visible(alike[1][content])) for content in both)
+    message = (
+        f"images in both {visible(pair[0].name)} and {visible(pair[1].name)}: {counts[0]:,} of "
+        f"{len(pair[0].paths):,} and {counts[1]:,} of {len(pair[1].paths):,}, for example {one} is "
+        f"{other}"
+    )
+    if any(count == len(domain.paths) for count, domain in zip(counts, pair, strict=True)):
+        raise UserError(f"{message}: the same images, links to them, or copies")
+    warnings.warn(f"{message}: the target's accuracy includes these training images", stacklevel=2)
 
-    An unreadable file gets no bytes and no hash: reading the image later says why.
 
-    Args:
-        paths: Files, possibly repeated.
-        cache: A file that stores the hashes for next time. If it is missing, broken or not
-            writable, the next time takes as long as the first.
-    """
-    started, known = time.time(), None
-    with suppress(OSError, ValueError):
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    known = known if isinstance(known, dict) else {}
-
-    def entry(path: Path) -> tuple[list[Any], bool]:
-        """Return a file's line of the cache, and whether it may be kept there."""
-        try:
-            stat = os.stat(path)
-            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-            before = known.get(os.path.abspath(path))
-            if isinstance(before, list) and before[:-1] == state:
-                return before, True
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-        except OSError:
-            return [0, ""], False
-        return [*state, digest], max(stat.st_mtime, stat.st_ctime) < started - SETTLED
-
-    paths = [*dict.fromkeys(paths)]
-    entries = dict(zip(paths, images.in_threads(entry, paths, "hashing"), strict=True))
-    kept = {os.path.abspath(path): line for path, (line, keep) in entries.items() if keep}
-    if any(known.get(path) is not line for path, line in kept.items()):
-        with suppress(OSError, UserError):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            files.write(cache, json.dumps(known | kept).encode())
-    return {path: Content(line[0], line[-1]) for path, (line, _) in entries.items()}
+def check_images(tasks: Sequence[Task]) -> bool:
+    """Print counts per category, and unreadable and skipped files; return whether all were read."""
+    domains: dict[str, Domain] = {}
+    table: dict[str, Counter[str]] = {}  # columns
+    for task in tasks:
+        for domain in (task.source, task.target):
+            domains[domain.name] = domain
+            table[domain.name] = Counter(task.categories[label] for label in domain.labels or ())
+    # In partial adaptation, the same domain may be a source in full and a target in part.
+    paths = [*dict.fromkeys(path for domain in domains.values() for path in domain.paths)]
+    skipped = [*dict.fromkeys(item for domain in domains.values() for item in domain.skipped)]
+    table["skipped"] = Counter(item.category or "no category" for item in skipped)
+    contents = hash_files(paths)
+    for task in tasks:
+        warn_about_copies(task, contents)
+    names = dict.fromkeys(name for task in tasks for name in task.categories)
+    rows = [["category", *map(visible, table)]]
+    for name in (*names, *(["no category"] * ("no category" in table["skipped"]))):
+        rows.append([visible(name), *(str(column[name] or "-") for column in table.values())])
+    totals = [*(len(domain.paths) for domain in domains.values()), len(skipped)]
+    rows.append(["all", *(str(total or "-") for total in totals)])
+    print(console.columns([[*map(printable, row)] for row in rows], right=True))
+    _, faults = images.read_all(paths, lambda path: images.load_image(path).size, "reading")
+    print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
+    print(f", {len(skipped):,} files are skipped" if skipped else "")
+    images.grey_bits({domain.name: domain.paths for domain in domains.values()})
+    for item in skipped:
+        print(f"skipped: {visible(item.path)} ({item.why})")
+    print(*faults, sep="\n", end="\n" * bool(faults))
+    return not faults

@@ -1,6 +1,5 @@
 """From an image's path to pixels: reading any format, resizing, decoding all images once."""
 
-import io
 import math
 import re
 import sys
@@ -12,19 +11,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, NamedTuple, TextIO, TypeAlias, TypeVar, cast
+from typing import IO, Any, TextIO, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 from office import distributed
 from office.console import UserError, visible
-from office.data import folders
 
+try:
+    import pillow_heif
+except ImportError:
+    pass
+else:
+    pillow_heif.register_heif_opener()
+
+Image.MAX_IMAGE_PIXELS = None  # load_image has a limit of its own, and names the file
+FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 T = TypeVar("T")
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # narrower images take too much memory when resized
@@ -49,26 +57,47 @@ def load_image(path: Path, bits: int | None = None) -> Image.Image:
     """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
-    Grey of more than 8 bits is scaled to 0..255: floats in [0, 1] are multiplied by 255, integers
-    divided by the largest value of ``bits``. An image of more than 179 megapixels is reduced.
+    Grey of more than 8 bits is divided by the largest value of ``bits``. An image of more than 179
+    megapixels is reduced.
 
-    Args:
-        path: The file.
-        bits: Depth of its grey, from :func:`grey_bits`; the smallest that holds the image if None.
-
-    Raises:
-        UserError: If the file cannot be fully decoded; names the path.
+    ``bits`` are from :func:`grey_bits`, or the fewest that hold the image. :class:`UserError` names
+    a file that cannot be fully decoded.
     """
     try:
         with _open(path) as file:
+            width, height = file.size
             if max(file.size) > NARROWEST * min(file.size):
-                side = f"{NARROWEST} times as long as wide"
-                raise ValueError(f"{file.width} x {file.height} pixels, more than {side}")
-            if file.width * file.height > LARGE:
-                return _reduced(path, file, bits)
-            return _upright(file, bits)
+                most = f"{NARROWEST} times as long as wide"
+                raise ValueError(f"{width} x {height} pixels, more than {most}")
+            if width * height <= LARGE:
+                return _upright(file, bits)
+            if width * height > LARGEST:
+                most = f"{LARGEST // 10**6:,} megapixels"
+                raise ValueError(
+                    f"{width:,} x {height:,} pixels, more than {most}: save it smaller"
+                )
+            side = math.ceil(math.sqrt(width * height / LARGE))
+            warnings.warn(
+                f"{visible(path)}: {width:,} x {height:,} pixels, reduced to 1/{side} of each "
+                "side; reading it takes time and memory: better save it smaller",
+                stacklevel=2,
+            )
+            with _ONE_AT_A_TIME:
+                file.draft(file.mode, (width // side, height // side))  # JPEG's can reduce by 2^n
+                image = _upright(file, bits)
+                left = math.ceil(math.sqrt(image.width * image.height / LARGE))
+                return image.reduce(left)
     except Exception as error:  # a broken file makes decoders raise nearly anything
         raise UserError(f"cannot read the image {visible(path)}: {error}") from None
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    if path.exists() and not path.is_file():  # opening a pipe would wait forever
+        raise ValueError("not a regular file")
+    image = Image.open(path)
+    # With a name, Pillow maps the file into memory, and a rotated TIFF comes out garbled.
+    image.filename = ""
+    return image
 
 
 def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
@@ -79,9 +108,16 @@ def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     image, turn = cast(Image.Image, file), None
     with suppress(Exception):  # a broken EXIF block; the pixels are fine
         turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-    if _is_deep_grey(image) or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image), bits))
-    elif deep and _highest(image) < 64:
+    if image.mode == "F":
+        raise ValueError("floats: save it with 8 or 16 bits")
+    if _is_deep_grey(image):
+        grey = np.asarray(image)
+        low, high, most = grey.min(), grey.max(), bits or BITS[-1]
+        if low < 0 or high >= 2**most:
+            raise ValueError(f"values from {low} to {high}, which {most} bits do not hold")
+        top = 2 ** (bits or _fewest_bits(high)) - 1
+        image = Image.fromarray((grey.astype(np.float64) * 255 / top).round().astype(np.uint8))
+    elif deep and np.asarray(image.convert("RGB")).max() < 64:
         raise ValueError("16 bits per colour, but the high ones unused: save it with 8 bits")
     elif image.mode == "RGBA" and _EXTRA not in getattr(file, "tag_v2", [_EXTRA]):
         # Nothing says that the fourth band is transparency: it may be near infrared.
@@ -93,62 +129,11 @@ def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     return image.transpose(turn) if turn is not None else image
 
 
-def _reduced(path: Path, file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
-    """Decode an image of too many pixels, one at a time, and reduce it."""
-    width, height = file.size
-    if width * height > LARGEST:
-        most = f"{LARGEST // 10**6:,} megapixels"
-        raise ValueError(f"{width:,} x {height:,} pixels, more than {most}: save it smaller")
-    side = math.ceil(math.sqrt(width * height / LARGE))
-    warnings.warn(
-        f"{visible(path)}: {width:,} x {height:,} pixels, reduced to 1/{side} of each side; "
-        "reading it takes time and memory: better save it smaller",
-        stacklevel=2,
-    )
-    with _ONE_AT_A_TIME:
-        file.draft(file.mode, (width // side, height // side))  # JPEG's decoder can reduce by 2^n
-        image = _upright(file, bits)
-        left = math.ceil(math.sqrt(image.width * image.height / LARGE))
-        return image.reduce(left) if left > 1 else image
-
-
 _ONE_AT_A_TIME = threading.Lock()
 _EXTRA = 338  # TIFF's tag ExtraSamples
 _Turn = Image.Transpose
 _TURNS = {2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM}
 _TURNS |= {5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90}
-
-
-def _open(path: Path) -> ImageFile.ImageFile:
-    if path.exists() and not path.is_file():  # opening a pipe would wait forever
-        raise ValueError("not a regular file")
-    try:
-        image = Image.open(path)
-        # With a name, Pillow maps the file into memory, and a rotated TIFF comes out garbled.
-        image.filename = ""
-        return image
-    except UnidentifiedImageError:
-        if folders.is_archive(path):
-            raise ValueError(folders.ARCHIVE) from None
-        if folders.is_heif(path) and not folders.HEIF:
-            raise ValueError(folders.NO_HEIF) from None
-        content = path.read_bytes()
-        if b"eXIf" not in content:
-            raise
-        return Image.open(io.BytesIO(_without_exif(content)))
-
-
-def _without_exif(png: bytes) -> bytes:
-    """Drop the EXIF chunks, because Pillow opens no PNG in which one has a wrong checksum."""
-    parts, start = [png[:8]], 8
-    while start < len(png):
-        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
-        if png[start + 4 : start + 8] != b"eXIf":
-            parts.append(png[start:end])
-        start = end
-    return b"".join(parts)
-
-
 _EIGHT_BITS = (".bmp", ".gif", ".jpeg", ".jpg", ".webp")  # per colour, at most
 
 
@@ -157,25 +142,17 @@ def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None)
 
     It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
     printed: no image tells it, and a guess for each would make the darker ones brighter.
-
-    Args:
-        domains: Images by the domain's name.
-        file: Where to print; standard output if None.
     """
     depths: dict[Path, int] = {}
     for name, paths in domains.items():
         # The others are not opened: reading each image at most twice is what starts a run fast.
         may_be_deep = [path for path in paths if path.suffix.lower() not in _EIGHT_BITS]
         tops = zip(may_be_deep, in_threads(_top_of_deep_grey, may_be_deep, "looking"), strict=True)
-        deep = {path: top for path, top in tops if top is not None}
-        if deep:
-            bits, top = _fewest_bits(max(deep.values())), max(deep.values())
-            images = "1 image" if len(deep) == 1 else f"{len(deep):,} images"
-            print(
-                f"{visible(name)}: {images} read as {bits}-bit grey (largest value {top:,})",
-                file=file or sys.stdout,
-                flush=True,
-            )
+        if deep := {path: top for path, top in tops if top is not None}:
+            top = max(deep.values())
+            bits, images = _fewest_bits(top), "image" if len(deep) == 1 else "images"
+            about = f"{len(deep):,} {images} read as {bits}-bit grey (largest value {top:,})"
+            print(f"{visible(name)}: {about}", file=file or sys.stdout, flush=True)
             # In partial adaptation, a domain may be a source in full and a target in part.
             depths |= {path: max(bits, depths.get(path, 0)) for path in deep}
     return depths
@@ -191,48 +168,11 @@ def _top_of_deep_grey(path: Path) -> int | None:
 
 
 def _is_deep_grey(image: Image.Image) -> bool:
-    return image.mode == "I" or image.mode.startswith("I;16")
+    return image.mode.startswith("I")
 
 
 def _fewest_bits(top: int) -> int:
     return next(bits for bits in BITS if top < 2**bits)
-
-
-def _eight_bits(grey: np.ndarray, bits: int | None) -> np.ndarray:
-    """Scale grey of more than 8 bits to 0..255, as :func:`load_image` describes."""
-    low, high = grey.min(), grey.max()
-    if grey.dtype.kind == "f":
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"floats from {low:g} to {high:g}: save it with values in [0, 1]")
-        top = 1
-    else:
-        if low < 0 or high > 65535:
-            raise ValueError(f"values from {low} to {high}: save it with 8 or 16 bits")
-        if high >= 2 ** (bits or BITS[-1]):
-            raise ValueError(f"values up to {high}, which {bits} bits do not hold")
-        top = 2 ** (bits or _fewest_bits(high)) - 1
-    return (grey.astype(np.float64) * 255 / top).round().astype(np.uint8)
-
-
-def _highest(image: Image.Image) -> int:
-    """Return the highest value of a colour."""
-    bands = zip(image.getbands(), image.split(), strict=True)
-    return max(int(np.asarray(band).max()) for name, band in bands if name != "A")
-
-
-class Look(NamedTuple):
-    """A file's colour mode and number of pictures."""
-
-    mode: str
-    frames: int
-
-
-def look(path: Path) -> Look:
-    """Decode an image; :class:`UserError` names an unreadable file."""
-    load_image(path)
-    with _open(path) as image:
-        # Phones store a preview or a depth map after the picture of an MPO.
-        return Look(image.mode, 1 if image.format == "MPO" else getattr(image, "n_frames", 1))
 
 
 def _resize(preprocessing: Preprocessing) -> v2.Resize:
@@ -255,8 +195,8 @@ def in_threads(call: Callable[[Path], T], paths: list[Path], what: str) -> list[
         return list(tqdm(results, what, len(paths), unit=" images", leave=False, disable=hide))
 
 
-def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T | UserError]:
-    """Call ``read`` on each path, in threads with a progress bar; return results or errors."""
+def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> tuple[list[T], list[str]]:
+    """Read images in threads; return the results, and a line for each unreadable image."""
 
     def attempt(path: Path) -> T | UserError:
         try:
@@ -264,7 +204,9 @@ def read_all(paths: list[Path], read: Callable[[Path], T], what: str) -> list[T 
         except UserError as error:
             return error
 
-    return in_threads(attempt, paths, what)
+    results = in_threads(attempt, paths, what)
+    faults = [str(result) for result in results if isinstance(result, UserError)]
+    return [result for result in results if not isinstance(result, UserError)], faults
 
 
 def decode(
@@ -279,20 +221,8 @@ def decode(
 
     The first process of each machine decodes into a file that all its processes map into memory.
 
-    Args:
-        cache: Where to keep the images: "ram" (the file alone), "device", or "off" for nowhere.
-        paths: Images that will be used, possibly repeated.
-        preprocessing: Gives the size at which they are kept.
-        device: Device of the training.
-        folder: Folder of the file, which disappears with the processes that use it.
-        bits: Depths of grey, from :func:`grey_bits`.
-
-    Returns:
-        Images from :func:`resized`, by path; none if off.
-
-    Raises:
-        UserError: In the first process, with one line per unreadable image, or if the images
-            cannot be kept.
+    The file lies in ``folder`` and disappears with the processes that use it. With the ``cache``
+    "device" its content is moved there; with "off" nothing is kept, and nothing returned.
     """
     paths = [*dict.fromkeys(paths)]
     if cache == "off" or not paths:
@@ -345,10 +275,10 @@ def _write(
 
 
 def _decode(paths: list[Path], read: Callable[[Path], T]) -> list[T]:
-    results = read_all(paths, read, "decoding")
-    if faults := [str(result) for result in results if isinstance(result, UserError)]:
+    results, faults = read_all(paths, read, "decoding")
+    if faults:
         raise UserError("\n".join(faults))
-    return [result for result in results if not isinstance(result, UserError)]
+    return results
 
 
 class Normalize(nn.Module):

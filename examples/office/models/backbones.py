@@ -1,12 +1,11 @@
 """Networks that turn images into features: torchvision's and timm's, without their last layer."""
 
-import difflib
 import itertools
 import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,8 @@ from office.data.images import Preprocessing
 
 TIMM = "timm:"
 TWO_OUTPUTS = ("googlenet", "inception_v3")
+IMAGENET = "IMAGENET1K_V1"
+OFFLINE = "which is needed once; without a network, download it elsewhere and use --weights FILE"
 # What torch.compile, FSDP and checkpointing insert into keys.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 UNUSED = "num_batches_tracked"  # of batch norm; old files lack it
@@ -67,10 +68,6 @@ def build_extractor(
         bottleneck: Size of the bottleneck.
         frozen: Width of the backbone's features, if the input is features instead of images: the
             backbone is then omitted, and its weights are not read.
-
-    Raises:
-        UserError: If the network is unknown or has no last linear layer to remove, or the weights
-            are missing or do not fit.
     """
     if frozen:
         return Extractor(nn.Identity(), frozen, bottleneck)
@@ -80,11 +77,7 @@ def build_extractor(
 
 
 def preprocessing(backbone: str) -> Preprocessing:
-    """Return a network's preprocessing: the paper's, or timm's for its own networks.
-
-    Raises:
-        UserError: If timm or its network is missing, or the network needs other image shapes.
-    """
+    """Return a network's preprocessing: the paper's, or timm's for its own networks."""
     if not backbone.startswith(TIMM):
         return Preprocessing()
     name = backbone.removeprefix(TIMM)
@@ -123,56 +116,39 @@ def resnet50_v1() -> nn.Module:
 
 def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
     """Return a network of torchvision, without its last layer, and the width of its features."""
-    network = _random(backbone)
+    models = torchvision.models
+    misfit = (
+        f"backbone {backbone} must end in a linear layer, which is removed, and have no other "
+        "output"
+    )
+    if backbone in TWO_OUTPUTS:
+        raise UserError(misfit)
+    if backbone == "resnet50_v1":
+        network, known = resnet50_v1(), {}
+    elif backbone in (names := models.list_models(module=models)):
+        network = models.get_model(backbone, weights=None)
+        known = models.get_model_weights(backbone).__members__
+    else:
+        names = ", ".join(["resnet50_v1", *names])
+        raise UserError(f"unknown backbone {backbone}; choose one of {names}")
     name, last = [*network.named_modules()][-1]
     if not isinstance(last, nn.Linear):
-        raise UserError(
-            f"backbone {backbone} must end in a linear layer, which is removed, but ends in "
-            f"{type(last).__name__}"
-        )
+        raise UserError(misfit)
     if weights == "imagenet":
-        network = _imagenet(backbone)
+        if IMAGENET not in known:
+            raise UserError(
+                f"torchvision has no {IMAGENET} weights for {backbone}, only "
+                f"{', '.join(known) or 'none'}; use --weights FILE or --weights none"
+            )
+        try:
+            network = models.get_model(backbone, weights=known[IMAGENET])
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"cannot download {known[IMAGENET].url} ({error}), {OFFLINE}") from None
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     if weights not in ("imagenet", "none"):
-        _load(network, backbone, Path(weights), removed=f"{name}.")
+        _load(network, backbone, Path(weights), removed=name)
     return network, last.in_features
-
-
-def _random(backbone: str) -> nn.Module:
-    if backbone == "resnet50_v1":
-        return resnet50_v1()
-    names = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in names:
-        names = ", ".join(["resnet50_v1", *names])
-        raise UserError(f"unknown backbone {backbone}; choose one of {names}")
-    if backbone in TWO_OUTPUTS:
-        raise UserError(f"backbone {backbone} has auxiliary outputs in training; choose another")
-    network: nn.Module = torchvision.models.get_model(backbone, weights=None)
-    return network
-
-
-def _imagenet(backbone: str) -> nn.Module:
-    if backbone == "resnet50_v1":
-        raise UserError(
-            "torchvision's weights are for resnet50, not for resnet50_v1, which has its strides "
-            "elsewhere; use --backbone resnet50, or --weights FILE"
-        )
-    known = torchvision.models.get_model_weights(backbone).__members__
-    if "IMAGENET1K_V1" not in known:
-        raise UserError(
-            f"torchvision has no IMAGENET1K_V1 weights for {backbone}, only "
-            f"{', '.join(known) or 'none'}; use --weights FILE or --weights none"
-        )
-    weights = known["IMAGENET1K_V1"]
-    try:
-        network: nn.Module = torchvision.models.get_model(backbone, weights=weights)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"cannot download {weights.url} ({error}), which is needed once; without a network, "
-            "download it elsewhere and use --weights FILE"
-        ) from None
-    return network
 
 
 def _of_timm(name: str, weights: str) -> tuple[nn.Module, int]:
@@ -202,39 +178,29 @@ def _timm(name: str) -> ModuleType:
         import timm
     except ImportError:
         raise UserError(f"--backbone timm:{name} needs timm: pip install timm") from None
-    network = name.partition(".")[0]
-    if not timm.is_model(network):
-        close = difflib.get_close_matches(network, timm.list_models(), 3)
-        hint = f"; similar: {', '.join(close)}" if close else ""
-        raise UserError(f"unknown backbone timm:{name}: timm has no such network{hint}")
     try:
         timm.models.get_pretrained_cfg(name)
-    except RuntimeError:
-        raise UserError(f"unknown backbone timm:{name}; {_tags(timm, network)}") from None
+        timm.models.model_entrypoint(name)
+    except (LookupError, RuntimeError):
+        why = "timm has no such network, or no such weights of it"
+        raise UserError(f"unknown backbone timm:{name}: {why}") from None
     return timm
 
 
-def _tags(timm: ModuleType, network: str) -> str:
-    tags = [f"timm:{tag}" for tag in timm.list_pretrained(f"{network}.*")]
-    return f"{network} has the weights {', '.join(tags)}" if tags else f"{network} has no weights"
-
-
 def _pretrained(timm: ModuleType, name: str) -> nn.Module:
-    network = name.partition(".")[0]
-    if name not in timm.list_pretrained(f"{network}.*"):
+    tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+    if name not in tags:
+        has = ", ".join(f"timm:{tag}" for tag in tags) or "none"
         raise UserError(
             f"--backbone timm:{name} does not say which weights timm should load: give the full "
-            "tag (the paper's network is timm:resnet50.tv_in1k), --weights FILE or --weights none; "
-            f"{_tags(timm, network)}"
+            f"tag (the paper's network is timm:resnet50.tv_in1k; of this one there are {has}), "
+            "--weights FILE or --weights none"
         )
     try:
         pretrained: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # from the network, the disk, or a hub
-        why = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"cannot download the weights timm:{name} ({type(error).__name__}: {why}), which are "
-            "needed once; without a network, download them elsewhere and use --weights FILE"
-        ) from None
+        why = f"{type(error).__name__}: {_in_one_line(error)}"
+        raise UserError(f"cannot download the weights timm:{name} ({why}), {OFFLINE}") from None
     return pretrained
 
 
@@ -245,23 +211,17 @@ def _load_into_timm(timm: ModuleType, network: nn.Module, name: str, path: Path)
     # Published files of some networks use other key names, which timm's module translates.
     module = sys.modules[timm.models.model_entrypoint(name).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None)
+    misfit = f"the weights {path} do not fit timm:{name}"
     try:
         keys = timm.models.load_checkpoint(
             network, str(path), strict=False, filter_fn=translate, weights_only=True
         )
     except Exception as error:  # truncated and foreign files raise nearly anything
-        lines = [*filter(None, map(str.strip, str(error).splitlines())), "no details"]
-        why = next((line for line in lines if "size mismatch" in line), lines[0])
-        raise UserError(
-            f"timm cannot load the weights {path} into timm:{name}: {type(error).__name__}: {why}"
-        ) from None
+        raise UserError(f"{misfit}: {type(error).__name__}: {_in_one_line(error)}") from None
     config = timm.models.get_pretrained_cfg(name)
     if keys is not None:  # for NumPy files, the network itself checks them
         last = config.classifier or ()
-        last = {key.partition(".")[0] for key in ([last] if isinstance(last, str) else last)}
-        unknown = [key for key in keys.unexpected_keys if key.partition(".")[0] not in last]
-        if fault := _fault(keys.missing_keys, unknown):
-            raise UserError(f"the weights {path} do not fit timm:{name}: {fault}")
+        _check(keys, [last] if isinstance(last, str) else last, misfit)
     if "." not in name and config.tag:
         distributed.say_once(
             f"weights {path}: images are preprocessed as for timm:{name}.{config.tag}; if these "
@@ -286,31 +246,22 @@ def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
     ).most_common()
     misfit = f"the weights {path} do not fit {backbone}"
     if not matches:
-        raise UserError(f"{misfit}: none belong to this network; {_content(content)}")
-    (inside, prefix), most = matches[0]
-    place, tensors = _place(inside, prefix), states[inside]
-    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    fault = _fault(
-        [k for k in expected if k not in state],
-        [k for k in state if k not in expected and not k.startswith(removed)],
-        [
-            f"{k}: {tuple(v.shape)} in the file, {tuple(expected[k].shape)} in the network"
-            for k, v in state.items()
-            if k in expected and v.shape != expected[k].shape
-        ],
-    )
-    if fault:
-        raise UserError(f"{misfit}: {fault}{place}; {_content(content)}")
-    equal = [f"those{_place(*where)}" for where, count in matches if count == most]
-    if len(equal) > 1:
+        some = ", ".join(map(str, itertools.islice(content, 3))) or "none"
+        raise UserError(f"{misfit}: it has other keys, the first {some}")
+    best = [_place(*where) for where, count in matches if count == matches[0][1]]
+    if len(best) > 1:
         raise UserError(
-            f"{path} contains several weights for {backbone}: {' and '.join(equal)}; save only one"
+            f"{path} contains several weights for {backbone}:{' and'.join(best)}; save only one"
         )
-    if place:
-        others = [key for key in tensors if not key.startswith(prefix)]
-        left = f"; ignored: {_some(others)}" if others else ""
-        distributed.say_once(f"weights {path}: loaded{place}{left}")
-    network.load_state_dict(state, strict=False)
+    inside, prefix = matches[0][0]
+    state = {k.removeprefix(prefix): v for k, v in states[inside].items() if k.startswith(prefix)}
+    try:
+        keys = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes differ
+        raise UserError(f"{misfit}{best[0]}: {_in_one_line(error)}") from None
+    _check(keys, [removed], f"{misfit}{best[0]}")
+    if inside or prefix:
+        distributed.say_once(f"weights {path}: loaded{best[0]}")
 
 
 def _states(content: dict[Any, Any], inside: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -323,25 +274,18 @@ def _states(content: dict[Any, Any], inside: str = "") -> Iterator[tuple[str, di
 
 
 def _place(inside: str, prefix: str) -> str:
-    place = f" from {inside}" if inside else ""
-    return f"{place} without the prefix {prefix}" if prefix else place
+    return f" from {inside}" * bool(inside) + f" without the prefix {prefix}" * bool(prefix)
 
 
-def _fault(missing: Iterable[str], unknown: list[str], shapes: Sequence[str] = ()) -> str:
-    missing = [key for key in missing if not key.endswith(UNUSED)]
-    faults = (("keys missing", missing), ("keys unknown", unknown), ("shapes differ", shapes))
-    return "; ".join(f"{len(keys)} {what}, the first {keys[0]}" for what, keys in faults if keys)
+def _check(keys: Any, removed: Iterable[str], misfit: str) -> None:
+    """Raise :class:`UserError` if keys are missing, or unknown and of no removed layer."""
+    layers = tuple(f"{layer}." for layer in removed)
+    missing = [key for key in keys.missing_keys if not key.endswith(UNUSED)]
+    unknown = [key for key in keys.unexpected_keys if not key.startswith(layers)]
+    for names, what in ((missing, "missing"), (unknown, "unknown")):
+        if names:
+            raise UserError(f"{misfit}: {len(names)} keys {what}, the first {names[0]}")
 
 
-def _content(content: dict[Any, Any]) -> str:
-    """Say which keys a file has, including those of dictionaries in it."""
-    if not content:
-        return "it is empty"
-    within = [f"in {k!r} {_some(v)}" for k, v in content.items() if isinstance(v, dict) and v]
-    return f"it has the keys {'; '.join([_some(content), *within[:3]])}"
-
-
-def _some(keys: Collection[Any]) -> str:
-    """Join the first few keys, and say how many there are."""
-    first = ", ".join(str(key) for key in itertools.islice(keys, 3))
-    return f"{first}, ... ({len(keys)} in all)" if len(keys) > 3 else first
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

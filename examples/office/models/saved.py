@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +22,15 @@ BATCHES = (1, 3)  # batch sizes that both are tried with
 
 @dataclass(frozen=True)
 class Model:
-    """Everything a prediction needs; both modules are in evaluation mode when read.
+    """Everything a prediction needs; both modules are in evaluation mode when read."""
 
-    Attributes:
-        backbone: Name of the network, for :func:`backbones.build_extractor`.
-        bottleneck: Size of the layer after it, if any.
-        extractor: From images to features.
-        classifier: From features to K logits.
-        categories: Names of the K categories.
-        preprocessing: From an image to the extractor's input, or to the backbone's.
-        frozen: Width of the backbone's features, if the extractor's input is those features.
-    """
-
-    backbone: str
-    bottleneck: int | None
-    extractor: Extractor
-    classifier: nn.Linear
-    categories: list[str]
-    preprocessing: Preprocessing
-    frozen: int | None = None
+    backbone: str  # for backbones.build_extractor
+    bottleneck: int | None  # size of the layer after it, if any
+    extractor: Extractor  # from images to features
+    classifier: nn.Linear  # from features to K logits
+    categories: list[str]  # names of the K categories
+    preprocessing: Preprocessing  # to the extractor's input, or to the backbone's
+    frozen: int | None = None  # width of the backbone's features, if they are the input
 
 
 def write_model(folder: Path, model: Model) -> None:
@@ -54,11 +45,7 @@ def write_model(folder: Path, model: Model) -> None:
 
 
 def read_model(path: Path) -> Model:
-    """Read a model.pt.
-
-    Raises:
-        UserError: If the file cannot be read or contains something else.
-    """
+    """Read a model.pt; :class:`UserError` if it cannot be read or contains something else."""
     content = files.load(path)
     try:
         backbone, bottleneck = content["backbone"], content["bottleneck"]
@@ -71,9 +58,8 @@ def read_model(path: Path) -> Model:
         preprocessing = Preprocessing(**content["preprocessing"])
     except (LookupError, RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path} is not a model.pt of this train_office.py") from None
-    extractor.eval()
-    classifier.eval()
-    return Model(backbone, bottleneck, extractor, classifier, categories, preprocessing, frozen)
+    parts = extractor.eval(), classifier.eval()
+    return Model(backbone, bottleneck, *parts, categories, preprocessing, frozen)
 
 
 class Predictor(nn.Module):
@@ -86,8 +72,7 @@ class Predictor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the probability of each category."""
-        logits: Tensor = self.classifier(self.extractor(images))
-        return logits.softmax(1)
+        return cast(Tensor, self.classifier(self.extractor(images)).softmax(1))
 
 
 def export(model: Model, path: Path) -> str:
@@ -97,9 +82,8 @@ def export(model: Model, path: Path) -> str:
     in the metadata ``about`` of ONNX. The batch size is free.
 
     Raises:
-        UserError: If the suffix is another one, the file cannot be written, the network cannot be
-            exported, packages are missing, or the program's probabilities differ from the model's
-            by more than 1e-5. An earlier file is then untouched.
+        UserError: If that fails, or the program's probabilities differ from the model's by more
+            than 1e-5. An earlier file is then untouched.
     """
     formats = {".pt2": (_to_pt2, _run_pt2), ".onnx": (_to_onnx, _run_onnx)}
     if path.suffix not in formats:
@@ -135,8 +119,7 @@ def _to_pt2(network: nn.Module, images: Tensor, about: str) -> bytes:
 
 
 def _run_pt2(program: bytes, images: Tensor) -> Tensor:
-    probabilities: Tensor = torch.export.load(io.BytesIO(program)).module()(images)
-    return probabilities
+    return cast(Tensor, torch.export.load(io.BytesIO(program)).module()(images))
 
 
 def _to_onnx(network: nn.Module, images: Tensor, about: str) -> bytes:

@@ -1,25 +1,36 @@
-"""The files of a finished run: their content, writers and readers.
+"""The files of a finished run: what they hold, how they are written and read.
 
 result.json (:class:`Result`), features.npz (:class:`Features`) and, for a target without labels,
-predictions.csv (:class:`Prediction`); model.pt is in ``models/saved.py``.
+predictions.csv; model.pt is in ``models/saved.py``.
 """
 
-import csv
 import dataclasses
 import io
 import json
-import re
+import platform
 import reprlib
+import subprocess
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from office import files
+import symloss
+from office import distributed, files
 from office.console import UserError
+from office.data.tasks import shares_of
+from office.methods import METHODS
+from office.models import saved
+from office.models.backbones import Extractor
+from office.options import Runtime
+from office.results import scores
+from office.training.runs import Run
 
 # What results have that older ones lack.
 ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
@@ -33,40 +44,25 @@ class Result:
     give domain and classifier: ``target_accuracy/C_t`` (the target classifier),
     ``target_accuracy/C_s`` (the source classifier) and ``source_accuracy/C_s``, the last on the
     training images. The classifier of a method with only one is C_t.
-
-    Attributes:
-        classifier: The one whose predictions count, ``"C_t"`` or ``"C_s"``.
-        accuracy: Its accuracy on the target at the end of training.
-        final: Accuracies by name at the end of training.
-        epochs: For each epoch its number, the accuracies measured, and its mean losses.
-        per_category: Recall of each category.
-        confusion: Images by category (row) and prediction (column).
-        predicted: Predicted share of each category in the target.
-        expected: Expected share of each category in the target.
-        agreement: Share of target images for which C_t and C_s predict the same category, ``None``
-            if there is only one classifier.
-        images: Number of source and target images and the checksum of inputs.csv, which lists them.
-        recipe: Every setting that changes the numbers.
-        machine: Where it was trained, which does not change them.
     """
 
     dataset: str
     task: str
     method: str
     seed: int
-    classifier: str
-    accuracy: float | None
-    final: dict[str, float | None]
-    epochs: list[dict[str, float | None]]
-    per_category: dict[str, float | None]
-    confusion: list[list[int]] | None
+    classifier: str  # whose predictions count, "C_t" or "C_s"
+    accuracy: float | None  # its own on the target, at the end of training
+    final: dict[str, float | None]  # accuracies at the end of training
+    epochs: list[dict[str, float | None]]  # of each: number, accuracies measured, mean losses
+    per_category: dict[str, float | None]  # recall
+    confusion: list[list[int]] | None  # images by category (row) and prediction (column)
     categories: list[str]
-    recipe: dict[str, Any]
-    predicted: dict[str, float]
+    recipe: dict[str, Any]  # every setting that changes the numbers
+    predicted: dict[str, float]  # share of each category in the target
     expected: dict[str, float]
-    agreement: float | None
-    images: list[int]
-    machine: dict[str, Any]
+    agreement: float | None  # share of target images on which C_t and C_s agree, if there are both
+    images: list[int]  # of source and target, and the checksum of inputs.csv, which lists them
+    machine: dict[str, Any]  # where it was trained, which does not change the numbers
     versions: dict[str, str]
     commit: str | None
     processes: int
@@ -86,17 +82,13 @@ class Result:
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write result.json; :class:`UserError` if it cannot be written."""
+    """Write result.json."""
     text = json.dumps(dataclasses.asdict(result), indent=1)
     files.write(folder / "result.json", text.encode())
 
 
 def read_result(path: Path) -> Result:
-    """Read a result.json.
-
-    Raises:
-        UserError: If the file cannot be read or contains something else; names path and error.
-    """
+    """Read a result.json."""
     content = ADDED | files.load_json(path)
     types = get_type_hints(Result)
     for name, kind in types.items():
@@ -118,13 +110,12 @@ def read_result(path: Path) -> Result:
 
 def _has_type(value: object, kind: Any) -> bool:
     """Whether a value from JSON has a type such as ``dict[str, float | None]``."""
-    if kind is Any:
-        return True
     if isinstance(kind, UnionType):
         return any(_has_type(value, one) for one in get_args(kind))
-    if kind is float:  # JSON has only one kind of number
-        return isinstance(value, (int, float))
-    if not isinstance(value, get_origin(kind) or kind):
+    base = get_origin(kind) or kind
+    if base is Any:
+        return True
+    if not isinstance(value, (int, float) if base is float else base):  # JSON's numbers are alike
         return False
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return all(_has_type(part, get_args(kind)[-1]) for part in parts)
@@ -132,24 +123,16 @@ def _has_type(value: object, kind: Any) -> bool:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both domains at the end of training, source images first, in the task's order.
+    """Features of both domains at the end of training, source images first, in the task's order."""
 
-    Attributes:
-        features: float16 ``(N, F)``, or float32 if a value is too large for that.
-        domain: uint8 ``(N,)``, 0 for the source and 1 for the target.
-        label: int16 ``(N,)``, -1 in a target without labels.
-        logits: float32, of the target images only: joint logits ``(M, 2K)``, or ``(M, K)`` for a
-            method with one classifier; ``None`` if the file has none.
-    """
-
-    features: np.ndarray
-    domain: np.ndarray
-    label: np.ndarray
-    logits: np.ndarray | None = None
+    features: np.ndarray  # float16 (N, F), or float32 if a value is too large for that
+    domain: np.ndarray  # uint8 (N,), 0 for the source and 1 for the target
+    label: np.ndarray  # int16 (N,), -1 in a target without labels
+    logits: np.ndarray | None = None  # float32, the head's of the target images, if saved
 
 
 def write_features(folder: Path, features: Features) -> None:
-    """Write features.npz; :class:`UserError` if it cannot be written."""
+    """Write features.npz."""
     arrays = {name: value for name, value in vars(features).items() if value is not None}
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -160,48 +143,105 @@ def read_features(path: Path) -> Features:
     """Read a features.npz; :class:`UserError` names path and error."""
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:
-            arrays = dict(file)
+            features = Features(**{name: file[name] for name in file})
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    for name in ("features", "domain", "label"):
-        if name not in arrays:
-            raise UserError(f"{path} was not written by train_office.py: it has no {name}")
-    features = Features(arrays["features"], arrays["domain"], arrays["label"], arrays.get("logits"))
     if not len(features.features) == len(features.domain) == len(features.label):
         raise UserError(f"{path}: features, domain and label must have the same length")
     if features.logits is not None and len(features.logits) != (features.domain == 1).sum():
         raise UserError(f"{path}: logits must have one row per target image")
+    if not np.isfinite(features.features).all():
+        raise UserError(f"{path}: features must be finite")
     return features
 
 
-class Prediction(NamedTuple):
-    """Category of a target image and its probability."""
+def write_run(
+    run: Run,
+    runtime: Runtime,
+    extractor: Extractor,
+    classifier: nn.Linear,
+    features: tuple[Tensor, Tensor],
+    logits: Tensor,
+    history: list[dict[str, Any]],
+    seconds: float,
+) -> Result:
+    """Write the files of a trained run, result.json last, because it marks the run as finished.
 
-    path: Path
-    category: str
-    confidence: float
+    ``features`` are those of source and target, ``logits`` the head's of the target. The last entry
+    of ``history``, one per epoch, has all accuracies at the end of training.
+    """
+    recipe, task, method = run.recipe, run.task, METHODS[run.method]
+    categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
+    k, device = len(categories), runtime.device
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    counting = scores.by_classifier(logits, k)[method.classifier]
+
+    rows, half = torch.cat(features), torch.cat(features).half()
+    of_both = [domain.labels or [-1] * len(domain.paths) for domain in (task.source, task.target)]
+    content = Features(
+        (half if half.isfinite().all() else rows).numpy(),
+        np.repeat(np.arange(2, dtype=np.uint8), [*map(len, of_both)]),
+        np.concatenate(of_both).astype(np.int16),
+        logits.numpy(),
+    )
+    write_features(folder, content)
+    model = saved.Model(
+        recipe.backbone,
+        recipe.bottleneck,
+        extractor,
+        classifier,
+        categories,
+        recipe.preprocessing,
+        recipe.width,
+    )
+    saved.write_model(folder, model)
+    if labels is None:
+        confidence, prediction = (t.tolist() for t in counting.double().softmax(1).max(1))
+        table: list[tuple[object, ...]] = [("path", "category", "confidence")]
+        for path, i, p in zip(task.target.paths, prediction, confidence, strict=True):
+            table.append((path, categories[i], f"{p:.12g}"))
+        files.write(folder / "predictions.csv", files.table(table))
+
+    final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
+    confusion = None if labels is None else scores.confusion_matrix(counting, labels)
+    recalls = [None] * k if confusion is None else scores.recalls(confusion)
+    prior = shares_of(
+        recipe.prior if method.balanced else "source", categories, task.source.labels or ()
+    )
+    predicted, expected = symloss.diagnostics.category_shares(counting, prior)
+    packages = ("torch", "torchvision", "symloss", "timm")
+    versions = {name: sys.modules[name].__version__ for name in packages if name in sys.modules}
+    result = Result(
+        dataset=recipe.dataset,
+        task=task.name,
+        method=run.method,
+        seed=run.seed,
+        classifier=method.classifier,
+        accuracy=final[f"target_accuracy/{method.classifier}"],
+        final=final,
+        epochs=history,
+        per_category=dict(zip(categories, recalls, strict=True)),
+        confusion=confusion,
+        categories=categories,
+        recipe=run.settings,
+        predicted=dict(zip(categories, predicted.tolist(), strict=True)),
+        expected=dict(zip(categories, expected.tolist(), strict=True)),
+        agreement=scores.agreement(logits, k),
+        images=run.identity["images"],
+        machine={"device": str(device), "workers": runtime.workers, "cache": runtime.cache},
+        versions={"python": platform.python_version(), **versions},
+        commit=_commit(),
+        processes=distributed.processes(),
+        seconds=seconds,
+        peak_memory_bytes=memory,
+    )
+    write_result(folder, result)
+    return result
 
 
-def write_predictions(folder: Path, predictions: list[Prediction]) -> None:
-    """Write predictions.csv; :class:`UserError` if it cannot be written."""
-    rows = [(p.path, p.category, f"{p.confidence:.12g}") for p in predictions]
-    files.write(folder / "predictions.csv", files.table([Prediction._fields, *rows]))
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """Read a predictions.csv; :class:`UserError` names path and error."""
-    read = files.from_cell
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return [
-                Prediction(
-                    _unescaped(read(row["path"])), read(row["category"]), float(row["confidence"])
-                )
-                for row in csv.DictReader(file, strict=True)
-            ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-
-
-def _unescaped(path: str) -> Path:
-    return Path(re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path))
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,4 +1,4 @@
-"""Tables 1 to 4 of the paper, with our accuracies beside the published ones.
+"""Finished runs as tables and in words: Tables 1 to 4 of the paper, a summary, a label-free look.
 
 The published numbers are in published.json: each table's tasks and rows as printed, each cell a
 pair of mean and standard error; below them SymmNets-V2, from another paper, which gives only
@@ -11,14 +11,16 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from office import console
+from office.console import visible
 from office.methods import METHODS
 from office.options import BALANCE
-from office.results.outputs import Result
+from office.results.outputs import Result, read_result
 from office.results.scores import Mean, mean_and_error, plus_minus
+from symloss.diagnostics import Diagnosis
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 # Table 4's names, except the backbone's, because ours need not be ResNet-50.
@@ -27,27 +29,22 @@ OF_SOME = (*BALANCE, "partial")  # settings that only some methods have
 # The settings in every note; others appear only if the rows of a table differ in them.
 NOTED = (
     *("backbone", "weights", "features", "bottleneck", "batch size", "length", "lr", "precision"),
-    *OF_SOME,
+    *(*OF_SOME, "seeds"),
 )
-POOLED = ("GFK", "TCA")  # on the network's pooled features
 
 Groups: TypeAlias = dict[str, list[Result]]  # by method
+Settings: TypeAlias = tuple[str, str, dict[str, str]]  # a run's row, task and settings in words
 
 
 class Row(NamedTuple):
-    """A method's accuracies in %: a cell or ``None`` per task, average or ``None``.
-
-    Uneven if the tasks have different seeds, so that the average is of means of more or fewer runs.
-    """
+    """A method's accuracies in %: a cell or ``None`` per task, average or ``None``."""
 
     label: str
     cells: list[Mean | None]
     average: float | None
-    uneven: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Accuracies of methods (rows) on tasks (columns), and a note on how ours were made."""
 
     title: str
@@ -93,32 +90,22 @@ def _table(
     title: str, tasks: list[str], ours: Groups, published: Sequence[dict[str, Any]] = ()
 ) -> Table:
     """Make a table, each of our rows below the published one of the same method, if any."""
-    rows = []
+    rows, left = [], dict(ours)
     for row in published:
-        printed = Row(
-            row["method"], [cell and tuple(cell) for cell in row["cells"]], row["average"]
-        )
-        method = row.get("ours")
-        if method in ours:
-            rows += _compared(printed, _row(f"{NAMES[method]}, ours", ours[method], tasks))
+        cells = [cell and tuple(cell) for cell in row["cells"]]
+        theirs = Row(row["method"], cells, row["average"])
+        if group := left.pop(row.get("ours", ""), None):
+            mine = _row(f"{NAMES[row['ours']]}, ours", group, tasks)
+            rows += [theirs._replace(label=f"{theirs.label}, published"), mine]
+            rows.append(_difference(mine, theirs))
         else:
-            rows.append(printed)
-    beside = {row.get("ours") for row in published}
-    for method, group in ours.items():
-        if method not in beside:
-            label = f"{_label(method)}, ours" if published else _label(method)
-            rows.append(_row(label, group, tasks))
-    note = _note(ours)
+            rows.append(theirs)
+    for method, group in left.items():
+        rows.append(_row(_label(method) + ", ours" * bool(published), group, tasks))
     # If only some results use frozen features, the note warns of it.
     if ours and all(result.recipe.get("frozen") for group in ours.values() for result in group):
         title += f", {'ours ' if published else ''}on frozen features"
-        pooled = [row["method"] for row in published if row["method"] in POOLED]
-        if pooled:
-            note += (
-                f" Published {' and '.join(pooled)} also use frozen features of ResNet-50; the "
-                "other published methods train the network."
-            )
-    return Table(title, tasks, rows, note)
+    return Table(title, tasks, rows, _note(ours))
 
 
 def _label(method: str) -> str:
@@ -131,101 +118,68 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
         values = [r.accuracy for r in results if r.task == task and r.accuracy is not None]
         cells.append(mean_and_error(values) if values else None)
     means = [cell[0] for cell in cells if cell]
-    average = statistics.fmean(means) if len(means) == len(tasks) else None
-    return Row(label, cells, average, len(_tasks_by_seeds(results)) > 1)
+    return Row(label, cells, statistics.fmean(means) if len(means) == len(tasks) else None)
 
 
-def _compared(published: Row, ours: Row) -> list[Row]:
-    """Return the published row, ours, and the difference of their means."""
+def _difference(mine: Row, theirs: Row) -> Row:
     cells: list[Mean | None] = [
-        (mine[0] - theirs[0], None) if mine and theirs else None
-        for mine, theirs in zip(ours.cells, published.cells, strict=True)
+        (a[0] - b[0], None) if a and b else None
+        for a, b in zip(mine.cells, theirs.cells, strict=True)
     ]
     average = None
-    if ours.average is not None and published.average is not None:
-        average = ours.average - published.average
-    named = published._replace(label=f"{published.label}, published")
-    return [named, ours, Row("difference", cells, average, ours.uneven)]
-
-
-# Notes
+    if mine.average is not None and theirs.average is not None:
+        average = mine.average - theirs.average
+    return Row("difference", cells, average)
 
 
 def _note(ours: Groups) -> str:
-    """Say how a table's results were made, and warn if their settings differ."""
+    """Say how a table's results were made, and warn if their settings, seeds or images differ."""
     if not ours:
         return "Published numbers only: none of our runs belongs in this table."
-    results = [result for group in ours.values() for result in group]
-    runs = [(_label(result.method), result.task, _settings(result)) for result in results]
+    runs: list[Settings] = []
+    images: dict[str, set[int]] = defaultdict(set)
+    for method, group in ours.items():
+        for result in group:
+            seeds = sorted({r.seed for r in group if r.task == result.task})
+            settings = _settings(result) | {"seeds": ", ".join(map(str, seeds))}
+            runs.append((_label(method), result.task, settings))
+            images[result.task].update(result.images[-1:])
     made = []
     for name in NOTED:
-        values = dict.fromkeys(settings[name] for _, _, settings in runs if name in settings)
-        if values:
+        if values := dict.fromkeys(settings[name] for *_, settings in runs if name in settings):
             made.append(f"{name} {' / '.join(values)}")
-    note = f"Ours: {'; '.join([*made, _seeds(ours)])}. Mean ± standard error over the seeds."
-    names = dict.fromkeys([*NOTED, *(name for _, _, settings in runs for name in settings)])
-    differences = "; ".join(filter(None, (_differences(name, runs) for name in names)))
-    if differences:
+    note = f"Ours: {'; '.join(made)}. Mean ± standard error over the seeds."
+    names = dict.fromkeys([*NOTED, *(name for *_, settings in runs for name in settings)])
+    if differences := "; ".join(filter(None, (_differences(name, runs) for name in names))):
         note += f"\n\n**Warning: settings differ between the runs of this table:** {differences}."
-    if any(len(_tasks_by_seeds(group)) > 1 for group in ours.values()):
-        note += (
-            "\n\n**Warning: not every task has the same seeds:** an Avg with * is of such tasks."
-        )
-    checksums: dict[str, set[int]] = defaultdict(set)
-    for result in results:
-        checksums[result.task].update(result.images[-1:])
-    if other := [arrow(task) for task, images in sorted(checksums.items()) if len(images) > 1]:
+    if other := [arrow(task) for task, sums in sorted(images.items()) if len(sums) > 1]:
         note += (
             f"\n\n**Warning: runs of the same task are on different images:** {', '.join(other)}."
         )
     return note
 
 
-def _differences(name: str, runs: list[tuple[str, str, dict[str, str]]]) -> str:
+def _differences(name: str, runs: list[Settings]) -> str:
     """List a setting's values with their rows, and tasks if a row has several values.
 
     Empty if all are equal; a setting that some methods lack is compared only where it is set.
     """
-    rows: dict[str, dict[str, set[str]]] = {}
+    places: dict[str, dict[str, set[str]]] = {}  # by value: the tasks of each row
     for label, task, settings in runs:
-        row = rows.setdefault(label, defaultdict(set))
-        row[settings.get(name, "not set")].add(task)
-    values = {value for row in rows.values() for value in row}
-    if name in OF_SOME:
-        values.discard("not set")
-    if len(values) < 2 and all(len(row) == 1 for row in rows.values()):
+        rows = places.setdefault(settings.get(name, "not set"), {})
+        rows.setdefault(label, set()).add(arrow(task))
+    labels = [label for rows in places.values() for label in rows]
+    values = places.keys() - ({"not set"} if name in OF_SOME else set())
+    if len(values) < 2 and len(labels) == len({*labels}):
         return ""
-    places: dict[str, list[str]] = defaultdict(list)
-    for label, row in rows.items():
-        for value, tasks in row.items():
-            only = f" on {', '.join(map(arrow, sorted(tasks)))}" if len(row) > 1 else ""
-            places[value].append(f"{label}{only}")
-    listed = ", ".join(f"{value} ({', '.join(labels)})" for value, labels in places.items())
-    return f"{name} {listed}"
-
-
-def _seeds(ours: Groups) -> str:
-    """List the seeds, by row and task if they differ."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    for method, group in ours.items():
-        by_seeds = _tasks_by_seeds(group)
-        for seeds, tasks in by_seeds.items():
-            only = f" on {', '.join(map(arrow, tasks))}" if len(by_seeds) > 1 else ""
-            rows[seeds].append(f"{_label(method)}{only}")
-    if len(rows) == 1:
-        return f"seeds {next(iter(rows))}"
-    return "seeds " + " / ".join(f"{seeds} ({', '.join(labels)})" for seeds, labels in rows.items())
-
-
-def _tasks_by_seeds(group: Sequence[Result]) -> dict[str, list[str]]:
-    """Return a method's tasks by the seeds that each was run with."""
-    seeds: dict[str, set[int]] = defaultdict(set)
-    for result in group:
-        seeds[result.task].add(result.seed)
-    tasks: dict[str, list[str]] = defaultdict(list)
-    for task in sorted(seeds):
-        tasks[", ".join(map(str, sorted(seeds[task])))].append(task)
-    return tasks
+    listed = []
+    for value, rows in places.items():
+        on = (
+            f"{label} on {', '.join(sorted(tasks))}" if labels.count(label) > 1 else label
+            for label, tasks in rows.items()
+        )
+        listed.append(f"{value} ({', '.join(on)})")
+    return f"{name} {', '.join(listed)}"
 
 
 def _settings(result: Result) -> dict[str, str]:
@@ -234,19 +188,14 @@ def _settings(result: Result) -> dict[str, str]:
     epochs, steps = recipe.pop("epochs", None), recipe.pop("max_steps", None)
     recipe["length"] = f"{steps} steps" if steps else f"{epochs} epochs" if epochs else None
     recipe["weights"] = recipe.get("weights") and Path(str(recipe["weights"])).name
-    frozen = recipe.pop("frozen", None)
-    if frozen:
-        views = "one view" if frozen["views"] == 1 else f"{frozen['views']} views"
-        recipe["features"] = f"frozen, {views} ({frozen['precision']})"
+    if frozen := recipe.pop("frozen", None):
+        recipe["features"] = f"frozen, views: {frozen['views']} ({frozen['precision']})"
     recipe["partial"] = recipe.get("partial") or None
     if isinstance(recipe.get("prior"), list):
         recipe["prior"] = ", ".join(f"{category} {share:g}" for category, share in recipe["prior"])
     return {
         name.replace("_", " "): str(value) for name, value in recipe.items() if value is not None
     }
-
-
-# Files
 
 
 def arrow(task: str) -> str:
@@ -257,11 +206,10 @@ def arrow(task: str) -> str:
 def markdown(table: Table) -> str:
     """Return the table in Markdown, with one decimal as in the paper."""
     lines = [["Methods", *map(arrow, table.tasks), "Avg"], ["---"] * (len(table.tasks) + 2)]
-    for label, cells, average, uneven in table.rows:
+    for label, cells, average in table.rows:
         sign = "+" if label == "difference" else ""
         means = [*cells, None if average is None else (average, None)]
-        *shown, last = (plus_minus(*mean, sign) if mean else "" for mean in means)
-        lines.append([label, *shown, f"{last}*" if uneven and last else last])
+        lines.append([label, *(plus_minus(*mean, sign) if mean else "" for mean in means)])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
 
@@ -270,7 +218,84 @@ def csv_rows(table: Table) -> list[list[object]]:
     """Return the rows of a CSV file, a column for each mean and each standard error, unrounded."""
     columns = [column for task in table.tasks for column in (task, f"{task} error")]
     rows: list[list[object]] = [["method", *columns, "average"]]
-    for label, cells, average, _ in table.rows:
+    for label, cells, average in table.rows:
         values = [value for cell in cells for value in cell or (None, None)]
         rows.append([label, *values, average])
     return rows
+
+
+# In words; most of it needs no target labels
+
+
+def diagnosis(result: Result) -> Diagnosis:
+    """Return how a run's predictions spread over the categories, with printable names."""
+    return Diagnosis(
+        tuple(map(visible, result.predicted)),
+        tuple(result.predicted.values()),
+        tuple(result.expected.values()),
+        result.agreement,
+        samples=result.images[1] if result.images else None,
+    )
+
+
+def remedy(result: Result) -> str | None:
+    """Return the option to try if categories are rarely predicted, if there is one."""
+    method = METHODS.get(result.method)
+    if result.recipe.get("partial") or (method and method.balanced):
+        return None
+    balanced = f"{result.method}-balanced"
+    return f"--method {balanced if balanced in METHODS else 'symnets-balanced'}"
+
+
+def finished(result: Result, folder: Path) -> str:
+    """Return the lines that a run prints at its end."""
+    description = diagnosis(result).describe(remedy(result))
+    return f"{result.title}: done in {result.seconds:.0f} s, see {folder}\n{description}"
+
+
+def _concern(result: Result) -> str | None:
+    """Return a sentence on classifiers that disagree or on lost categories, if there is reason."""
+    spread = diagnosis(result)
+    return None if spread.healthy else spread.sentence(remedy(result))
+
+
+def summarise(folders: Sequence[Path]) -> str:
+    """Return a table of finished runs, what each rarely predicts, and where their files are."""
+    results = [read_result(folder / "result.json") for folder in folders]
+    columns = (
+        "method",
+        "seed",
+        "accuracy",
+        "worst category",
+        "C^s and C^t agree",
+        "rarely predicted",
+    )
+    rows = [[*columns, "seconds"]]
+    for result in results:
+        worst = result.worst_category
+        row = [result.method, str(result.seed)]
+        row.append("-" if result.accuracy is None else f"{result.accuracy:.1f} %")
+        row.append("-" if worst is None else f"{visible(worst[0])} {worst[1]:.0f} %")
+        row.append("-" if result.agreement is None else f"{100 * result.agreement:.1f} %")
+        row.append(f"{len(diagnosis(result).rarely_predicted)} of {len(result.categories)}")
+        rows.append([*row, f"{result.seconds:.0f}"])
+    concerns = [
+        f"{result.method}, seed {result.seed}: {sentence}"
+        for result in results
+        if (sentence := _concern(result))
+    ]
+    where = "result.json, model.pt (for predict.py) and, without labels, predictions.csv are in:"
+    places = (f"  {visible(folder)}" for folder in folders)
+    return "\n".join(["", console.columns(rows), "", *concerns, where, *places])
+
+
+def on_targets(results: Sequence[Result]) -> str:
+    """Return a line per run with cause for concern, and a summary of the others."""
+    sentences = [(result.title, _concern(result)) for result in results]
+    lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
+    healthy = len(results) - len(lines)
+    lines.append(f"- In {healthy} of {len(results)} runs nothing looks wrong.")
+    if same := [100 * result.agreement for result in results if result.agreement is not None]:
+        spread = f"{min(same):.1f} to {max(same):.1f} %"
+        lines.append(f"- The source and target classifiers agree on {spread} of the target.")
+    return "\n".join(["**On the targets, without their labels**", "", *lines, ""])

@@ -34,15 +34,9 @@ class Batch(NamedTuple):
 class Images(Dataset[Crop]):
     """Crops by (index, seed), without labels: only the seed sets crop and flip, in any worker.
 
-    Args:
-        paths: Image files.
-        preprocessing: The sizes of images and crops.
-        cache: Images that are decoded already; others are read.
-        bits: Depths of grey, from :func:`images.grey_bits`.
-
-    Returns:
-        ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip it;
-        for the seed ``None``, the centre crop, not flipped.
+    An item is ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip
+    it; for the seed ``None``, the centre crop, not flipped. Images that are not in ``cache`` are
+    read, grey ones with the depths ``bits``, from :func:`images.grey_bits`.
     """
 
     def __init__(
@@ -90,9 +84,9 @@ class _Loader(DataLoader[Crop]):
 
 
 def crop_loader(
-    images: Images, device: torch.device, workers: int, **batches: Any
+    images: Images, device: torch.device, workers: int, batches: Any
 ) -> DataLoader[Crop]:
-    """Return a loader of batches for a device; cached images need no worker processes.
+    """Return a loader of batches of keys for a device; cached images need no worker processes.
 
     Drop it in :func:`distributed.uninterrupted`: its workers then stop, and Python ignores
     exceptions in a destructor, Ctrl-C's too.
@@ -101,7 +95,7 @@ def crop_loader(
     workers = 0 if images.cache else workers
     return _Loader(
         images,
-        **batches,
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda" and (first is None or not first.is_cuda),
@@ -146,34 +140,50 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             yield [*zip(batch[share].tolist(), seeds[share].tolist(), strict=True)]
 
 
-def _domains(run: Run) -> list[list[Path]]:
-    """Return the paths of the source and, if the method trains on it, of the target."""
-    # Sorted by path, because a task's own order depends on the labels.
-    target = [sorted(run.task.target.paths)] if METHODS[run.method].target else []
-    return [run.task.source.paths, *target]
+class Batches:
+    """Batches of the source's images and of the target's, without its labels."""
+
+    layout = torch.contiguous_format
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        self.recipe, self.runtime = run.recipe, runtime
+        self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
+        # Sorted by path, because a task's own order depends on the labels.
+        target = [sorted(run.task.target.paths)] if METHODS[run.method].target else []
+        self.domains = [run.task.source.paths, *target]
+        self.samplers = [
+            EpochSampler(len(paths), run.recipe.batch_size, run.seed, domain)
+            for domain, paths in enumerate(self.domains)
+        ]
+
+    def epoch(self, number: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 0."""
+        for sampler in self.samplers:
+            sampler.epoch, sampler.steps = number, steps
+        for (x_s, index), *target in zip(*map(self._draw, range(len(self.domains))), strict=True):
+            yield Batch(x_s, self.labels[index], target[0][0] if target else None)
+
+    def _draw(self, domain: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a domain's batches in the order of its sampler, and their index."""
+        raise NotImplementedError
+
+    def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's share of images for evaluation, and their index in ``paths``.
+
+        Unlike a DistributedSampler, this adds no padding.
+        """
+        raise NotImplementedError
+
+    def _shares(self, paths: list[Path]) -> list[range]:
+        """Return this process's share of images that are read once, in batches."""
+        share = range(distributed.rank(), len(paths), distributed.processes())
+        # Two training batches fit in memory even with gradients.
+        size = 2 * self.recipe.batch_size // distributed.processes()
+        return [share[start : start + size] for start in range(0, len(share), size)]
 
 
-def _samplers(run: Run) -> list[EpochSampler]:
-    return [
-        EpochSampler(len(paths), run.recipe.batch_size, run.seed, domain)
-        for domain, paths in enumerate(_domains(run))
-    ]
-
-
-def _share(paths: list[Path]) -> range:
-    """Return this process's share of images that are read once."""
-    return range(distributed.rank(), len(paths), distributed.processes())
-
-
-class ImageBatches:
-    """Batches of random crops of the source's images and of the target's, without its labels.
-
-    Args:
-        run: Gives the images, the batch size and the seed.
-        runtime: Gives the device and the number of workers.
-        decoded: What :func:`images.decode` returned; other images are read.
-        bits: Depths of grey, from :func:`images.grey_bits`.
-    """
+class ImageBatches(Batches):
+    """Random crops; ``decoded`` is what :func:`images.decode` returned, other images are read."""
 
     def __init__(
         self,
@@ -182,98 +192,53 @@ class ImageBatches:
         decoded: dict[Path, Tensor],
         bits: Mapping[Path, int] = images.AS_EACH,
     ) -> None:
-        self.recipe, self.runtime, self.decoded, self.bits = run.recipe, runtime, decoded, bits
+        super().__init__(run, runtime)
+        self.decoded, self.bits = decoded, bits
         self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
-        self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
-        self.samplers = _samplers(run)
         self.loaders = [
-            crop_loader(
-                Images(paths, run.recipe.preprocessing, decoded, bits),
-                runtime.device,
-                runtime.workers,
-                batch_sampler=sampler,
-            )
-            for paths, sampler in zip(_domains(run), self.samplers, strict=True)
+            self._loader(paths, sampler)
+            for paths, sampler in zip(self.domains, self.samplers, strict=True)
         ]
 
-    def epoch(self, number: int, steps: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, counted from 0."""
-        for sampler in self.samplers:
-            sampler.epoch, sampler.steps = number, steps
-        for domains in zip(*self.loaders, strict=True):
-            crops, flips, indices = (
-                [tensor.to(self.runtime.device, non_blocking=True) for tensor in tensors]
-                for tensors in zip(*domains, strict=True)
-            )
-            x_s, *x_t = (
-                self.normalize(torch.where(flip[:, None, None, None], x.flip(-1), x), self.layout)
-                for x, flip in zip(crops, flips, strict=True)
-            )
-            yield Batch(x_s, self.labels[indices[0]], x_t[0] if x_t else None)
+    def _loader(self, paths: list[Path], batches: Any) -> DataLoader[Crop]:
+        crops = Images(paths, self.recipe.preprocessing, self.decoded, self.bits)
+        return crop_loader(crops, self.runtime.device, self.runtime.workers, batches)
+
+    def _draw(self, domain: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loaders[domain]:
+            x, flip, index = (t.to(self.runtime.device, non_blocking=True) for t in batch)
+            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+            yield self.normalize(x, self.layout), index
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's share of centre crops, on the device, and their index in ``paths``.
-
-        Unlike a DistributedSampler, this adds no padding.
-        """
-        loader = crop_loader(
-            Images(paths, self.recipe.preprocessing, self.decoded, self.bits),
-            self.runtime.device,
-            self.runtime.workers,
-            # Two training batches fit in memory even with gradients.
-            batch_size=2 * self.recipe.batch_size // distributed.processes(),
-            sampler=[(i, None) for i in _share(paths)],
-        )
+        """Yield centre crops, on the device, and their index."""
+        loader = self._loader(paths, [[(i, None) for i in share] for share in self._shares(paths)])
         for crops, _, index in loader:
             yield self.normalize(crops.to(self.runtime.device, non_blocking=True)), index
         with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
             del loader
 
 
-class FeatureBatches:
-    """The same for features of a frozen network: each step takes one view of each image.
-
-    Args:
-        run: Gives the images, the batch size and the seed.
-        runtime: Gives the device.
-        features: Features ``(views, F)`` by image; the first view is the centre crop's.
-    """
-
-    layout = torch.contiguous_format
+class FeatureBatches(Batches):
+    """Features of a frozen network, ``(views, F)`` by image: a step takes one view of each."""
 
     def __init__(self, run: Run, runtime: Runtime, features: Mapping[Path, Tensor]) -> None:
-        self.batch_size, self.device, self.features = (
-            run.recipe.batch_size,
-            runtime.device,
-            features,
-        )
-        self.labels = torch.tensor(run.task.source.labels, device=runtime.device)
-        self.samplers = _samplers(run)
-        self.domains = [
+        super().__init__(run, runtime)
+        self.features = features
+        self.views = [
             torch.stack([features[path] for path in paths]).to(runtime.device)
-            for paths in _domains(run)
+            for paths in self.domains
         ]
 
-    def epoch(self, number: int, steps: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, counted from 0."""
-        for sampler in self.samplers:
-            sampler.epoch, sampler.steps = number, steps
-        for batches in zip(*self.samplers, strict=True):
-            pairs = [torch.tensor(batch).to(self.device) for batch in batches]
-            x_s, *x_t = (
-                views[pair[:, 0], pair[:, 1] % views.shape[1]].float()
-                for views, pair in zip(self.domains, pairs, strict=True)
-            )
-            yield Batch(x_s, self.labels[pairs[0][:, 0]], x_t[0] if x_t else None)
+    def _draw(self, domain: int) -> Iterator[tuple[Tensor, Tensor]]:
+        views = self.views[domain]
+        for batch in self.samplers[domain]:
+            index, seed = torch.tensor(batch).to(self.runtime.device).T
+            yield views[index, seed % views.shape[1]].float(), index
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield first views, on the device, and their index in ``paths``, as for images."""
-        share, size = _share(paths), 2 * self.batch_size
-        for start in range(0, len(share), size):
-            index = share[start : start + size]
-            features = torch.stack([self.features[paths[i]][0] for i in index])
-            yield features.to(self.device).float(), torch.tensor(index)
-
-
-Batches: TypeAlias = ImageBatches | FeatureBatches
+        """Yield first views, those of the centre crops, on the device, and their index."""
+        for share in self._shares(paths):
+            features = torch.stack([self.features[paths[i]][0] for i in share])
+            yield features.to(self.runtime.device).float(), torch.tensor(share)

@@ -11,62 +11,43 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from office import distributed, files
+from office import console, distributed, files
 from office.console import visible
 from office.data import hashes, images
 from office.data.features import Extraction, Store, Stored
-from office.data.tasks import Task, warn_about_copies
+from office.data.tasks import Task
 from office.models import backbones, saved
 from office.options import Frozen, Recipe, Runtime
 from office.training.batches import Images, crop_loader, seed_of
-from office.training.progress import EVERY, in_time
 
 
 def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
     """Write the missing features of tasks' domains, all checked before the first is begun.
 
-    Args:
-        tasks: The tasks; a domain of several is extracted once.
-        recipe: Backbone, weights, preprocessing, precision and batch size, which counts views.
-        runtime: Where to run; the features go to its ``out``, below the name of the dataset.
-        views: Views per image: the centre crop; its mirror image; from the third on, random crops,
-            half of them mirrored, seeded by the image's number.
-
-    Raises:
-        UserError: If the network cannot be built, images cannot be read, the files belong to
-            another extraction, or features are not finite.
-        KeyboardInterrupt: After printing how far it got.
+    The features go to the runtime's ``out``, below the name of the dataset. The batch size counts
+    views: the centre crop; its mirror image; from the third on, random crops, half of them
+    mirrored, seeded by the image's number.
     """
     network, folder = frozen_network(recipe), runtime.out / recipe.dataset
     files.try_writing(folder)
     with files.locked(folder):
-        _extract_all(tasks, network, recipe, runtime, views)
-
-
-def _extract_all(
-    tasks: Sequence[Task],
-    network: backbones.Extractor,
-    recipe: Recipe,
-    runtime: Runtime,
-    views: int,
-) -> None:
-    stores = [
-        Store(runtime.out / recipe.dataset, extraction, network.num_features)
-        for extraction in describe(tasks, recipe, runtime.out, views)
-    ]
-    missing = [store for store in stores if not store.finished]
-    bits = images.grey_bits(
-        {store.extraction.domain: store.extraction.images() for store in missing}
-    )
-    left = [path for store in missing for path in store.extraction.images()[store.done :]]
-    out = runtime.out
-    cache = images.decode(runtime.cache, left, recipe.preprocessing, runtime.device, out, bits)
-    network.eval().to(runtime.device).to(memory_format=torch.channels_last)
-    for store in stores:
-        if store.finished:
-            print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
-        else:
-            _extract(store, network, recipe, runtime, cache, bits)
+        stores = [
+            Store(folder, extraction, network.num_features)
+            for extraction in describe(tasks, recipe, views)
+        ]
+        missing = {store: store.extraction.images() for store in stores if not store.finished}
+        bits = images.grey_bits(
+            {store.extraction.domain: paths for store, paths in missing.items()}
+        )
+        left = [path for store, paths in missing.items() for path in paths[store.done :]]
+        preprocessing, out, device = recipe.preprocessing, runtime.out, runtime.device
+        cache = images.decode(runtime.cache, left, preprocessing, device, out, bits)
+        network.eval().to(device).to(memory_format=torch.channels_last)
+        for store in stores:
+            if store.finished:
+                print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
+            else:
+                _extract(store, network, recipe, runtime, cache, bits)
 
 
 def frozen_network(recipe: Recipe) -> backbones.Extractor:
@@ -89,7 +70,7 @@ def put_backbone(folder: Path, recipe: Recipe) -> None:
         saved.write_model(folder, dataclasses.replace(model, frozen=None))
 
 
-def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> Iterator[Extraction]:
+def describe(tasks: Sequence[Task], recipe: Recipe, views: int) -> Iterator[Extraction]:
     """Yield what to extract of each domain, with a hash of each file."""
     domains = {
         domain.name: (domain, task.categories)
@@ -98,9 +79,9 @@ def describe(tasks: Sequence[Task], recipe: Recipe, out: Path, views: int) -> It
     }
     weights = recipe.weights_file
     paths = [path for domain, _ in domains.values() for path in domain.paths]
-    contents = hashes.hash_files([*paths, *filter(None, [weights])], out / "hashes.json")
+    contents = hashes.hash_files([*paths, *filter(None, [weights])])
     for task in tasks:
-        warn_about_copies(task, {path: content.hash for path, content in contents.items()})
+        hashes.warn_about_copies(task, contents)
     for domain, categories in domains.values():
         folder = Path(os.path.commonpath([path.parent for path in domain.paths]))
         yield Extraction(
@@ -128,22 +109,13 @@ def _extract(
     cache: dict[Path, Tensor],
     bits: Mapping[Path, int],
 ) -> None:
-    """Extract a domain's missing features, with a progress bar or, without a terminal, lines."""
     domain, total, begun = store.extraction.domain, store.shape[0], store.done
-    started = printed = time.perf_counter()
-    with tqdm(
-        desc=domain, total=total, initial=begun, unit=" images", disable=None, leave=False
-    ) as bar:
+    started = time.perf_counter()
+    with console.bar(domain, total, begun) as bar:
         try:
             for features in batches(store.extraction, begun, network, recipe, runtime, cache, bits):
                 store.add(features)
                 bar.update(len(features))
-                now, done = time.perf_counter(), store.done
-                if bar.disable and now - printed >= EVERY:
-                    left = in_time((total - done) * (now - started) / (done - begun))
-                    line = f"{domain}: {done:,} of {total:,} images, about {left} left"
-                    print(line, flush=True)
-                    printed = now
         except KeyboardInterrupt:
             tqdm.write(
                 f"{domain}: stopped after {store.done:,} of {total:,} images; run the same "
@@ -179,7 +151,7 @@ def batches(
         Images(paths, recipe.preprocessing, cache, bits),
         device,
         runtime.workers,
-        batch_sampler=[keys[i : i + step] for i in range(0, len(keys), step)],
+        [keys[i : i + step] for i in range(0, len(keys), step)],
     )
     normalize = images.Normalize(recipe.preprocessing).to(device)
     autocast = recipe.autocast(device)

@@ -1,29 +1,32 @@
 """From options to the runs to train and what they train on: images, or features of them."""
 
+import itertools
 import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from office import distributed
+from office import distributed, files
 from office.console import UserError, visible
 from office.data import features, hashes, images
-from office.data.benchmarks import DATASETS
-from office.data.check import check_images
 from office.data.features import Stored
-from office.data.tasks import Task, available_tasks, load_folders, load_task
+from office.data.hashes import check_images
+from office.data.layouts import DATASETS
+from office.data.tasks import Task, available_tasks, load_folders, load_task, shares_of
+from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
 from office.training import extraction
 from office.training.batches import Batches, FeatureBatches, ImageBatches
-from office.training.runs import Run, plan
+from office.training.runs import Run
 
 EPOCHS, STEPS = 20, 1000  # at least, for --preset quick
 NO_MEMORY = "out of memory|(can't|not enough|unable to) (allocate )?memory"  # CUDA's and the CPU's
@@ -40,35 +43,34 @@ class Plan:
 
 
 def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> list[Task]:
-    """Load the selected tasks; warn only in the first process.
+    """Load the selected tasks; with ``--check``, look at their images and exit.
 
     In ``partial`` adaptation a target may lack categories of its source.
-
-    Raises:
-        UserError: As :func:`load_task` or :func:`load_folders`.
     """
     with warnings.catch_warnings():
         if distributed.rank():
             warnings.simplefilter("ignore")
         source, target, unlabelled = selection.source, selection.target, selection.unlabelled
         if source and target:
-            return [load_folders(source, target, partial=partial, unlabelled=unlabelled)]
-        names = selection.tasks
-        if "all" in names:
-            names = DATASETS[dataset].tasks
-            if selection.check:  # look at the domains that are there
-                names = available_tasks(dataset, selection.root) or names
-        return [load_task(dataset, selection.root, name, partial=partial) for name in names]
+            tasks = [load_folders(source, target, partial=partial, unlabelled=unlabelled)]
+        else:
+            names = selection.tasks
+            if "all" in names:
+                names = DATASETS[dataset].tasks
+                if selection.check:  # look at the domains that are there
+                    names = available_tasks(dataset, selection.root) or names
+            tasks = [load_task(dataset, selection.root, name, partial=partial) for name in names]
+    if selection.check:
+        sys.exit(0 if check_images(tasks) else 1)
+    return tasks
 
 
 def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
-    """Plan runs that train the whole network on images; with ``--check``, look at them and exit."""
+    """Plan runs that train the whole network on images."""
     tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
-    if selection.check:
-        sys.exit(0 if check_images(tasks) else 1)
 
     def planned() -> tuple[list[Run], list[Run]]:
-        listings = hashes.listings(tasks, recipe.weights_file, runtime.out)
+        listings = hashes.listings(tasks, recipe.weights_file)
         return plan(tasks, listings, recipe, runtime, selection)
 
     runs, to_train = distributed.in_first(planned)
@@ -93,30 +95,22 @@ def from_features(
 ) -> Plan:
     """Plan runs that train a bottleneck and a head on the features of a frozen network."""
     tasks = features.tasks(stored, recipe.dataset, selection.tasks, partial=recipe.partial)
-    contents = {
-        path: content
-        for domain in stored.values()
-        for path, content in zip(
-            domain.extraction.images(), domain.extraction.contents, strict=True
-        )
-    }
+    contents: dict[Path, hashes.Content] = {}
+    rows: dict[Path, torch.Tensor] = {}
+    for domain in stored.values():
+        paths = domain.extraction.images()
+        contents |= dict(zip(paths, domain.extraction.contents, strict=True))
+        rows |= dict(zip(paths, map(torch.from_numpy, domain.features), strict=True))
     content = next(iter(stored.values())).extraction.weights_content
     weights = (recipe.weights, content) if content else None
     listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
     runs, to_train = distributed.in_first(lambda: plan(tasks, listings, recipe, runtime, selection))
-    rows = {
-        path: torch.from_numpy(row)
-        for domain in stored.values()
-        for path, row in zip(domain.extraction.images(), domain.features, strict=True)
-    }
     return Plan(runs, to_train, partial(FeatureBatches, runtime=runtime, features=rows))
 
 
 def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     """Extract features of two folders with a frozen network, and plan runs on them."""
     (task,) = load_tasks(recipe.dataset, selection, partial=recipe.partial)
-    if selection.check:
-        sys.exit(0 if check_images([task]) else 1)
     domains = (task.source, task.target)
     recipe = fitted(recipe, [len(domain.paths) for domain in domains])
     out = runtime.out / "features"
@@ -137,6 +131,73 @@ def fitted(recipe: Recipe, images: list[int]) -> Recipe:
         )
     epochs = recipe.epochs or max(EPOCHS, math.ceil(STEPS / (max(images) // size)))
     return replace(recipe, batch_size=size, epochs=epochs)
+
+
+def plan(
+    tasks: Sequence[Task],
+    listings: Mapping[str, str],
+    recipe: Recipe,
+    runtime: Runtime,
+    selection: Selection,
+) -> tuple[list[Run], list[Run]]:
+    """Return the selected runs, and those to train; ``listings`` has each task's, by name."""
+    # Seeds outermost, so that a stopped sweep has complete tables.
+    runs = [
+        Run(recipe, task, method, seed, listings[task.name])
+        for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
+    ]
+    return runs, to_train(runs, runtime)
+
+
+def to_train(runs: Sequence[Run], runtime: Runtime) -> list[Run]:
+    """Return the runs that are not finished, after checking all of them; name the others."""
+    if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
+        raise UserError(
+            f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
+        )
+    for run in runs:
+        check(run)
+    finished = [run for run in runs if run.is_finished(runtime)]
+    for run in finished:
+        print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
+    files.try_writing(runtime.out)
+    return [run for run in runs if run not in finished]
+
+
+def check(run: Run) -> None:
+    """Raise :class:`UserError` if a run's batches or shares do not fit; warn if they may not."""
+    method, recipe, task = METHODS[run.method], run.recipe, run.task
+    domains = (task.source, task.target)[: 1 + method.target]
+    smallest = min(domains, key=lambda domain: len(domain.paths))
+    size, k, processes = recipe.batch_size, len(task.categories), distributed.launched()
+    if len(smallest.paths) < size:
+        raise UserError(
+            f"{smallest.name} has {len(smallest.paths)} images, fewer than one batch of "
+            f"--batch-size {size}; use --batch-size {len(smallest.paths)} or less"
+        )
+    if size == processes:
+        raise UserError(
+            f"--batch-size {size} is one image per domain and process, but batch norm needs at "
+            "least two"
+        )
+    if not method.balanced:
+        return
+    shares_of(recipe.prior, task.categories, task.source.labels or ())
+    if isinstance(recipe.prior, str) and (recipe.partial or task.lacking):
+        lacks = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
+        warnings.warn(
+            f"{visible(task.target.name)} {lacks}, but {run.method} pulls the predictions towards "
+            f"all {k} categories, which lowers accuracy here; give the shares with --prior FILE, "
+            f"or use {run.method.removesuffix('-balanced')}",
+            stacklevel=3,
+        )
+    if size < 2 * k:
+        warnings.warn(
+            f"{run.method} balances each batch, and --batch-size {size} is less than twice the {k} "
+            "categories: chance decides how often each appears. Use larger batches or a --balance "
+            f"below {recipe.balance:g}",
+            stacklevel=3,
+        )
 
 
 @contextmanager

@@ -1,47 +1,37 @@
-"""One run (task, method, seed and recipe): its folder, its identity and its checkpoint."""
+"""One run (task, method, seed and recipe): its folder, identity, checkpoint and progress."""
 
-import enum
-import itertools
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from office import distributed, files
-from office.console import UserError, visible
-from office.data import hashes, shares
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from office import console, distributed, files
+from office.console import UserError
+from office.data import hashes
 from office.data.tasks import Task
 from office.methods import METHODS
-from office.options import BALANCE, PROG, Recipe, Runtime, Selection
+from office.options import BALANCE, PROG, Recipe, Runtime
 
-
-class State(enum.Enum):
-    """What a run has saved: nothing, a checkpoint, or a result."""
-
-    NEW = "new"
-    RESUMABLE = "resumable"
-    FINISHED = "finished"
+LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at every step
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run; its fields fix every number.
-
-    Args:
-        recipe: The settings.
-        task: Source and target.
-        method: A key of :data:`METHODS`.
-        seed: Seed of everything random.
-        listing: Every file of the task, as :func:`hashes.listings` returns it.
-    """
+    """A training run; its fields fix every number."""
 
     recipe: Recipe
     task: Task
-    method: str
-    seed: int
-    listing: str = field(default="", repr=False)
+    method: str  # a key of METHODS
+    seed: int  # of everything random
+    listing: str = field(default="", repr=False)  # every file of the task, as hashes.listings
 
     @property
     def title(self) -> str:
@@ -88,29 +78,39 @@ class Run:
             "images": [*counts, hashes.checksum(self.listing)],
         }
 
-    def state(self, runtime: Runtime) -> State:
-        """Return what the run has saved, without reading a whole checkpoint.
+    def is_finished(self, runtime: Runtime) -> bool:
+        """Whether it has a result; what it saved must be its own.
 
-        Raises:
-            UserError: If it belongs to another run, or is a checkpoint and ``--resume`` is not set.
+        A checkpoint needs ``--resume``, unless a job is training the run.
         """
         folder = self.folder(runtime.out)
-        result = folder / "result.json"
+        result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
         if result.exists():
             saved = files.load_json(result)
             self._compare(result, saved | saved.get("recipe", {}))
-            return State.FINISHED
-        checkpoint = folder / "checkpoint.pt"
-        if not checkpoint.exists():
-            return State.NEW
-        epoch, identity = _read_note(checkpoint)
-        self._compare(checkpoint, identity)
-        if not runtime.resume:
-            raise UserError(
-                f"{checkpoint} holds epoch {epoch} of this run: continue it with --resume, or "
-                "delete it"
-            )
-        return State.RESUMABLE
+            return True
+        if checkpoint.exists():
+            self._compare(checkpoint, files.load(checkpoint, mmap=True).get("identity"))
+            if not runtime.resume and not files.is_locked(folder):
+                raise UserError(
+                    f"{checkpoint} holds finished epochs of this run: continue it with --resume, "
+                    "or delete it"
+                )
+        return False
+
+    @contextmanager
+    def alone(self, runtime: Runtime) -> Iterator[bool]:
+        """Hold its folder, after another job that trains it; yield whether that has finished it."""
+        folder = self.folder(runtime.out)
+
+        def finished() -> bool:
+            files.try_writing(folder)
+            # Other processes of this job would not wait for hours.
+            held.enter_context(files.locked(folder, wait=distributed.processes() == 1))
+            return self.is_finished(runtime)
+
+        with ExitStack() as held:
+            yield distributed.in_first(finished)
 
     def start(self, out: Path) -> None:
         """Make its folder, with inputs.csv, from which another run can tell what differs."""
@@ -119,36 +119,20 @@ class Run:
         files.write(folder / "inputs.csv", self.listing.encode())
 
     def load_checkpoint(self, runtime: Runtime) -> dict[str, Any] | None:
-        """Read what :func:`save_checkpoint` wrote; None if this is a new run.
-
-        Raises:
-            UserError: As :meth:`state`, or if it cannot be read.
-        """
-        if self.state(runtime) is not State.RESUMABLE:
-            return None
+        """Read what :func:`save_checkpoint` wrote; None if this is a new run."""
         path = self.folder(runtime.out) / "checkpoint.pt"
-        checkpoint = files.load(path)
-        self._compare(path, checkpoint.get("identity"))
-        return checkpoint
+        return None if self.is_finished(runtime) or not path.exists() else files.load(path)
 
     def save_checkpoint(self, out: Path, content: dict[str, Any]) -> None:
-        """Write checkpoint.pt, then checkpoint.json with its epoch and identity.
-
-        The previous epoch's note is deleted first, so that a note always matches its checkpoint.
-        """
-        path = self.folder(out) / "checkpoint.pt"
-        about = {"epoch": len(content["history"]), "identity": self.identity}
-        note = path.with_suffix(".json")
-        note.unlink(missing_ok=True)
-        files.save(path, about | content)
-        files.write(note, json.dumps(about, indent=1).encode())
+        """Write checkpoint.pt."""
+        files.save(self.folder(out) / "checkpoint.pt", {"identity": self.identity, **content})
 
     def checkpoint_left(self, out: Path) -> str:
         """Say which checkpoint a stopped run leaves."""
         path = self.folder(out) / "checkpoint.pt"
         if not path.exists():
             return "no epoch was finished, so there is no checkpoint"
-        return f"{path} holds epoch {_read_note(path)[0]}; continue with --resume"
+        return f"{path} holds the finished epochs; continue with --resume"
 
     def _compare(self, path: Path, saved: object) -> None:
         """Raise :class:`UserError` if a file's identity is another run's."""
@@ -171,108 +155,86 @@ class Run:
 
     def _changed_images(self, listing: Path, images: object) -> str:
         """Say which images differ from those of the run that left this listing, if it exists."""
-        try:
+        with suppress(OSError, ValueError):
             before = listing.read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            before = ""
-        if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
-            return hashes.differences(before, self.listing)
+            if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
+                return hashes.differences(before, self.listing)
         return f"it used other images, and {listing} does not say which"
 
 
-def _read_note(checkpoint: Path) -> tuple[Any, Any]:
-    """Return epoch and identity of a checkpoint, from the note beside it or else from itself."""
-    try:
-        note = json.loads(checkpoint.with_suffix(".json").read_text())
-        return note["epoch"], note["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        content = files.load(checkpoint)
-        return content.get("epoch"), content.get("identity")
+class Progress(AbstractContextManager["Progress"]):
+    """The losses of a run's steps, read now and then, on the console and in the run's folder.
 
-
-def plan(
-    tasks: Sequence[Task],
-    listings: Mapping[str, str],
-    recipe: Recipe,
-    runtime: Runtime,
-    selection: Selection,
-) -> tuple[list[Run], list[Run]]:
-    """Return the selected runs, and those of them to train; check all before the first starts.
-
-    Args:
-        tasks: Tasks of the runs.
-        listings: Listing of each task by name, from :func:`hashes.listings`.
-        recipe: Settings of all runs.
-        runtime: Where to run them.
-        selection: Their methods and seeds.
-
-    Raises:
-        UserError: If settings, batches or files would stop one of them.
+    Only the first process shows and writes them: a bar, TensorBoard's event files, log.jsonl.
+    ``done`` steps were done before, each with so many ``images`` over all processes.
     """
-    # Seeds outermost, so that a stopped sweep has complete tables.
-    runs = [
-        Run(recipe, task, method, seed, listings[task.name])
-        for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
-    ]
-    return runs, to_train(runs, runtime)
 
+    def __init__(self, run: Run, folder: Path, done: int, images: int) -> None:
+        self.run, self.folder, self.done, self.images = run, folder, done, images
+        first = distributed.rank() == 0
+        self.accuracies: dict[str, str] = {}  # before the terms, which narrow terminals cut off
+        self.writer = SummaryWriter(folder, purge_step=done + 1) if first else None
+        if first:
+            source, target = len(run.task.source.paths), len(run.task.target.paths)
+            at = f", {done} done" if done else ""
+            print(f"{run.title}: {source} + {target} images, {run.steps} steps{at}", flush=True)
+        name = f"{run.task.name} {run.method} {run.seed}"
+        self.bar = console.bar(name, run.steps * images, done * images, disable=not first)
 
-def to_train(runs: Sequence[Run], runtime: Runtime) -> list[Run]:
-    """Return the runs that are not finished, after checking all of them; name the others.
+    def begin(self, steps: int) -> None:
+        """Begin an epoch of so many steps."""
+        self.steps, self.in_epoch = steps, 0
+        self.unread: list[Tensor] = []
+        self.sums: Any = 0.0
 
-    Raises:
-        UserError: If batches, shares or files would stop one of them.
-    """
-    if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
-        raise UserError(
-            f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
-        )
-    for run in runs:
-        _check(run)
-    finished = [run for run in runs if run.state(runtime) is State.FINISHED]
-    for run in finished:
-        print(f"{run.title}: already finished, see {run.folder(runtime.out)}")
-    files.try_writing(runtime.out)
-    return [run for run in runs if run not in finished]
+    def step(self, terms: Mapping[str, Tensor], lam: float, rates: Sequence[float]) -> None:
+        """Count a step with its losses by name, λ, and the rates of backbone and head."""
+        self.done += 1
+        self.in_epoch += 1
+        self.unread.append(torch.stack([*terms.values()]).detach())
+        if self.in_epoch % LOG_EVERY == 0 or self.in_epoch == self.steps:
+            self._read([*terms], {"lr/backbone": rates[0], "lr/head": rates[1], "lambda": lam})
+        self.bar.update(self.images)
 
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss over the epoch."""
+        return dict(zip(self.names, self.sums.tolist(), strict=True))
 
-def _check(run: Run) -> None:
-    """Raise :class:`UserError` if a run's batches or shares do not fit; warn if they may not."""
-    method, recipe, task = METHODS[run.method], run.recipe, run.task
-    domains = (task.source, task.target)[: 1 + method.target]
-    smallest = min(domains, key=lambda domain: len(domain.paths))
-    if len(smallest.paths) < recipe.batch_size:
-        raise UserError(
-            f"{smallest.name} has {len(smallest.paths)} images, fewer than one batch of "
-            f"--batch-size {recipe.batch_size}; use --batch-size {len(smallest.paths)} or less"
-        )
-    processes = distributed.launched()
-    if recipe.batch_size == processes:
-        each = f" for each of {processes} processes" if processes > 1 else ""
-        raise UserError(
-            f"--batch-size {recipe.batch_size} is one image per domain{each}, but batch norm needs "
-            "at least two"
-        )
-    if method.balanced:
-        _check_balance(run)
+    def _read(self, names: list[str], scalars: dict[str, float]) -> None:
+        """Read the losses of the last steps; this waits for the device."""
+        values = distributed.mean(torch.stack(self.unread).mean(0)).tolist()
+        losses = dict(zip(names, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"a loss is not finite at step {self.done}: {losses}")
+        self.names = names
+        self.sums = self.sums + np.array(values) * len(self.unread) / self.steps
+        self.unread = []
+        if self.writer:
+            for tag, value in ({f"loss/{name}": v for name, v in losses.items()} | scalars).items():
+                self.writer.add_scalar(tag, value, self.done)
+            terms = {name: f"{value:.3g}" for name, value in losses.items()}
+            self.bar.set_postfix(self.accuracies | terms, refresh=False)
 
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """Print, write and log the newest line of ``history``, one entry per epoch."""
+        if not self.writer:
+            return
+        newest = {name: value for name, value in history[-1].items() if value is not None}
+        number, line = newest.pop("epoch"), []
+        for name, value in newest.items():
+            if "_accuracy/" in name:
+                self.writer.add_scalar(name, value, self.done)
+                self.accuracies[name.replace("_accuracy/", " ")] = f"{value:.1f} %"
+            elif not name.startswith("weight/"):
+                line.append(f"{name} {value:.3g}")
+        accuracies = [" ".join(pair) for pair in self.accuracies.items()]
+        self.bar.write("  ".join([f"epoch {number}/{self.run.epochs}", *accuracies, *line]))
+        lines = "".join(json.dumps(line) + "\n" for line in history)
+        files.write(self.folder / "log.jsonl", lines.encode())
 
-def _check_balance(run: Run) -> None:
-    """Raise :class:`UserError` if the prior does not fit; warn if it, or the batch, may not."""
-    recipe, task, k = run.recipe, run.task, len(run.task.categories)
-    shares.of_categories(recipe.prior, task.categories, task.source.labels or ())
-    if isinstance(recipe.prior, str) and (recipe.partial or task.lacking):
-        lacks = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
-        warnings.warn(
-            f"{visible(task.target.name)} {lacks}, but {run.method} pulls the predictions towards "
-            f"all {k} categories, which lowers accuracy here; give the shares with --prior FILE, "
-            f"or use {run.method.removesuffix('-balanced')}",
-            stacklevel=4,
-        )
-    if recipe.batch_size < 2 * k:
-        warnings.warn(
-            f"{run.method} balances each batch, and --batch-size {recipe.batch_size} is less than "
-            f"twice the {k} categories: chance decides how often each appears. Use larger batches "
-            f"or a --balance below {recipe.balance:g}",
-            stacklevel=4,
-        )
+    def __exit__(self, *_: object) -> None:
+        """Close the bar and flush the event file."""
+        self.bar.close()
+        if self.writer is not None:
+            with suppress(OSError):  # a full disk is reported by other writes
+                self.writer.close()

@@ -1,13 +1,14 @@
 """The files that a trained run leaves, from outputs made by hand."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from made_results import read_predictions
 from office.console import UserError
 from office.models import backbones, saved
-from office.results import outputs
-from office.results.finish import write_run
+from office.results.outputs import write_run
 from small_runs import RUNTIME, features, made_run, made_task, result
 from torch import nn
 
@@ -64,9 +65,11 @@ def test_features_are_half_precision_unless_a_value_is_too_large(tmp_path, scale
 
 def test_without_target_labels_there_are_predictions(tmp_path):
     task = made_task()
-    target = dataclasses.replace(task.target, labels=None)
+    paths = [Path(f"=1+{i}\udce9.jpg") for i in range(9)]  # formulas, and not UTF-8
+    target = dataclasses.replace(task.target, paths=paths, labels=None)
     folder = finish(tmp_path, made_run(dataclasses.replace(task, target=target)))
-    predictions = outputs.read_predictions(folder / "predictions.csv")
+    assert "\n'=1+0\\udce9.jpg,bike,0.5" in (folder / "predictions.csv").read_text("utf-8")
+    predictions = read_predictions(folder / "predictions.csv")
     assert [p.path for p in predictions] == target.paths
     assert [p.category for p in predictions[2:5]] == ["mug", "mouse", "mug"]
     assert (features(folder).label[9:] == -1).all()

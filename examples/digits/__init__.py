@@ -1,1 +1,0 @@
-"""The parts of train_digits.py besides the network and the loop: images, results, pictures."""
