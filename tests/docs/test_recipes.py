@@ -247,32 +247,31 @@ def test_compiled_gradients(recipe):
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about what it traces
-def test_the_backward_and_the_step_compile_with_breaks_only(recipe):
+def test_a_whole_step_trains_the_same_compiled_without_fullgraph(recipe):
     names = recipe("torch_compile").names
-    batch = names["x_s"], names["y_s"], names["x_t"]
-    eager, *compiled = (copy.deepcopy((names["backbone"], names["head"])) for _ in range(3))
+    x_s, y_s, x_t = (names[name] for name in ("x_s", "y_s", "x_t"))
+    refused, compiled, eager = (copy.deepcopy((names["backbone"], names["head"])) for _ in range(3))
 
     def whole(backbone, head):
         step = symloss.TwoOptimizerStep(
-            *(torch.optim.SGD(part.parameters(), lr=0.1) for part in (backbone, head))
+            *(torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in (backbone, head))
         )
 
         def train(lam):
-            source, target = (head.route(backbone(x)) for x in (batch[0], batch[2]))
-            return step(symloss.symnet_losses(source, batch[1], target).total(lam))
+            source, target = (head.route(backbone(x)) for x in (x_s, x_t))
+            return step(symloss.symnet_losses(source, y_s, target).total(lam))
 
         return train
 
-    lam = torch.tensor(0.3)
+    lams = torch.tensor([0.1, 0.3, 0.5])
     with pytest.raises(torch._dynamo.exc.Unsupported):
-        torch.compile(whole(*compiled[0]), backend="eager", fullgraph=True)(lam)
+        torch.compile(whole(*refused), backend="eager", fullgraph=True)(lams[0])
     torch._dynamo.reset()
-    assert torch.compile(whole(*compiled[1]), backend="eager")(lam) is True
-    assert whole(*eager)(lam) is True
-    for ours, plain in zip(compiled[1], eager, strict=True):
-        torch.testing.assert_close(ours.state_dict(), plain.state_dict())
-    optimizer = torch.optim.SGD(eager[0].parameters(), lr=0.1)  # with gradients left
-    torch.compile(optimizer.step, backend="eager", fullgraph=True)()
+    ours, plain = torch.compile(whole(*compiled), backend="eager"), whole(*eager)
+    assert [ours(lam) for lam in lams] == [plain(lam) for lam in lams] == [True] * 3
+    for part, same, before in zip(compiled, eager, refused, strict=True):
+        torch.testing.assert_close(part.state_dict(), same.state_dict())
+        assert not torch.allclose(next(part.parameters()), next(before.parameters()))
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
