@@ -65,6 +65,6 @@ scaler(loss, decayed, clip_grad=1.0, parameters=model.parameters())
 decayed.zero_grad()
 
 evaluated = copy.deepcopy(model).eval()
-evaluated.head = model.head.classifier("target")  # K logits, for timm's validate()
+evaluated.head = model.head.classifier("target")  # K logits, as timm evaluates
 with torch.inference_mode():
     print("predicted with layer decay:", evaluated(x_t).argmax(1))
