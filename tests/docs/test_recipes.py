@@ -541,6 +541,18 @@ def test_a_head_that_lora_froze_is_told(recipe, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_trainers_optimizer_lets_the_head_learn_ten_times_as_fast(recipe, tmp_path):
+    names = recipe("with_transformers").names
+    arguments = names["TrainingArguments"](str(tmp_path), learning_rate=0.02, use_cpu=True)
+    model = names["new_model"]()
+    groups = names["SymNetTrainer"](model, arguments).create_optimizer().param_groups
+    assert [group["lr"] for group in groups] == [0.02, 0.2]
+    assert [set(group["params"]) for group in groups] == [
+        set(part.parameters()) for part in (model.backbone, model.head)
+    ]
+
+
+@pytest.mark.slow
 def test_adapters_and_head_are_saved_together(recipe, tmp_path):
     from peft import PeftModel
 
@@ -583,6 +595,19 @@ def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
         model = names["SymNet"](names["new_backbone"](), num_features=64, num_classes=3)
         trainer.fit(model, names["loaders"], ckpt_path="symnet.ckpt")
     assert progress == pytest.approx([i / 288 for i in range(240, 288)])
+
+
+@pytest.mark.filterwarnings("ignore")  # another package's; the one looked for is still seen
+def test_lightning_tells_of_a_frozen_backbone(recipe, tmp_path, monkeypatch):
+    lightning = pytest.importorskip("lightning")
+    names = recipe("with_lightning").names
+    monkeypatch.chdir(tmp_path)
+    backbone = names["new_backbone"]().requires_grad_(False)
+    trainer = lightning.Trainer(
+        max_steps=2, logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    with pytest.warns(UserWarning, match="no parameter of the extractor got a gradient"):
+        trainer.fit(names["SymNet"](backbone, num_features=64, num_classes=3), names["loaders"])
 
 
 @pytest.fixture(scope="module")
