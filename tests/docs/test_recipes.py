@@ -431,6 +431,14 @@ def test_joint_logits_are_no_accuracy_for_timm():
     assert (wrong, right) == (0.0, 100.0)
 
 
+def test_the_timm_recipe_evaluates_the_target_classifier(recipe):
+    names = recipe("with_timm").names
+    model, evaluated = names["model"].eval(), names["evaluated"]
+    with torch.no_grad():
+        expected = L.split_logits(model.head(names["features"](names["x_t"])))[1]
+        torch.testing.assert_close(evaluated(names["x_t"]), expected)
+
+
 class Look:
     """Trains a model with the Trainer of the recipe, and looks at the gradients of its steps."""
 
