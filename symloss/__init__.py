@@ -6,7 +6,7 @@ from symloss.heads import RoutedLogits, SymmetricHead, SymmetricHead2d, route
 from symloss.objective import SymNetLosses, SymNetV2Losses, symnet_losses, symnet_v2_losses
 from symloss.prior import EstimatedPrior, estimate_prior
 from symloss.schedules import AnnealedLR, progressive_lambda
-from symloss.training import TwoOptimizerStep, parameter_groups
+from symloss.training import TwoOptimizerStep, check_wiring, parameter_groups
 
 __version__ = "0.2.0"
 
@@ -20,6 +20,7 @@ __all__ = [
     "SymmetricHead",
     "SymmetricHead2d",
     "TwoOptimizerStep",
+    "check_wiring",
     "diagnostics",
     "estimate_prior",
     "functional",

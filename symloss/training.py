@@ -3,13 +3,15 @@ r"""One step for two optimizers, and how fast each part learns (the paper's sect
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from symloss._checks import check_optimizer, checked_modules
+
+Player: TypeAlias = nn.Module | Optimizer | Iterable[Tensor]
 
 
 class TwoOptimizerStep:
@@ -30,10 +32,9 @@ class TwoOptimizerStep:
     Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
     number of batches divided by :math:`m`.
 
-    At the end of its first cycle, before the step, it checks the gradients once. It warns
-    (UserWarning) about a player that got none and about parameters that got one but belong to
-    neither optimizer. It also warns once about a scaler whose scale fell to 0 (or is not finite),
-    and takes no step with it.
+    At the end of its first cycle, before the step, it looks at the gradients once, as
+    :func:`check_wiring` does. It also warns once about a scaler whose scale fell to 0 (or is not
+    finite), and takes no step with it.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
@@ -72,11 +73,7 @@ class TwoOptimizerStep:
         players = {"extractor": extractor, "head": head}
         for name, optimizer in players.items():
             check_optimizer(name, optimizer)
-            if not _parameters(optimizer):
-                raise ValueError(f"{name} must have parameters, got an optimizer without any")
-        shared = len(set(_parameters(extractor)) & set(_parameters(head)))
-        if shared:
-            raise ValueError(f"extractor and head must not share parameters, got {shared} in both")
+        _checked_players(extractor, head)
         if accumulate < 1 or accumulate % 1:
             raise ValueError(f"accumulate must be a whole number of at least 1, got {accumulate}")
         if max_grad_norm is not None and not max_grad_norm > 0:
@@ -105,11 +102,7 @@ class TwoOptimizerStep:
             ValueError: If ``loss`` is not a scalar.
             RuntimeError: If ``loss`` has no gradient.
         """
-        if not isinstance(loss, Tensor):
-            hint = "; call its .total(lam)" if hasattr(loss, "total") else ""
-            raise TypeError(f"loss must be a tensor, got {type(loss).__name__}{hint}")
-        if loss.dim() != 0:
-            raise ValueError(f"loss must be a scalar, got shape {tuple(loss.shape)}")
+        _check_loss(loss)
         if self._calls == 0:
             for optimizer in self.players.values():
                 optimizer.zero_grad()
@@ -139,28 +132,10 @@ class TwoOptimizerStep:
                     parameter.grad.mul_(self.accumulate / calls)
         return self._step()
 
-    def _look(self, reached: Iterable[Tensor]) -> None:
-        """Warn about silent training mistakes that the gradients reveal."""
-        for name, optimizer in self.players.items():
-            # An FSDP rank may hold only empty shards.
-            held = [p for p in _parameters(optimizer) if p.numel()]
-            if held and all(p.grad is None for p in held):
-                warnings.warn(_NO_GRADIENT[name], stacklevel=4)
-        owned = {p for optimizer in self.players.values() for p in _parameters(optimizer)}
-        lost = [p for p in reached if p.grad is not None and p not in owned]
-        if lost:
-            shapes = ", ".join(str(tuple(p.shape)) for p in lost[:5])
-            more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-            warnings.warn(
-                f"{len(lost)} parameters of the loss are in neither optimizer and will not learn: "
-                f"shapes {shapes}{more}. If this is a bottleneck, add its parameters to the "
-                "extractor's optimizer. If a third optimizer updates them, filter this warning.",
-                stacklevel=4,
-            )
-
     def _step(self) -> bool:
         if self._reached is not None:
-            self._look(self._reached)
+            for mistake in _mistakes(_checked_players(**self.players), self._reached):
+                warnings.warn(mistake, stacklevel=3)
             self._reached = None
         players = list(self.players.values())
         if self.scaler is not None:  # it refuses an optimizer that got no gradient at all
@@ -230,6 +205,58 @@ class TwoOptimizerStep:
             )
 
 
+def check_wiring(
+    loss: Tensor,
+    extractor: Player,
+    head: Player,
+) -> None:
+    r"""Warn about mistakes that train silently: the look that :class:`TwoOptimizerStep` takes.
+
+    .. math::
+
+        \exists\, \theta \in \theta_G : g_\theta \text{ exists}, \qquad
+        \exists\, \theta \in \theta_C : g_\theta \text{ exists}, \qquad
+        \theta(\mathcal{L}) \subseteq \theta_G \cup \theta_C
+
+    For training with one optimizer or in a framework. Call it once, after the first backward and
+    before the gradients are cleared. It warns (UserWarning) about a player none of whose parameters
+    has a ``.grad``, and about parameters that the loss gave one but that belong to neither player.
+
+    Args:
+        loss: The scalar whose backward has run.
+        extractor: The extractor's parameters; a module or an optimizer stands for its own. Those of
+            the optimizer, ``optimizer.param_groups[0]["params"]``, show what will learn.
+        head: The head's parameters, likewise.
+
+    Raises:
+        TypeError: If ``loss`` is not a tensor, or ``extractor`` or ``head`` holds anything else.
+        ValueError: If ``loss`` is not a scalar or is detached, one player has no parameters, or
+            both share some.
+        RuntimeError: If no parameter has a gradient yet.
+
+    Example:
+        >>> backbone, head = nn.Linear(4, 3), nn.Linear(3, 2)
+        >>> groups = parameter_groups(backbone, head, lr=0.001)
+        >>> optimizer = torch.optim.SGD(groups, momentum=0.9)
+        >>> loss = head(backbone(torch.ones(5, 4))).square().mean()
+        >>> loss.backward()
+        >>> check_wiring(loss, *(group["params"] for group in optimizer.param_groups))
+    """
+    _check_loss(loss)
+    if loss.grad_fn is None:
+        raise ValueError("loss must be the one that backward ran on, got a detached tensor")
+    players = _checked_players(extractor, head)
+    reached = list(_leaves(loss))
+    everyone = [*reached, *players["extractor"], *players["head"]]
+    if reached and all(parameter.grad is None for parameter in everyone):
+        raise RuntimeError(
+            "check_wiring must be called after the loss's backward and before zero_grad, got no "
+            "gradient in any parameter"
+        )
+    for mistake in _mistakes(players, reached):
+        warnings.warn(mistake, stacklevel=2)
+
+
 def parameter_groups(
     pretrained: nn.Module | list[nn.Module],
     new: nn.Module | list[nn.Module],
@@ -271,21 +298,67 @@ def parameter_groups(
 
 _NO_GRADIENT = {
     "extractor": (
-        "no parameter of the extractor's optimizer got a gradient: the backbone is frozen, or "
-        "the features were made under torch.no_grad() or read from a file, so nothing is adapted. "
-        "Unfreeze the backbone; on fixed features, use a small trainable bottleneck as the "
-        "extractor, or symloss.SymNetClassifier."
+        "no parameter of the extractor got a gradient: the backbone is frozen, or the features "
+        "were made under torch.no_grad() or read from a file, so nothing is adapted. Unfreeze the "
+        "backbone; on fixed features, use a small trainable bottleneck as the extractor, or "
+        "symloss.SymNetClassifier."
     ),
     "head": (
-        "no parameter of the head's optimizer got a gradient, so the classifiers do not learn: "
-        "give it the parameters of the head that made the logits, with requires_grad=True, and "
-        "get the logits from head.route(features)."
+        "no parameter of the head got a gradient, so the classifiers do not learn: train the "
+        "parameters of the head that made the logits, with requires_grad=True (in PEFT, "
+        'modules_to_save=["head"]), and get the logits from head.route(features).'
     ),
 }
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _mistakes(players: dict[str, list[Tensor]], reached: Iterable[Tensor]) -> Iterator[str]:
+    """Yield what the gradients reveal, given the parameters that the loss was computed from."""
+    for name, parameters in players.items():
+        held = [p for p in parameters if p.numel()]  # an FSDP rank may hold only empty shards
+        if held and all(p.grad is None for p in held):
+            yield _NO_GRADIENT[name]
+    owned = {p for parameters in players.values() for p in parameters}
+    lost = [p for p in reached if p.grad is not None and p not in owned]
+    if lost:
+        shapes = ", ".join(str(tuple(p.shape)) for p in lost[:5])
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        yield (
+            f"{len(lost)} parameters of the loss belong to neither extractor nor head and will not "
+            f"learn: shapes {shapes}{more}. If this is a bottleneck, add its parameters to the "
+            "extractor's. If another optimizer updates them, filter this warning."
+        )
+
+
+def _check_loss(loss: Tensor) -> None:
+    if not isinstance(loss, Tensor):
+        hint = "; call its .total(lam)" if hasattr(loss, "total") else ""
+        raise TypeError(f"loss must be a tensor, got {type(loss).__name__}{hint}")
+    if loss.dim() != 0:
+        raise ValueError(f"loss must be a scalar, got shape {tuple(loss.shape)}")
+
+
+def _checked_players(extractor: Player, head: Player) -> dict[str, list[Tensor]]:
+    """Return both players' parameters: some in each, none in both."""
+    players = {"extractor": _parameters(extractor), "head": _parameters(head)}
+    for name, parameters in players.items():
+        if not parameters:
+            raise ValueError(f"{name} must have parameters, got none")
+        for parameter in parameters:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    f"{name} must be a module, an optimizer or parameters, got a "
+                    f"{type(parameter).__name__} among these"
+                )
+    shared = len(set(players["extractor"]) & set(players["head"]))
+    if shared:
+        raise ValueError(f"extractor and head must not share parameters, got {shared} in both")
+    return players
+
+
+def _parameters(player: Player) -> list[Tensor]:
+    if isinstance(player, Optimizer):
+        return [parameter for group in player.param_groups for parameter in group["params"]]
+    return list(player.parameters() if isinstance(player, nn.Module) else player)
 
 
 def _leaves(loss: Tensor) -> Iterator[nn.Parameter]:

@@ -252,7 +252,7 @@ def test_a_frozen_backbone_gets_one_warning(parts):
     extractor, head, x_s, x_t = parts
     step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(head))
     extractor.requires_grad_(False)
-    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer got a grad"):
+    with pytest.warns(UserWarning, match="no parameter of the extractor got a grad"):
         step(loss_of(head, extractor(x_s), extractor(x_t)))
     step(loss_of(head, extractor(x_s), extractor(x_t)))  # a second one would be an error here
 
@@ -271,12 +271,12 @@ def test_a_head_that_does_not_learn_gets_a_warning(parts):
     extractor, head, x_s, x_t = parts
     other = symloss.SymmetricHead(4, 3)
     step = symloss.TwoOptimizerStep(extractor=sgd(extractor), head=sgd(other))
-    with pytest.warns(UserWarning, match="optimizer") as caught:
+    with pytest.warns(UserWarning, match="parameter") as caught:
         step(loss_of(head, extractor(x_s), extractor(x_t)))
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == 2
-    assert "no parameter of the head's optimizer got a gradient" in messages[0]
-    assert "2 parameters of the loss are in neither optimizer" in messages[1]
+    assert "no parameter of the head got a gradient" in messages[0]
+    assert "2 parameters of the loss belong to neither" in messages[1]
     assert {warning.filename for warning in caught} == {__file__}
 
 
@@ -286,6 +286,68 @@ def test_a_forgotten_bottleneck_is_named_by_its_shapes(parts):
     step = symloss.TwoOptimizerStep(extractor=sgd(backbone), head=sgd(head))
     with pytest.warns(UserWarning, match=r"2 parameters .* \(4, 4\), \(4,\)\. If this is a bot"):
         step(loss_of(head, bottleneck(backbone(x_s)), bottleneck(backbone(x_t))))
+
+
+# The same look, for those with one optimizer
+
+
+def wiring(part, form):
+    """One player as any of the forms that check_wiring takes."""
+    if form == "optimizer":
+        return sgd(part)
+    return part if form == "module" else part.parameters()
+
+
+FORMS = pytest.mark.parametrize("form", ["module", "optimizer", "parameters"])
+
+
+@FORMS
+@pytest.mark.parametrize("player", ["extractor", "head"])
+def test_check_wiring_names_a_player_without_gradient(parts, player, form):
+    extractor, head, x_s, x_t = parts
+    players = {"extractor": extractor, "head": head}
+    players[player].requires_grad_(False)
+    loss = loss_of(head, extractor(x_s), extractor(x_t))
+    loss.backward()
+    with pytest.warns(UserWarning, match=f"no parameter of the {player} got a grad") as caught:
+        symloss.check_wiring(loss, **{name: wiring(p, form) for name, p in players.items()})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@FORMS
+def test_check_wiring_names_a_forgotten_bottleneck(parts, form):
+    backbone, head, x_s, x_t = parts
+    bottleneck = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    loss = loss_of(head, bottleneck(backbone(x_s)), bottleneck(backbone(x_t)))
+    loss.backward()
+    symloss.check_wiring(loss, [*backbone.parameters(), *bottleneck.parameters()], head)
+    with pytest.warns(UserWarning, match=r"2 parameters .* \(4, 4\), \(4,\)\. If this is a bot"):
+        symloss.check_wiring(loss, wiring(backbone, form), wiring(head, form))
+
+
+def test_check_wiring_before_the_backward_is_refused(parts):
+    extractor, head, x_s, x_t = parts
+    loss = loss_of(head, extractor(x_s), extractor(x_t))
+    with pytest.raises(RuntimeError, match="must be called after the loss's backward"):
+        symloss.check_wiring(loss, extractor, head)
+    loss.backward()
+    symloss.check_wiring(loss, extractor, head)
+
+
+def test_check_wiring_takes_parameters_of_two_players_and_the_loss_itself(parts):
+    extractor, head, x_s, x_t = parts
+    loss = loss_of(head, extractor(x_s), extractor(x_t))
+    loss.backward()
+    with pytest.raises(ValueError, match="loss must be the one that backward ran on"):
+        symloss.check_wiring(loss.detach(), extractor, head)
+    with pytest.raises(ValueError, match="share parameters, got 2 in both"):
+        symloss.check_wiring(loss, nn.Sequential(extractor, head), head)
+    with pytest.raises(ValueError, match="head must have parameters, got none"):
+        symloss.check_wiring(loss, extractor, [p for p in head.parameters() if p.numel() == 0])
+    with pytest.raises(TypeError, match=r"head must be a module, .* got a str among these"):
+        symloss.check_wiring(loss, extractor, sgd(head).param_groups[0])
+    with pytest.raises(TypeError, match="loss must be a tensor, got float"):
+        symloss.check_wiring(1.0, extractor, head)
 
 
 # Warnings are errors in this suite, so what follows is silent.

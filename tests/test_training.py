@@ -183,7 +183,7 @@ def test_a_player_without_gradients_is_left_alone(grad_scaler):
     before = weights(extractor)
     x_s, y_s, _ = batch(0)
     loss = symloss.functional.source_task(head.route(extractor(x_s)).head, y_s)
-    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+    with pytest.warns(UserWarning, match="no parameter of the extractor"):
         assert step(loss) is True
     assert_equal(weights(extractor), before)
 
@@ -200,7 +200,7 @@ def test_schedulers_follow_a_player_that_the_loss_does_not_reach():
     extractor, head = modules()
     players = optimizers(extractor, head)
     schedule = symloss.AnnealedLR(players["extractor"], total_steps=5)
-    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+    with pytest.warns(UserWarning, match="no parameter of the extractor"):
         assert symloss.TwoOptimizerStep(**players)(head.weight.sum()) is True
     schedule.step()  # torch warns here if the optimizer was not stepped
 
@@ -275,7 +275,7 @@ def test_finish_looks_at_forgotten_parameters_too(calls):
     for i in range(calls):  # the first call alone reaches the bottleneck
         between = nn.Sequential(extractor, bottleneck) if i == 0 else extractor
         assert step(total(between, head, *batch(i))) is False
-    with pytest.warns(UserWarning, match="2 parameters of the loss are in neither optimizer"):
+    with pytest.warns(UserWarning, match="2 parameters of the loss belong to neither"):
         assert step.finish() is True
     step(total(nn.Sequential(extractor, bottleneck), head, *batch(9)))
     assert step.finish() is True  # and no second warning
@@ -285,7 +285,7 @@ def test_finish_looks_for_a_player_without_gradients():
     extractor, head = modules()
     step = symloss.TwoOptimizerStep(**optimizers(extractor, head), accumulate=8)
     step(head.weight.sum())
-    with pytest.warns(UserWarning, match="no parameter of the extractor's optimizer"):
+    with pytest.warns(UserWarning, match="no parameter of the extractor"):
         assert step.finish() is True
 
 

@@ -1,10 +1,13 @@
-"""DistributedDataParallel: `torchrun --nproc_per_node 2 several_gpus.py`, on CPU too."""
+"""DDP, or FSDP2 with --fsdp: `torchrun --nproc_per_node 2 several_gpus.py`, on CPU too."""
 
 import os
+import sys
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -49,7 +52,15 @@ class SymNet(nn.Module):
 
 backbone = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU())
 network = SymNet(backbone, symloss.SymmetricHead(64, num_classes=3)).to(device)
-model = DistributedDataParallel(network, [device] if gpu else None)
+fsdp = "--fsdp" in sys.argv
+model: Any
+if fsdp:  # each process keeps a part of every parameter; the optimizers come after it
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cuda" if gpu else "cpu", (dist.get_world_size(),))
+    model = fully_shard(network, mesh=mesh)
+else:
+    model = DistributedDataParallel(network, [device] if gpu else None)
 step = symloss.TwoOptimizerStep(
     extractor=torch.optim.SGD(network.backbone.parameters(), lr=0.001, momentum=0.9),
     head=torch.optim.SGD(network.head.parameters(), lr=0.01, momentum=0.9),
@@ -66,6 +77,8 @@ for epoch in range(epochs):
         step(losses.total(lam=symloss.progressive_lambda(i / total)))
 
 network.eval()
+if fsdp:
+    model.unshard()  # in every process, to use the modules outside forward
 if dist.get_rank() == 0:
     with torch.inference_mode():
         predicted = network.head.predict(network.backbone(x_target.to(device))).cpu()

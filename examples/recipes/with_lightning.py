@@ -47,6 +47,12 @@ class SymNet(lightning.LightningModule):
         progress = self.global_step / self.trainer.estimated_stepping_batches
         return losses.total(lam=symloss.progressive_lambda(progress))
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Look at the first gradients, which show a frozen backbone and forgotten layers."""
+        super().backward(loss, *args, **kwargs)
+        if self.global_step == 0:
+            symloss.check_wiring(loss, self.backbone, self.head)
+
     def configure_optimizers(self) -> Any:
         """Return one optimizer in which the head learns ten times as fast."""
         groups = symloss.parameter_groups(self.backbone, self.head, self.hparams["lr"])

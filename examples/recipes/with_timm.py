@@ -1,8 +1,14 @@
 """A timm backbone: a vision transformer (ViT), ConvNeXt, ResNet or any other."""
 
+import copy
+from typing import Any
+
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
+from timm.optim import create_optimizer_v2
+from timm.utils import NativeScaler
+from torch import Tensor
 
 import symloss
 
@@ -39,3 +45,26 @@ for i in range(total):
 backbone.eval()
 with torch.inference_mode():
     print(f"{num_features} features; predicted:", head.predict(backbone(x_t)))
+
+# For layer decay, put the head inside the model: where timm has it, pretrained_cfg["classifier"].
+model: Any = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=3)
+model.head = symloss.SymmetricHead(model.get_classifier().in_features, num_classes=3)
+decayed = create_optimizer_v2(model, "adamw", lr=0.001, weight_decay=0.05, layer_decay=0.75)
+scaler = NativeScaler("cpu")  # your device
+
+
+def features(x: Tensor) -> Tensor:
+    """Return what the head is given, with the model's own pooling and dropout."""
+    pooled: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
+    return pooled
+
+
+source, target = model.head.route(features(x_s)), model.head.route(features(x_t))
+loss = symloss.symnet_losses(source, y_s, target).total(lam=0.5)
+scaler(loss, decayed, clip_grad=1.0, parameters=model.parameters())
+decayed.zero_grad()
+
+evaluated = copy.deepcopy(model).eval()
+evaluated.head = model.head.classifier("target")  # K logits, as timm evaluates
+with torch.inference_mode():
+    print("predicted with layer decay:", evaluated(x_t).argmax(1))

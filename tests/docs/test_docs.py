@@ -43,6 +43,7 @@ WITHOUT_SHAPES = {
     "symloss.SymNetLosses",
     "symloss.SymNetV2Losses",
     "symloss.TwoOptimizerStep",
+    "symloss.check_wiring",
     "symloss.parameter_groups",
     "symloss.progressive_lambda",
     "symloss.diagnostics.Diagnosis",
