@@ -78,6 +78,7 @@ def test_a_finished_run_is_recognised(tmp_path, capsys):
     assert f"already finished, see {folder}" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*twice the 3 categories")
 def test_a_run_with_equal_shares_is_not_taken_for_one_that_estimates_them(tmp_path):
     """Version 0.2 wrote prior uniform, its default; a result without the setting is older."""
     line = [str(GOLDEN / "features"), *OPTIONS, "--method", "symnets-balanced"]
