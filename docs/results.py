@@ -287,6 +287,70 @@ def prior(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def shares(runs: list[Run]) -> list[Line]:
+    """Return the mean accuracy on each kind of target, over tasks, draws and seeds."""
+
+    def kinds(run: Run) -> str:
+        protocol = run["kind"] == "partial" and run["draw"] == "0"
+        return "partial, the ten" if protocol else run["kind"].replace("partial", "partial, random")
+
+    shown = list(dict.fromkeys(kinds(run) for run in runs))
+    lines = [["Method", *(f"{kind}{tail}" for kind in shown for tail in TAILS)]]
+    for method in dict.fromkeys(run["method"] for run in runs):
+        line = [SHARES.get(method, method)]
+        for kind in shown:
+            some = [run for run in of(runs, method=method) if kinds(run) == kind]
+            for others in (False, True):
+                ways = {(run["source"], run["target"]) for run in some}
+                ways -= {("amazon", "webcam")} if others else set()
+                means = [
+                    statistics.fmean(numbers(of(some, source=a, target=b), "accuracy"))
+                    for a, b in sorted(ways)
+                ]
+                line.append(f"{statistics.fmean(means):.1f}" if means else "-")
+        lines.append(line)
+    return lines
+
+
+def by_task(runs: list[Run]) -> list[Line]:
+    """Return, by task and kind, estimated shares beside the better of V2 and equal shares."""
+    ways = list(dict.fromkeys((run["source"], run["target"]) for run in runs))
+    kinds = list(dict.fromkeys(run["kind"] for run in runs))
+    lines = [["Estimated, V2, equal shares, true shares", *kinds]]
+    for a, b in ways:
+        line = [arrow(f"{a[0]}2{b[0]}".upper())]
+        for kind in kinds:
+            some = of(runs, source=a, target=b, kind=kind)
+            means = [
+                numbers(of(some, method=method), "accuracy")
+                for method in ("estimated shares", "SymmNets-V2", "equal shares", "true shares")
+            ]
+            line.append(
+                ", ".join(f"{statistics.fmean(each):.1f}" if each else "-" for each in means)
+            )
+        lines.append(line)
+    return lines
+
+
+def errors(runs: list[Run]) -> list[Line]:
+    """Return the L1 error of estimated and of equal shares, and their trust, by kind."""
+    lines = [["Target", "estimated", "equal", "trust", "trust 0"]]
+    for kind in dict.fromkeys(run["kind"] for run in runs):
+        some = of(runs, method="estimated shares", kind=kind)
+        error, equal, trust = (numbers(some, name) for name in ("error", "equal", "trust"))
+        none = f"{sum(value == 0 for value in trust)} of {len(trust)}"
+        lines.append([kind, *(f"{statistics.fmean(v):.2f}" for v in (error, equal, trust)), none])
+    return lines
+
+
+TAILS = ("", ", without dev.")
+SHARES = {
+    "MCC": "minimum class confusion",
+    "SymmNets-V2": "SymmNets-V2, no balance",
+    "equal shares": "V2, balance, equal shares",
+    "estimated shares": "`SymNetClassifier()`: estimated shares",
+    "true shares": "true shares, unknown in practice",
+}
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -299,6 +363,9 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "features": ("features", features),
     "caltech": ("office_caltech10", caltech),
     "prior": ("office_caltech10", prior),
+    "shares": ("shares", shares),
+    "shares_by_task": ("shares", by_task),
+    "shares_errors": ("shares", errors),
 }
 
 if __name__ == "__main__":

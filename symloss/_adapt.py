@@ -40,8 +40,7 @@ class Training:
     Args:
         extractor: Module from rows to the bottleneck's features.
         head: The head, on the device where everything is computed.
-        source: Source rows, ``(N, F)``.
-        target: Target rows, ``(M, F)``.
+        rows: Source rows, ``(N, F)``, and target rows, ``(M, F)``.
         y: The source's categories, as indices, ``(N,)``.
         size: Rows of each domain per step.
         total: Steps until the end of training, which the schedules need.
@@ -54,8 +53,7 @@ class Training:
         self,
         extractor: nn.Module,
         head: SymmetricHead,
-        source: Tensor,
-        target: Tensor,
+        rows: tuple[Tensor, Tensor],
         y: Tensor,
         *,
         size: int,
@@ -65,15 +63,15 @@ class Training:
         weight_decay: float = 1e-4,
     ) -> None:
         self.extractor, self.head, self.total = extractor, head, total
-        self.source, self.y, self.target = source, y, target
+        (self.source, self.target), self.y = rows, y
         sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
         optimizers = [
             sgd(player.parameters(), weight_decay=weight_decay) for player in (extractor, head)
         ]
         self.update = TwoOptimizerStep(*optimizers)
         self.schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
-        self.batches_s = shuffled(len(source), size, generator)
-        self.batches_t = shuffled(len(target), size, generator)
+        self.batches_s = shuffled(len(self.source), size, generator)
+        self.batches_t = shuffled(len(self.target), size, generator)
 
     def step(
         self, i: int, objective: Objective, balance: float = 0.0, prior: Tensor | None = None

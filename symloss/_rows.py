@@ -85,7 +85,7 @@ class Preprocessing(nn.Module):
             parts.append(apply(self, chosen, self.mean.device) / len(chosen) ** 0.5)
         x = torch.cat(parts).to(self.mean.device)
         start = torch.randn(_AXES, len(x), generator=generator, device="cpu").to(x.device)
-        axes = torch.linalg.qr((start @ x).T).Q
+        axes: Tensor = torch.linalg.qr((start @ x).T).Q
         for _ in range(3):
             axes = torch.linalg.qr(x.T @ (x @ axes)).Q
         return axes
@@ -308,12 +308,14 @@ def sample(count: int, most: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator, device="cpu")[:most].sort().values
 
 
-def held(preprocessing: Preprocessing, *domains: Tensor) -> tuple[Tensor, ...] | None:
+def held(
+    preprocessing: Preprocessing, source: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor] | None:
     """Return all rows preprocessed, or None if they would take too much memory."""
-    if 4 * preprocessing.width * sum(len(rows) for rows in domains) > _HELD:
+    if 4 * preprocessing.width * (len(source) + len(target)) > _HELD:
         return None
     device = preprocessing.mean.device
-    return tuple(apply(preprocessing, rows, device) for rows in domains)
+    return apply(preprocessing, source, device), apply(preprocessing, target, device)
 
 
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ _OBJECTIVES: dict[str, _adapt.Objective] = {
     "symnets-v2": symnet_v2_losses,
 }
 _EPOCHS, _STEPS = 20, 1000  # at least, by default
-_AGAIN = (0.2, 0.4, 0.6, 0.8)  # of training, when the shares are estimated again
+_ESTIMATES = (0.2, 0.4, 0.6, 0.8)  # of training, when the shares are estimated
 _FORMAT = 2  # of state_dict; 0.2.0 had none
 
 
@@ -54,11 +54,12 @@ class SymNetClassifier:
         objective: ``"symnets-v2"`` or ``"symnets"``.
         balance: Weight of the category balance, at least 0; 0 switches it off, and ``prior`` with
             it.
-        prior: Share of each category in the target: ``"estimate"``, from the features before
-            training, and four times during it with the network (:func:`symloss.estimate_prior`);
-            numbers in the order of ``classes_``; a dict or Series by category; equal shares if
-            None. A share of 0 is trained as a thousandth of an equal share. Labels of categories
-            whose share is below a fifth of an equal one count less, in proportion.
+        prior: Share of each category in the target: ``"estimate"``, as by
+            :func:`symloss.estimate_prior`, from the features before training, and with the network
+            in training at 20, 40, 60 and 80 % of it; numbers in the order of ``classes_``; a dict
+            or Series by category; equal shares if None. A share of 0 is trained as a thousandth of
+            an equal share. Labels of categories whose share is below a fifth of an equal one count
+            less, in proportion.
         preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
             0 and variance 1 over both domains, for columns in different units; None leaves features
             as they are. Computed in float64, trained in float32. Of more than 384 columns, as many
@@ -167,12 +168,15 @@ class SymNetClassifier:
             preprocessing.fit(source, target, generator)
             length = aside._length(len(source), len(target))
             aside._build(preprocessing, aside.bottleneck, classes, seed)
-            names, means = aside._train(source, y, target, prior, length, generator)
+            try:
+                names, means = aside._train(source, y, target, prior, length, generator)
+                learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
+                if not all(values.isfinite().all() for values in (means, *learnt)):
+                    raise FloatingPointError("training diverged")
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error} at lr={self.lr}: try a smaller one") from None
             aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
             aside._columns = columns
-            learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
-            if not all(values.isfinite().all() for values in (means, *learnt)):
-                raise FloatingPointError(f"training diverged at lr={self.lr}: try a smaller one")
         params = self.get_params()
         vars(self).update({k: v for k, v in vars(aside).items() if k not in params})
         return self
@@ -187,27 +191,35 @@ class SymNetClassifier:
         generator: torch.Generator,
     ) -> tuple[list[str], Tensor]:
         """Return the names of the losses and their means, one row per epoch."""
-        extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         size, per_epoch, total = length
-        shares, again = None, {int(part * total) for part in _AGAIN}
-        trust = None
+        extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
+        preprocessing, bottleneck = extractor[0], extractor[1:]
+        assert isinstance(preprocessing, Preprocessing)
+        shares, trust = None, None
         if self.balance and isinstance(self.prior, str):
-            shares = Shares(extractor[0], rows_s, y, rows_t, generator)
+            shares = Shares(preprocessing, rows_s, y, rows_t, generator)
             prior, trust = shares.before()
-        held = _rows.held(extractor[0], rows_s, rows_t)
-        trained = extractor if held is None else extractor[1:]
+        estimates = {int(part * total) for part in _ESTIMATES}
+        held = _rows.held(preprocessing, rows_s, rows_t)
         training = _adapt.Training(
-            trained, head, *(held or (rows_s, rows_t)), y,
-            size=size, total=total, generator=generator, lr=self.lr, weight_decay=self.weight_decay,
-        )  # fmt: skip
+            bottleneck if held else extractor,
+            head,
+            held or (rows_s, rows_t),
+            y,
+            size=size,
+            total=total,
+            generator=generator,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+        )
         prior = None if prior is None else prior.to(device, torch.float32)
         objective, sums = _OBJECTIVES[self.objective], list[Tensor]()
         names: list[str] = []
         for i in self._steps(total):
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
-            if shares and i in again:
-                estimated, trust = shares.seen_by(extractor[1:], head)
+            if shares and i in estimates:
+                estimated, trust = shares.seen_by(bottleneck, head)
                 prior = estimated.to(device)
             extractor.train()
             names, values = training.step(i, objective, self.balance, prior)
@@ -420,9 +432,10 @@ class SymNetClassifier:
 
     def _set_prior(self, prior: Any) -> None:
         """Keep the shares that were used, typed as the classes."""
-        shares = None if prior is None else torch.as_tensor(prior, dtype=torch.float32).cpu()
-        array = shares is not None and not isinstance(self.classes_, Tensor)
-        self.prior_ = shares.numpy() if array else shares
+        self.prior_ = None
+        if prior is not None:
+            shares = torch.as_tensor(prior, dtype=torch.float32).cpu()
+            self.prior_ = shares if isinstance(self.classes_, Tensor) else shares.numpy()
 
     def _length(self, *rows: int) -> tuple[int, int, int]:
         """Return the rows per batch, the steps per epoch, and the total steps."""

@@ -1,10 +1,8 @@
 """The target's category shares, estimated from features of both domains without target labels."""
 
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symloss import _adapt, _labels, _rows, _sklearn
@@ -14,10 +12,11 @@ from symloss.objective import symnet_v2_losses
 __all__ = ["EstimatedPrior", "estimate_prior"]
 
 _ROWS = 20_000  # of each domain are looked at
-STEPS = 400  # of the network whose predictions are counted
+_STEPS = 400  # of the network whose predictions are counted
 _BATCH, _BOTTLENECK = 128, 256
 _ROUNDS = 50  # of expectation maximisation
 _SHRINKAGE = 0.3  # of the within-category covariance, towards a multiple of the identity
+_SHARED = 0.2  # L1 error that estimates have in common, which their disagreement does not show
 _LEAST = 0.02  # of an equal share
 
 
@@ -50,7 +49,7 @@ def estimate_prior(
     1. Expectation maximisation on the features :math:`z`, whitened by the source's covariance
        within categories, for the mixture :math:`\sum_k \pi_k\,\mathcal{N}(z; c_k, \sigma^2 I)`.
        Its centres are anchored at the source's means :math:`\mu_k`, moved by one common shift
-       :math:`\delta`, with the weight of :math:`\tau = 3 M / K` of the M target rows:
+       :math:`\delta`, with the weight of :math:`\tau = M / K` of the M target rows:
 
        .. math::
 
@@ -58,13 +57,13 @@ def estimate_prior(
            \pi_k = \frac{1}{M}\sum_i r_{ik}, \qquad
            c_k = \frac{\sum_i r_{ik} z_i + \tau (\mu_k + \delta)}{\sum_i r_{ik} + \tau}
 
-    2. Spherical k-means of the target's features, started at the source's means.
+    2. The same with :math:`\tau = 3 M / K`, which trusts the source's means more.
     3. The predictions of SymmNets-V2 (:func:`symloss.symnet_v2_losses`), trained for 400 steps
        without assuming any shares.
-    4. The mixture in that network's bottleneck, with :math:`\tau = M / K` and no shift.
+    4. The first in that network's bottleneck, without a shift.
 
     The more they disagree, the more their mean is shrunk towards equal shares :math:`u`: with
-    :math:`e` their mean L1 distance from :math:`m`,
+    :math:`e` their mean L1 distance from :math:`m`, or 0.2 if it is less, since they share errors,
 
     .. math::
 
@@ -138,24 +137,29 @@ class Shares:
         )
         self.num_classes = int(y.max()) + 1
         rows = self.source, self.y, self.target, self.num_classes
-        self.on_features = [_mixture(*rows, anchor=3.0, shifted=True), _k_means(*rows)]
+        self.on_features = [_mixture(*rows, anchor, shifted=True) for anchor in (1.0, 3.0)]
 
     def before(self) -> EstimatedPrior:
         """Return the estimate from the features alone."""
         return _shrunk(torch.stack(self.on_features))
 
-    def with_network(self, steps: Collection[int] = range(STEPS)) -> EstimatedPrior:
+    def with_network(self) -> EstimatedPrior:
         """Return the estimate with SymmNets-V2, trained for it."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device="cpu"))
         width = self.source.shape[1]
         extractor, head = _adapt.network(width, _BOTTLENECK, self.num_classes, seed)
         extractor, head = extractor.to(self.device), head.to(self.device)
+        size = min(_BATCH, max(len(self.source), len(self.target)))
         training = _adapt.Training(
-            extractor, head, self.source, self.target, self.y,
-            size=min(_BATCH, max(len(self.source), len(self.target))), total=len(steps),
+            extractor,
+            head,
+            (self.source, self.target),
+            self.y,
+            size=size,
+            total=_STEPS,
             generator=self.generator,
-        )  # fmt: skip
-        for i in steps:
+        )
+        for i in range(_STEPS):
             training.step(i, symnet_v2_losses)
         return self.seen_by(extractor, head)
 
@@ -166,6 +170,8 @@ class Shares:
         extractor.eval()
         source, target = extractor(self.source), extractor(self.target)
         extractor.train(training)
+        if not (source.isfinite().all() and target.isfinite().all()):
+            raise FloatingPointError("training diverged")
         counts = torch.bincount(head.predict(target), minlength=self.num_classes)
         mixture = _mixture(source, self.y, target, self.num_classes, anchor=1.0, shifted=False)
         return _shrunk(torch.stack([*self.on_features, counts.double() / len(target), mixture]))
@@ -174,7 +180,7 @@ class Shares:
 def _shrunk(estimates: Tensor) -> EstimatedPrior:
     """Average estimates ``(E, K)``, and shrink their mean by how much they disagree."""
     mean, equal = estimates.mean(0), 1 / estimates.shape[1]
-    disagreement = (estimates - mean).abs().sum(1).mean()
+    disagreement = (estimates - mean).abs().sum(1).mean().clamp_min(_SHARED)
     distance = (mean - equal).abs().sum()
     trust = (1 - 25 * (disagreement / distance) ** 4).clamp_min(0).nan_to_num(0.0)
     prior = (equal + trust * (mean - equal)).clamp_min(_LEAST * equal)
@@ -216,17 +222,6 @@ def _mixture(
             shift = (z - r @ means).mean(0)
         centres = (r.T @ z + tau * (means + shift)) / (r.sum(0) + tau).unsqueeze(1)
     return shares / shares.sum()
-
-
-def _k_means(source: Tensor, y: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return the shares of the target's spherical clusters, ``(K,)``, float64."""
-    z, centres = F.normalize(target), F.normalize(_means(source, y, num_classes))
-    for _ in range(_ROUNDS):
-        nearest = (z @ centres.T).argmax(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, z)
-        empty = (sums == 0).all(1, keepdim=True)  # stays where it was
-        centres = torch.where(empty, centres, F.normalize(sums))
-    return torch.bincount(nearest, minlength=num_classes).double() / len(z)
 
 
 def _means(rows: Tensor, y: Tensor, num_classes: int) -> Tensor:

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import symloss
 from symloss import SymNetClassifier
+from symloss._rows import Preprocessing
+from symloss.prior import Shares
 
 K, WIDTH = 3, 8
 
@@ -63,10 +65,11 @@ def test_it_adapts():
 @pytest.mark.parametrize(
     ("params", "objective"),
     [
-        ({"objective": "symnets", "balance": 3.0}, symloss.symnet_losses),
+        ({"objective": "symnets", "balance": 3.0, "prior": None}, symloss.symnet_losses),
         ({"objective": "symnets-v2", "balance": 0.0}, symloss.symnet_v2_losses),
         ({"prior": [0.5, 0.3, 0.2], "balance": 1.0}, symloss.symnet_v2_losses),
-        ({"partial": True, "balance": 3.0}, symloss.symnet_v2_losses),
+        ({"prior": [0.9, 0.06, 0.04], "balance": 1.0}, symloss.symnet_v2_losses),
+        ({"prior": "estimate", "balance": 2.0}, symloss.symnet_v2_losses),
     ],
 )
 def test_fit_is_the_loop_of_the_readme(params, objective):
@@ -81,16 +84,18 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
     optimizers = {"extractor": sgd(backbone.parameters()), "head": sgd(head.parameters())}
     step = symloss.TwoOptimizerStep(**optimizers)
     schedules = [symloss.AnnealedLR(optimizer, 12) for optimizer in optimizers.values()]
+    unit = Preprocessing("l2", WIDTH)
+    shares = Shares(unit, x_s, y_s, x_t, generator)
+    prior, balance = params.get("prior"), params["balance"]
+    if prior == "estimate":
+        prior = shares.before().prior
     orders, history, weight = {"s": [], "t": []}, [], None
     for i in range(12):  # three epochs of the source's 240 rows in batches of 60
         lam = symloss.progressive_lambda(i / 12)
-        if i % 4 == 0 and "partial" in params:
-            backbone.eval()
-            with torch.no_grad():
-                logits = head(backbone(x_t / x_t.norm(dim=1, keepdim=True)))
-            target = symloss.functional.split_logits(logits)[1]
-            weight = symloss.diagnostics.category_weights(target, lam)
-            backbone.train()
+        if params.get("prior") == "estimate" and i in (2, 4, 7, 9):
+            prior = shares.seen_by(backbone, head).prior
+        if prior is not None:
+            weight = (5 * K * torch.tensor(list(prior))).clamp_max(1)
         batch = {}
         for domain, x in (("s", x_s), ("t", x_t)):
             if not orders[domain]:
@@ -103,13 +108,12 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
         )
         source, target = head.route(backbone(unit_s)), head.route(backbone(unit_t))
         losses = objective(source, y_s[batch["s"]], target, weight=weight)
-        balance = symloss.functional.category_balance(target.extractor, params.get("prior"))
-        loss = losses.total(lam=lam)
-        step(loss if "partial" in params else loss + lam * params["balance"] * balance)
+        imbalance = symloss.functional.category_balance(target.extractor, prior)
+        step(losses.total(lam=lam) + lam * balance * imbalance)
         for schedule in schedules:
             schedule.step()
         history.append({name: loss.item() for name, loss in losses._asdict().items()})
-        history[-1]["category_balance"] = balance.item()
+        history[-1]["category_balance"] = imbalance.item()
 
     ours = [*model.extractor_[1:].state_dict().values(), *model.head_.state_dict().values()]
     theirs = [*backbone.state_dict().values(), *head.state_dict().values()]
@@ -133,27 +137,49 @@ def test_a_larger_balance_brings_predictions_nearer_to_the_prior():
     skewed = x_t[(y_s == 0) | (np.arange(300) < 50)]
     fit = partial(quick, epochs=20, preprocessing=None)
     found = [
-        fit(balance=balance).fit(x_s, y_s, skewed).history_[-1]["category_balance"]
+        fit(balance=balance, prior=None).fit(x_s, y_s, skewed).history_[-1]["category_balance"]
         for balance in (0.0, 3.0, 10.0)
     ]
     assert found == sorted(found, reverse=True)
 
 
-def test_partial_leaves_absent_categories_alone():
+def test_estimated_shares_leave_an_absent_category_alone():
     x_s, y_s, x_t = overlapping()
     present = x_t[y_s < 2]
     fit = partial(quick, epochs=40, balance=3.0, preprocessing=None)
-    wrong = [
-        np.mean(fit(partial=on).fit(x_s, y_s, present).predict(present) == 2)
-        for on in (False, True)
-    ]
+    models = [fit(prior=prior).fit(x_s, y_s, present) for prior in (None, "estimate")]
+    wrong = [np.mean(model.predict(present) == 2) for model in models]
     assert wrong[0] > 2 * wrong[1]
+    assert models[1].prior_[2] < 0.05
+    assert models[1].trust_ > 0.5
+    assert models[0].trust_ is None
+    np.testing.assert_allclose(models[0].prior_, 1 / 3)
 
 
-def test_partial_does_not_balance():
+def test_without_balance_no_shares_are_estimated_or_compared(monkeypatch):
     x_s, y_s, x_t, _ = domains()
-    models = [quick(partial=True, balance=w).fit(x_s, y_s, x_t) for w in (0.0, 3.0)]
-    assert_same(*models)
+    monkeypatch.setattr("symloss.estimator.Shares", None)  # cannot be called
+    model = quick(balance=0).fit(x_s, y_s, x_t)
+    assert (model.prior_, model.trust_) == (None, None)
+    found = model.diagnose(x_t)
+    assert found.expected is None
+    assert found.rarely_predicted == []
+    assert "No shares were assumed" in str(found)
+
+
+def test_wide_rows_are_trained_on_their_principal_components():
+    x_s, y_s, x_t, y_t = domains()
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(500, 500)))[0][:WIDTH]
+    narrow = quick(epochs=20, preprocessing="standardise").fit(x_s, y_s, x_t)
+    wide = quick(epochs=20, preprocessing=None).fit(x_s @ turn, y_s, x_t @ turn)
+    assert wide.extractor_[1].in_features == 384
+    axes = wide.extractor_[0].axes
+    torch.testing.assert_close(axes.T @ axes, torch.eye(384), atol=1e-5, rtol=0)
+    kept = wide.extractor_[0](torch.from_numpy(x_t @ turn)).numpy()
+    left = np.linalg.norm(kept, axis=1)
+    centred = x_t - (x_s.mean(0) + x_t.mean(0)) / 2
+    np.testing.assert_allclose(left, np.linalg.norm(centred, axis=1), rtol=1e-4)
+    assert abs(wide.score(x_t @ turn, y_t) - narrow.score(x_t, y_t)) < 0.05
 
 
 def test_standardising_is_by_both_domains_alike():
@@ -312,8 +338,10 @@ def test_a_memory_map_gives_what_its_array_gives(maps):
 
 
 @pytest.mark.parametrize("preprocessing", ["l2", "standardise"])
-def test_a_memory_map_is_never_copied_whole(maps, preprocessing):
+def test_a_memory_map_is_never_copied_whole(maps, preprocessing, monkeypatch):
     source, labels, target = maps
+    monkeypatch.setattr("symloss._rows._HELD", 0)  # else these few rows are
+    monkeypatch.setattr("symloss.prior._ROWS", 1000)
     model = quick(epochs=1, batch_size=1000, bottleneck=4, preprocessing=preprocessing)
     with Largest(source, target) as largest:
         model.fit(source, labels, target).predict(target)
@@ -410,7 +438,7 @@ def test_what_cannot_be_right_is_refused(change, message):
 def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
     x_s, y, x_t, _ = domains()
     model = quick().fit(x_s, y, x_t)
-    before, expected = vars(model).copy(), model.predict_proba(x_t)
+    before, expected = {**vars(model)}, model.predict_proba(x_t)
     refused = {
         "target_features must be finite": (x_s, y, spoil(x_t, np.nan)),
         "same width": (x_s[:, :5], y, x_t),
@@ -421,7 +449,9 @@ def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
             model.fit(*given)
     with pytest.raises(ValueError, match="prior"):
         model.set_params(prior=[1.0]).fit(Table(x_s, [*range(x_s.shape[1])]), y + 1, x_t)
-    assert vars(model.set_params(prior=None)) == before
+    after = vars(model.set_params(prior="estimate"))
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
     np.testing.assert_array_equal(model.predict_proba(x_t), expected)
 
 
@@ -825,7 +855,7 @@ def test_shares_go_by_name():
         (
             "estimated",
             TypeError,
-            "prior must be K numbers, by position or by name, got 'estimated'",
+            "prior must be 'estimate', shares or None, got 'estimated'",
         ),
     ],
     ids=["absent", "unknown", "positions", "set", "text"],
@@ -907,7 +937,7 @@ def test_a_generator_gives_a_seed(make):
         {"random_state": 3, "epochs": 1.0},
         {"random_state": 3, "batch_size": np.float64(60), "bottleneck": 256.0},
         {"random_state": 3, "lr": np.float64(0.01), "balance": torch.tensor(1.0)},
-        {"random_state": 3, "partial": np.False_, "objective": np.str_("symnets-v2")},
+        {"random_state": 3, "verbose": np.False_, "objective": np.str_("symnets-v2")},
     ],
     ids=str,
 )
@@ -937,7 +967,7 @@ def test_what_is_no_number_is_named(params):
     [(name, value)] = params.items()
     with pytest.raises(TypeError, match=f"{name} must be a number, got {value!r}"):
         quick(**params).fit(x_s, y, x_t)
-    for name in ("partial", "verbose"):
+    for name in ("verbose",):
         with pytest.raises(TypeError, match=f"{name} must be True or False, got 'False'"):
             quick(**{name: "False"}).fit(x_s, y, x_t)
 
@@ -982,7 +1012,7 @@ def test_torchs_default_dtype_changes_nothing(dtype, fitted):
     try:
         model = quick().fit(x_s, y, x_t)
         same = SymNetClassifier().load_state_dict(model.state_dict())
-        quick(prior=[0.2, 0.3, 0.5], partial=True, epochs=1).fit(x_s, y, x_t)
+        quick(prior=[0.2, 0.3, 0.5], epochs=1).fit(x_s, y, x_t)
         assert model.diagnose(x_t).healthy
     finally:
         torch.set_default_dtype(torch.float32)
@@ -1116,26 +1146,44 @@ def test_save_and_load(kind):
 
 def test_diagnose_names_what_is_rarely_predicted(fitted):
     x_s, y_s, _, _ = domains()
-    model = quick(epochs=20, balance=0.0).fit(x_s, np.array(["pen", "bike", "mug"])[y_s], x_s[1:])
+    model = quick(epochs=20).fit(x_s, np.array(["pen", "bike", "mug"])[y_s], x_s[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.diagnose(x_s)
     assert found.rarely_predicted == []
     assert found.categories == ("bike", "mug", "pen")
     assert "agree on" in str(found)
-    assert found.expected == pytest.approx([1 / 3] * 3)
-    prior = [0.2, 0.3, 0.5]
-    assert model.set_params(prior=prior).diagnose(x_s).expected == pytest.approx(prior)
-    model.set_params(prior=None)
+    assert found.expected == pytest.approx([1 / 3] * 3, abs=0.02)
     with pytest.warns(
         UserWarning, match=r"1 of 3 categories is rarely or never predicted \(mug\)"
     ) as caught:
         assert model.diagnose(x_s[y_s != 2]).rarely_predicted == ["mug"]
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert "partial=True" in str(caught[0].message)
-    with pytest.warns(UserWarning, match=r"never predicted \(mug\)\.$"):  # it is on
-        model.set_params(partial=True).diagnose(x_s[y_s != 2])
+    assert "a larger balance" in str(caught[0].message)
+
+
+def test_diagnose_compares_with_the_shares_of_training():
+    x_s, y_s, x_t, _ = domains()
+    model = quick(prior=[0.2, 0.3, 0.5]).fit(x_s, y_s, x_t).set_params(prior=None)  # for later
+    assert model.diagnose(x_t).expected == pytest.approx((0.2, 0.3, 0.5))
+
+
+def test_a_state_of_0_2_is_loaded():
+    """It had no format, no shares and no components, and partial=True for a balance of 0."""
+    x_s, y_s, x_t, _ = domains()
+    model = quick(prior=None).fit(x_s, y_s, x_t)
+    state = model.state_dict()
+    for name in ("format", "prior", "trust"):
+        del state[name]
+    for on, prior in ((False, [1 / 3] * 3), (True, None)):
+        old = state | {"params": state["params"] | {"partial": on}}
+        same = SymNetClassifier().load_state_dict(old)
+        np.testing.assert_array_equal(same.predict(x_t), model.predict(x_t))
+        assert same.balance == (0.0 if on else 1.0)
+        assert (same.prior_ is None) if on else (same.prior_ == pytest.approx(prior))
+    with pytest.raises(ValueError, match="format 2 or lower, got 3"):
+        SymNetClassifier().load_state_dict(state | {"format": 3})
 
 
 def test_diagnose_warns_first_of_classifiers_that_disagree():

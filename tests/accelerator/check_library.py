@@ -185,17 +185,19 @@ def test_steps_and_schedules(device, make, options):
     assert {p.device for p in (*extractor.parameters(), *head.parameters())} == {device}
 
 
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("prior", [None, "estimate"])
 @pytest.mark.parametrize("rows_on", ["cpu", "device"])
-def test_the_classifier_trains_there(device, rows_on, partial):
-    model = symloss.SymNetClassifier(epochs=2, batch_size=4, partial=partial, device=device)
+def test_the_classifier_trains_there(device, rows_on, prior):
+    model = symloss.SymNetClassifier(epochs=2, batch_size=4, prior=prior, device=device)
     layers = [Preprocessing("l2", 7), nn.Linear(7, 4), nn.BatchNorm1d(4), nn.ReLU()]
+    model.classes_ = torch.arange(K)
     model.extractor_ = put(nn.Sequential(*layers), device)
     model.head_ = symloss.SymmetricHead(4, K, device=device)
     model.n_features_in_ = 7
     rows = [torch.randn(n, 7, device="cpu" if rows_on == "cpu" else device) for n in (9, 8)]
     y = torch.zeros(9, dtype=torch.long)
-    generator, prior = torch.Generator().manual_seed(0), torch.tensor([0.2, 0.3, 0.5])
-    _, means = model._train(rows[0], y, rows[1], prior, (4, 2, 4), generator)
+    y[:K] = torch.arange(K)
+    generator, given = torch.Generator().manual_seed(0), torch.tensor([0.2, 0.3, 0.5])
+    _, means = model._train(rows[0], y, rows[1], given, (4, 2, 4), generator)
     assert means.device == device
     assert means.shape == (2, 6)
