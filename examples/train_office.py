@@ -245,7 +245,7 @@ def estimate_prior(
                     random_state=seed_of(run.seed, done),
                     device=batches.runtime.device,
                 )
-            except ValueError as error:
+            except (ValueError, FloatingPointError) as error:
                 raise UserError(f"{run.title}: the shares cannot be estimated: {error}") from None
 
     return distributed.in_first(estimate)
