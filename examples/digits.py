@@ -7,7 +7,7 @@ bitmap: digits printed in Matplotlib's fonts, and scikit-learn's handwritten one
 import json
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
@@ -126,7 +126,7 @@ class Run:
     An accuracy's name gives domain and classifier: ``target_accuracy/C_s`` is the source
     classifier's, C^s, on the target. ``history`` has an entry per epoch, with ``"loss"``;
     ``final`` has the accuracies after the last one, including those on the source's training
-    images.
+    images; ``estimated`` the target's shares at the last estimate.
     """
 
     method: str
@@ -136,6 +136,7 @@ class Run:
     history: list[dict[str, float]]
     final: dict[str, float]
     seconds: float
+    estimated: symloss.EstimatedPrior | None = None
 
 
 def print_table(runs: list[Run], scored: int) -> None:
@@ -172,7 +173,9 @@ def print_diagnosis(runs: list[Run], images: Tensor) -> None:
         source, target = symloss.functional.split_logits(run.head(run.extractor(images)))
         other = None if run.method == "source-only" else source  # its C^s is not trained
         remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
-        description = diagnose(target, NAMES, other_logits=other).describe(remedy)
+        prior, trust = run.estimated or (None, None)
+        found = replace(diagnose(target, NAMES, prior, other_logits=other), trust=trust)
+        description = found.describe(remedy)
         print(run.method, indent(description, "  "), sep="\n")
 
 

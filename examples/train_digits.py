@@ -6,7 +6,8 @@ times from the same seed (C^t is the target classifier):
 
     source-only        cross-entropy of C^t on printed digits: a plain 10-way classifier
     symnets            eq. (11) of the paper on printed digits and unlabelled handwritten ones
-    symnets-balanced   eq. (11), and a penalty on digits that vanish from the predictions
+    symnets-balanced   eq. (11), and a penalty on digits that are predicted more or less often than
+                       they are in the target, whose shares are estimated four times in training
 
 All three see the same printed digits in the same batches and share initial weights, optimizer and
 schedule. SymNets train on all 1,797 handwritten images, without their labels. Accuracy is measured
@@ -36,9 +37,10 @@ METHODS = ["source-only", "symnets", "symnets-balanced"]
 SCORED = slice(1, None, 2)  # the development half is slice(0, None, 2)
 SOURCE_SIZE = 4000
 FEATURES = 128
+ESTIMATES = (0.2, 0.4, 0.6, 0.8)  # of the steps, when symnets-balanced looks at the shares
 
 Score = Callable[[nn.Module, symloss.SymmetricHead], dict[str, float]]
-Objective = Callable[[symloss.RoutedLogits, Tensor, symloss.RoutedLogits, float], Tensor]
+Objective = Callable[..., Tensor]  # of source, labels, target and λ, as symnets
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Method:
 
     name: str
     objective: Objective | None = None
+    estimates: bool = False  # the target's shares in training, for an argument ``prior``
 
     @property
     def classifiers(self) -> tuple[str, ...]:
@@ -84,10 +87,14 @@ def build_extractor() -> nn.Sequential:
 
 
 def symnets(
-    source: symloss.RoutedLogits, labels: Tensor, target: symloss.RoutedLogits, lam: float
+    source: symloss.RoutedLogits,
+    labels: Tensor,
+    target: symloss.RoutedLogits,
+    lam: float,
+    categories: Tensor | None = None,
 ) -> Tensor:
-    """Sum both players' losses of eq. (11)."""
-    losses = symloss.symnet_losses(source, labels, target)
+    """Sum both players' losses of eq. (11); ``categories`` has weights of the digits' labels."""
+    losses = symloss.symnet_losses(source, labels, target, weight=categories)
     return losses.total(lam)
 
 
@@ -97,10 +104,34 @@ def symnets_balanced(
     target: symloss.RoutedLogits,
     lam: float,
     weight: float,
+    prior: Tensor | None = None,
 ) -> Tensor:
-    """Add a penalty, for the extractor, on digits predicted more or less often than the rest."""
-    balance = symloss.functional.category_balance(target.extractor)
-    return symnets(source, labels, target, lam) + weight * lam * balance
+    """Add a penalty, for the extractor, on digits predicted more or less often than expected.
+
+    ``prior`` has their expected shares; those below a fifth of an equal share count less in the
+    labelled losses. There is no penalty before the first estimate: on untrained features it makes
+    digits change places, equally often, which no count of predictions shows.
+    """
+    if prior is None:
+        return symnets(source, labels, target, lam)
+    categories = (5 * len(prior) * prior).clamp_max(1)
+    balance = symloss.functional.category_balance(target.extractor, prior)
+    return symnets(source, labels, target, lam, categories) + weight * lam * balance
+
+
+def estimate_prior(
+    extractor: nn.Module, source: Digits, target_images: Tensor, seed: int
+) -> symloss.EstimatedPrior:
+    """Estimate the digits' shares in the target from the features of a network in training."""
+    extractor.eval()
+    with torch.no_grad():
+        features = [extractor(images) for images in (source.images, target_images)]
+    extractor.train()
+    device = source.images.device
+    prior, trust = symloss.estimate_prior(
+        *(features[0], source.labels, features[1]), random_state=seed, device=device
+    )
+    return symloss.EstimatedPrior(prior.to(device), trust)
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -130,12 +161,17 @@ def train(
     source_batches = batches(len(source.images), recipe.batch_size, seed)
     target_batches = batches(len(target_images), recipe.batch_size, seed)
 
+    estimates = {int(part * total) for part in ESTIMATES} if method.estimates else set()
+    estimated, expected = None, {}
     history = []
     with tqdm(total=total, desc=f"seed {seed}, {method.name:16}", unit="step") as bar:
         for epoch in range(recipe.epochs):
             extractor.train()
             summed = torch.zeros((), device=device)
             for i in range(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch):
+                if i in estimates:
+                    estimated = estimate_prior(extractor, source, target_images, seed)
+                    expected = {"prior": estimated.prior}
                 index = next(source_batches)
                 x_s, y_s = source.images[index], source.labels[index]
                 if method.objective is None:
@@ -144,7 +180,7 @@ def train(
                     x_t = target_images[next(target_batches)]
                     routed_s, routed_t = head.route(extractor(x_s)), head.route(extractor(x_t))
                     lam = symloss.progressive_lambda(i / total)
-                    loss = method.objective(routed_s, y_s, routed_t, lam)
+                    loss = method.objective(routed_s, y_s, routed_t, lam, **expected)
                 step(loss)
                 for scheduler in schedulers:
                     scheduler.step()
@@ -158,7 +194,7 @@ def train(
             bar.set_postfix(loss=mean_loss, accuracy=scores["target_accuracy/C_t"])
     seconds = time.perf_counter() - start
     final = scores | accuracies(extractor, head, "source", source, method.classifiers[-1:])
-    return Run(method.name, seed, extractor, head, history, final, seconds)
+    return Run(method.name, seed, extractor, head, history, final, seconds, estimated)
 
 
 @torch.no_grad()
@@ -216,7 +252,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     recipe = Recipe(args.epochs, args.batch_size, args.lr, args.balance)
     objectives = [None, symnets, partial(symnets_balanced, weight=recipe.balance)]
-    methods = {n: Method(n, objective) for n, objective in zip(METHODS, objectives, strict=True)}
+    estimates = METHODS[-1] if recipe.balance else None
+    methods = {
+        name: Method(name, objective, name == estimates)
+        for name, objective in zip(METHODS, objectives, strict=True)
+    }
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True

@@ -8,6 +8,7 @@ checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py mak
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import symloss
 from symloss import RoutedLogits
+
+ESTIMATES = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the steps, when --prior estimate looks at the target
 
 
 class Network(nn.Module):
@@ -90,6 +93,17 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         ids = [device.index] if device.type == "cuda" else None
         model = DistributedDataParallel(network, device_ids=ids)
 
+    # The target's shares that the balance is to, and how far they can be trusted if estimated.
+    prior: Tensor | None = None
+    trust: float | None = None
+    estimates: set[int] = set()
+    if method.balanced and recipe.prior == "estimate":
+        estimates = {int(part * run.steps) for part in ESTIMATES}
+    elif method.balanced:
+        prior = torch.tensor(
+            shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
+        )
+
     history: list[dict[str, Any]] = []
     # The first process reads the checkpoint, if there is one, and all get it.
     if checkpoint := distributed.in_first(lambda: run.load_checkpoint(runtime)):
@@ -98,12 +112,11 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         for schedule, state in zip(schedules, checkpoint["schedules"], strict=True):
             schedule.load_state_dict(state)
         history = checkpoint["history"]
+        if estimates:
+            prior, trust = checkpoint["prior"].to(device), checkpoint["trust"]
         started -= checkpoint["seconds"]
 
     done = min(len(history) * run.per_epoch, run.steps)
-    prior = torch.tensor(
-        shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
-    )
     settings = methods.Settings(k, recipe.balance, prior)
     images_per_step = recipe.batch_size * (1 + method.target)
     with Progress(run, run.folder(runtime.out), done, images_per_step) as progress:
@@ -112,7 +125,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             if recipe.partial and method.symmetric:  # the target may lack categories
                 _, logits = predict(network, batches, task.target.paths, autocast)
                 weight = methods.category_weights(method, logits, done / run.steps)
-                settings = replace(settings, weight=weight.to(device))
+                settings = replace(settings, partial=weight.to(device))
                 named = zip(task.categories, weight.tolist(), strict=True)
                 category_weights = {f"weight/{category}": value for category, value in named}
 
@@ -121,6 +134,11 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             network.train()
             progress.begin(min(run.per_epoch, run.steps - done))
             for x_s, y_s, x_t in batches.epoch(epoch, progress.steps):
+                if done in estimates:
+                    prior, trust = estimate_prior(run, network, batches, autocast, done)
+                    prior = prior.to(device)
+                    settings = replace(settings, prior=prior)
+                    network.train()
                 lam = symloss.progressive_lambda(done / run.steps)
                 with autocast:
                     source, target = model(x_s, x_t)
@@ -152,6 +170,8 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
                     "step": step.state_dict(),
                     "schedules": [schedule.state_dict() for schedule in schedules],
                     "history": history,
+                    "prior": prior,
+                    "trust": trust,
                     "seconds": time.perf_counter() - started,
                 }
                 run.save_checkpoint(runtime.out, checkpoint)
@@ -178,7 +198,8 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             seconds = time.perf_counter() - started
             try:
                 result = outputs.write_run(
-                    run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds
+                    *(run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds),
+                    *(prior, trust),
                 )
             except (UserError, OSError) as error:
                 raise UserError(f"{error}; {run.checkpoint_left(runtime.out)}") from None
@@ -201,6 +222,33 @@ def predict(
             rows.append((index, features.float(), network.head(features).float()))
     features, logits = distributed.in_order(rows)
     return features, logits
+
+
+def estimate_prior(
+    run: Run, network: Network, batches: Batches, autocast: torch.autocast, done: int
+) -> symloss.EstimatedPrior:
+    """Estimate the target's shares: from the pretrained backbone's features, later the network's.
+
+    The first process does, and every process gets them.
+    """
+    pretrained = backbones.Extractor(network.extractor.backbone, network.extractor.num_features)
+    seen = network if done else Network(pretrained, nn.Identity())
+    domains = (run.task.source, run.task.target)
+    f_s, f_t = (predict(seen, batches, domain.paths, autocast)[0] for domain in domains)
+
+    def estimate() -> symloss.EstimatedPrior:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of features that an untrained network makes
+            try:
+                return symloss.estimate_prior(
+                    *(f_s, run.task.source.labels, f_t),
+                    random_state=seed_of(run.seed, done),
+                    device=batches.runtime.device,
+                )
+            except (ValueError, FloatingPointError) as error:
+                raise UserError(f"{run.title}: the shares cannot be estimated: {error}") from None
+
+    return distributed.in_first(estimate)
 
 
 def train_all(plan: Plan, runtime: Runtime) -> None:

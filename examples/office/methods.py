@@ -8,6 +8,7 @@ closed-form gradients.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -18,6 +19,8 @@ import symloss
 from symloss import RoutedLogits
 from symloss import functional as L
 
+PRESENT = 5  # a share above a fifth of an equal one counts fully
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,8 +28,19 @@ class Settings:
 
     num_classes: int
     balance: float  # weight of the balance
-    prior: Tensor  # expected share of each category in the target, (K,)
-    weight: Tensor | None = None  # of each category in a symmetric head's labelled losses, (K,)
+    prior: Tensor | None = None  # balanced methods': share of each category in the target, (K,)
+    partial: Tensor | None = None  # weight of each category that --partial gives, (K,)
+
+    @cached_property
+    def weight(self) -> Tensor | None:
+        """Weight of each category in a symmetric head's labelled losses, ``(K,)``.
+
+        Categories with less than a fifth of an equal share count less.
+        """
+        if self.prior is None or not (PRESENT * self.num_classes * self.prior < 1).any():
+            return self.partial
+        weight = (PRESENT * self.num_classes * self.prior).clamp_max(1)
+        return weight if self.partial is None else weight * self.partial
 
 
 class Player(NamedTuple):

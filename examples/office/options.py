@@ -29,6 +29,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 QUICK = {"backbone": "mobilenet_v2", "bottleneck": 256, "epochs": None, "seeds": (0,)}
 OWN_METHODS = ("source-only", "symnets")  # for own images, if none are named
 BALANCE = ("balance", "prior")  # settings of the balanced methods only
+PRIORS = ("estimate", "uniform", "source")  # besides a file
 
 
 def option(default: T, help: str, **settings: Any) -> T:
@@ -45,11 +46,11 @@ def option(default: T, help: str, **settings: Any) -> T:
 
 
 def _prior(text: str) -> str | Shares:
-    """Read ``uniform``, ``source`` or a file of shares."""
-    if text in ("uniform", "source"):
+    """Read ``estimate``, ``uniform``, ``source`` or a file of shares."""
+    if text in PRIORS:
         return text
     if not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"must be uniform, source or a file, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be {', '.join(PRIORS)} or a file, got {text!r}")
     try:
         return read_shares(Path(text))
     except UserError as error:
@@ -105,21 +106,22 @@ class Recipe:
     balance: float = option(
         3.0,
         "for balanced methods: weight (times λ) that pulls each target batch's mean prediction "
-        "towards the prior; 1 is safer; harmful if the target lacks categories (default: {} "
-        "[ours])",
+        "towards the prior; 1 is safer (default: {} [ours])",
         type=real(0),
     )
     prior: str | Shares = option(
-        "uniform",
-        "for balanced methods: expected share of each category in the target: uniform, source "
-        "(the source's shares), or a FILE with lines such as mug,0.05 (default: {} [ours])",
+        "estimate",
+        "for balanced methods: share of each category in the target: estimate, from features of "
+        "both domains before the first step, and again at 20, 40, 60 and 80 %% of the steps; "
+        "uniform; source (the source's shares); or a FILE with lines such as mug,0.05. Categories "
+        "with less than a fifth of an equal share count less (default: {} [ours])",
         type=_prior,
     )
     partial: bool = option(
         False,
-        "the target may lack some of the source's categories: methods with a symmetric head weight "
-        "each category by its share among the target predictions, re-estimated every epoch; other "
-        "methods ignore this (default: off [ours])",
+        "accept a target that lacks some of the source's categories; methods with a symmetric head "
+        "then weight each category by its share among the target predictions, re-estimated every "
+        "epoch (default: off [ours])",
     )
     batch_size: int = option(
         128,

@@ -57,6 +57,7 @@ def made_result(
         "recipe": RECIPE,
         "predicted": dict(zip(CATEGORIES, (0.5, 0.3, 0.2), strict=True)),
         "expected": dict.fromkeys(CATEGORIES, 1 / 3),
+        "trust": None,
         "agreement": 0.9 if symmetric else None,
         "images": [18, 12, 0],
         "machine": {"device": "cpu"},

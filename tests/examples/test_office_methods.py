@@ -212,7 +212,7 @@ def test_each_player_gets_the_gradient_of_its_own_equations(name, weight, batch)
     method = METHODS[name]
     x_s, x_t, y = batch
     network = network_of(method)
-    total, values = losses_of(method, network, x_s, y, x_t, weight=weight)
+    total, values = losses_of(method, network, x_s, y, x_t, partial=weight)
     total.backward()
 
     paper = Paper(network.head, network.extractor(x_s), network.extractor(x_t), y, weight)
@@ -237,6 +237,15 @@ def test_the_six_terms_of_symnets_are_the_papers(batch):
     equations = (paper.e5, paper.e6, paper.e7, paper.e8, paper.e9, paper.e10)
     for name, equation in zip(symloss.SymNetLosses._fields, equations, strict=True):
         torch.testing.assert_close(values[name].detach(), equation().detach())
+
+
+def test_categories_that_seem_absent_count_less_in_the_labelled_losses():
+    prior = torch.tensor([0.9, 1 / 15, 1 / 30])  # 2.7, 0.2 and 0.1 of an equal share
+    partial = torch.tensor([0.5, 1.0, 1.0])
+    for given, expected in ((None, [1, 1, 0.5]), (partial, [0.5, 1, 0.5])):
+        weight = Settings(3, BALANCE, prior, given).weight
+        torch.testing.assert_close(weight, torch.tensor(expected).float())
+    assert Settings(3, BALANCE, torch.tensor([0.6, 0.3, 0.1])).weight is None
 
 
 def test_the_balance_is_to_the_prior_that_is_given(batch):

@@ -108,7 +108,7 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--balance nan --method symnets-balanced", "must be a number of at least 0, got 'nan'"),
         (
             "--prior flat --method symnets-balanced",
-            "--prior: must be uniform, source or a file, got 'flat'",
+            "--prior: must be estimate, uniform, source or a file, got 'flat'",
         ),
         ("--dataset visda", "invalid choice: 'visda'"),
         ("--method dann", "invalid choice: 'dann'"),

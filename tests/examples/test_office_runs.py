@@ -95,7 +95,7 @@ def test_a_prior_that_does_not_fit_is_refused_before_anything_is_trained(runtime
 
 
 @pytest.mark.filterwarnings("error")
-def test_balance_in_a_target_that_lacks_categories_is_warned_of(runtime):
+def test_shares_that_are_not_the_targets_are_warned_of_where_it_lacks_categories(runtime):
     task = made_task()
     few = dataclasses.replace(task.target, labels=[0] * 9)
     lacking, blind = (
@@ -105,16 +105,18 @@ def test_balance_in_a_target_that_lacks_categories_is_warned_of(runtime):
     assert (task.lacking, lacking.lacking, blind.lacking) == ([], ["mouse", "mug"], [])
     told = (
         "webcam lacks mouse, mug, but symnets-balanced pulls the predictions towards all 3 "
-        "categories, which lowers accuracy here; give the shares with --prior FILE, or use symnets"
+        "categories, which lowers accuracy here; use --prior estimate, or give the shares with "
+        "--prior FILE"
     )
     with pytest.warns(UserWarning, match="lacks") as caught:
         to_train([made_run(lacking, "symnets-balanced", prior="source", batch_size=6)], runtime)
     assert [str(warning.message) for warning in caught] == [told]
-    with pytest.warns(UserWarning, match="webcam may lack categories, .* or use symnets-v2$"):
-        to_train([made_run(blind, "symnets-v2-balanced", partial=True, batch_size=6)], runtime)
+    uniform = {"partial": True, "prior": "uniform", "batch_size": 6}
+    with pytest.warns(UserWarning, match="webcam may lack categories, but symnets-v2-balanced"):
+        to_train([made_run(blind, "symnets-v2-balanced", **uniform)], runtime)
     for run in (
-        made_run(task, "symnets-balanced", batch_size=6),
-        made_run(blind, "symnets-balanced", batch_size=6),
+        made_run(task, "symnets-balanced", prior="uniform", batch_size=6),
+        made_run(lacking, "symnets-balanced", partial=True, batch_size=6),
         made_run(lacking, "symnets", partial=True),
         made_run(lacking, "symnets-balanced", partial=True, prior=SHARES, batch_size=6),
     ):

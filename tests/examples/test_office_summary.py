@@ -22,13 +22,31 @@ def test_names_are_shown_with_what_they_hide():
         ("symnets", {}, "--method symnets-balanced"),
         ("symnets-v2", {"partial": False}, "--method symnets-v2-balanced"),
         ("source-only", {}, "--method symnets-balanced"),
-        ("symnets", {"partial": True}, None),  # a category may be missing there
-        ("symnets-balanced", {"balance": 3.0}, None),
+        ("symnets", {"partial": True}, "--method symnets-balanced"),
+        ("symnets-balanced", {"balance": 3.0}, "--prior estimate"),  # of an old run
+        ("symnets-balanced", {"prior": "source"}, "--prior estimate"),
+        ("symnets-balanced", {"prior": [["mug", 1.0]]}, None),
+        ("symnets-balanced", {"prior": "estimate"}, "--prior FILE"),  # they could not be told
         ("a method of one's own", {}, "--method symnets-balanced"),
     ],
 )
 def test_the_remedy_fits_the_method(method, settings, remedy):
     assert tables.remedy(made_result(method=method, recipe=settings)) == remedy
+
+
+@pytest.mark.parametrize(
+    ("trust", "sentence"),
+    [
+        (0.9, "1 of 3 categories seems absent from the target (mug; trust 0.90)."),
+        (0.0, "The target's shares could not be told; equal shares were assumed."),
+    ],
+)
+def test_a_run_that_estimated_the_shares_ends_with_what_it_found(trust, sentence, tmp_path):
+    made = {"method": "symnets-v2-balanced", "recipe": {"prior": "estimate"}, "trust": trust}
+    shares = {"bike": 0.6, "mouse": 0.39, "mug": 0.01} if trust else dict.fromkeys(LOST, 1 / 3)
+    lines = tables.finished(made_result(**made, predicted=LOST, expected=shares), tmp_path)
+    assert sentence in lines.split("\n")
+    assert lines.endswith("try --prior FILE.") == (not trust)
 
 
 def test_a_run_ends_with_its_diagnosis(tmp_path):

@@ -22,13 +22,14 @@ HISTORY = [
 ]
 
 
-def finish(out, run, scale=1.0):
+def finish(out, run, scale=1.0, **shares):
     extractor = backbones.build_extractor(run.recipe.backbone, "none", None)
     source, target = torch.ones(9, 4), scale * torch.ones(9, 4)
     runtime = dataclasses.replace(RUNTIME, out=out)
     run.folder(out).mkdir(parents=True, exist_ok=True)
     classifier = nn.Linear(extractor.num_features, 3)
-    written = write_run(run, runtime, extractor, classifier, (source, target), JOINT, HISTORY, 12.5)
+    outputs = (source, target), JOINT, HISTORY, 12.5
+    written = write_run(run, runtime, extractor, classifier, *outputs, **shares)
     assert result(run.folder(out)) == written
     return run.folder(out)
 

@@ -215,15 +215,16 @@ def routed(rows, seed):
     return symloss.RoutedLogits(*(part.requires_grad_() for part in logits))
 
 
-def test_balance_pulls_the_mean_prediction_to_equal_shares_beside_eq_11():
+def test_balance_pulls_the_mean_prediction_to_the_expected_shares_beside_eq_11():
     source, target, labels, lam, weight = routed(8, 0), routed(6, 1), torch.arange(8), 0.3, 5.0
     plain = train_digits.symnets(source, labels, target, lam)
     (before,) = torch.autograd.grad(plain, target.extractor, retain_graph=True)
-    balanced = train_digits.symnets_balanced(source, labels, target, lam, weight)
+    prior = torch.linspace(0.05, 0.15, 10, dtype=torch.float64)
+    balanced = train_digits.symnets_balanced(source, labels, target, lam, weight, prior)
     p = target.extractor.detach().numpy()
     p = np.exp(p) / np.exp(p).sum(1, keepdims=True)
     mean = (p[:, :10] + p[:, 10:]).mean(0)
-    expected = weight * lam * (mean * np.log(10 * mean)).sum()
+    expected = weight * lam * (mean * np.log(mean / prior.numpy())).sum()
     assert (balanced - plain).item() == pytest.approx(expected)
     for tensor in (*source, target.head):  # the balance is for the extractor, on the target
         ours, theirs = (
@@ -231,13 +232,25 @@ def test_balance_pulls_the_mean_prediction_to_equal_shares_beside_eq_11():
         )
         torch.testing.assert_close(ours, theirs)
     assert not torch.allclose(torch.autograd.grad(balanced, target.extractor)[0], before)
+    first = train_digits.symnets_balanced(source, labels, target, lam, weight)  # no estimate yet
+    assert first.item() == plain.item()
+
+
+def test_labels_of_digits_that_seem_absent_count_less():
+    source, target, labels = routed(8, 0), routed(6, 1), torch.arange(8)
+    prior = torch.tensor([0.002] * 2 + [0.1245] * 8, dtype=torch.float64)
+    weight = torch.tensor([0.1] * 2 + [1.0] * 8, dtype=torch.float64)
+    expected = symloss.symnet_losses(source, labels, target, weight=weight).total(0.3)
+    assert train_digits.symnets_balanced(
+        source, labels, target, 0.3, 0.0, prior
+    ).item() == pytest.approx(expected.item())
 
 
 def test_balance_keeps_every_digit():
     """On the development half, where SymNets alone read 1 % of the 9s by then."""
     images, labels = load_handwritten()
     source = render_digits(train_digits.SOURCE_SIZE, seed=100)
-    recipe = Recipe(epochs=2)
+    recipe = Recipe(epochs=3)
     objective = functools.partial(train_digits.symnets_balanced, weight=recipe.balance)
     score = functools.partial(
         train_digits.accuracies,
@@ -245,7 +258,9 @@ def test_balance_keeps_every_digit():
         digits=Digits(images[::2], labels[::2]),
         classifiers=["target"],
     )
-    run = train_digits.train(Method("balanced", objective), source, images, score, recipe, seed=100)
+    method = Method("balanced", objective, estimates=True)
+    run = train_digits.train(method, source, images, score, recipe, seed=100)
+    assert run.estimated.prior.sum() == pytest.approx(1)
     assert run.final["target_worst_recall/C_t"] > 50
 
 

@@ -276,6 +276,26 @@ def test_partial_targets_weigh_categories(call, tmp_path):
     assert result(run).per_category["mug"] is None
 
 
+def test_estimated_shares_spare_a_target_that_lacks_a_category(call, tmp_path, capsys):
+    write(tmp_path / "p", "amazon", [0, 1, 2] * 20)
+    write(tmp_path / "p", "webcam", [0, 1] * 20, shift=2.0)
+    more = ["--task", "A2W", "--partial", "--balance", "5", "--lr", "0.05"]
+    of = {"of": tmp_path / "p/office31", "method": "symnets-v2-balanced"}
+    with pytest.warns(UserWarning, match="webcam lacks mug"):
+        equal = result(call(*more, "--prior", "uniform", **of))
+    capsys.readouterr()
+    told = result(call(*more, out="told", **of))
+    assert "1 of 3 categories seems absent from the target (mug; trust" in capsys.readouterr().out
+    assert (equal.trust, equal.expected["mug"]) == (None, pytest.approx(1 / 3))
+    assert told.trust > 0.5
+    assert told.expected["mug"] < 0.1
+    assert sum(told.expected.values()) == pytest.approx(1)
+    assert told.accuracy > equal.accuracy + 10
+    call(*more, out="again", **of)
+    again = result(tmp_path / "again/office31/A2W/symnets-v2-balanced/seed0")
+    assert (again.expected, again.epochs) == (told.expected, told.epochs)
+
+
 def test_a_target_may_be_cut_to_the_benchmarks_categories(call, folder):
     run = call("--dataset", "office31-partial", "--task", "A2W", "--epochs", "1")
     assert result(run).dataset == "office31-partial"

@@ -518,6 +518,31 @@ def test_the_weights_of_partial_adaptation_survive_a_resume(
     assert all(max(row) == pytest.approx(1) and min(row) > 0 for row in weights)
 
 
+def test_estimated_shares_survive_a_resume(office, stopped_at, monkeypatch):
+    recipe = {"method": "symnets-v2-balanced", "batch_size": 6, "epochs": 8, "lr": 0.1}
+    seen, estimate = [], train_office.estimate_prior
+
+    def spy(*args):
+        estimated = estimate(*args)
+        seen.append((args[-1], estimated.prior.tolist()))
+        return estimated
+
+    monkeypatch.setattr(train_office, "estimate_prior", spy)
+    folder = office(**recipe)
+    assert [step for step, _ in seen] == [0, 1, 3, 4, 6]
+    whole = seen.copy()
+    stopped_at(2, interrupt)
+    with pytest.raises(SystemExit):
+        office(**recipe, out="stopped")
+    stopped_at(99, interrupt)
+    del seen[:]
+    other = office(**recipe, out="stopped", resume=True)
+    assert seen == whole[2:]  # step 2 goes on with the shares of step 1
+    assert_same_run(folder, other)
+    assert result(other).expected == result(folder).expected
+    assert result(other).trust == result(folder).trust is not None
+
+
 def test_scalars_after_the_checkpoint_are_written_once(office, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

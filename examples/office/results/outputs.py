@@ -33,7 +33,7 @@ from office.results import scores
 from office.training.runs import Run
 
 # What results have that older ones lack.
-ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None}
+ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None, "trust": None}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Result:
     categories: list[str]
     recipe: dict[str, Any]  # every setting that changes the numbers
     predicted: dict[str, float]  # share of each category in the target
-    expected: dict[str, float]
+    expected: dict[str, float]  # the shares that a balanced run ended with, else the source's
+    trust: float | None  # in estimated shares, as symloss.EstimatedPrior has it
     agreement: float | None  # share of target images on which C_t and C_s agree, if there are both
     images: list[int]  # of source and target, and the checksum of inputs.csv, which lists them
     machine: dict[str, Any]  # where it was trained, which does not change the numbers
@@ -164,11 +165,14 @@ def write_run(
     logits: Tensor,
     history: list[dict[str, Any]],
     seconds: float,
+    prior: Tensor | None = None,
+    trust: float | None = None,
 ) -> Result:
     """Write the files of a trained run, result.json last, because it marks the run as finished.
 
     ``features`` are those of source and target, ``logits`` the head's of the target. The last entry
-    of ``history``, one per epoch, has all accuracies at the end of training.
+    of ``history``, one per epoch, has all accuracies at the end of training. ``prior`` has the
+    target's shares that a balanced run ended with, ``trust`` how far estimated ones are trusted.
     """
     recipe, task, method = run.recipe, run.task, METHODS[run.method]
     categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
@@ -205,10 +209,8 @@ def write_run(
     final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
     confusion = None if labels is None else scores.confusion_matrix(counting, labels)
     recalls = [None] * k if confusion is None else scores.recalls(confusion)
-    prior = shares_of(
-        recipe.prior if method.balanced else "source", categories, task.source.labels or ()
-    )
-    predicted, expected = symloss.diagnostics.category_shares(counting, prior)
+    shares = shares_of("source", categories, task.source.labels or ()) if prior is None else prior
+    predicted, expected = symloss.diagnostics.category_shares(counting, shares)
     packages = ("torch", "torchvision", "symloss", "timm")
     versions = {name: sys.modules[name].__version__ for name in packages if name in sys.modules}
     result = Result(
@@ -226,6 +228,7 @@ def write_run(
         recipe=run.settings,
         predicted=dict(zip(categories, predicted.tolist(), strict=True)),
         expected=dict(zip(categories, expected.tolist(), strict=True)),
+        trust=trust,
         agreement=scores.agreement(logits, k),
         images=run.identity["images"],
         machine={"device": str(device), "workers": runtime.workers, "cache": runtime.cache},

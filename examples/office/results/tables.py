@@ -235,14 +235,17 @@ def diagnosis(result: Result) -> Diagnosis:
         tuple(result.expected.values()),
         result.agreement,
         samples=result.images[1] if result.images else None,
+        trust=result.trust,
     )
 
 
 def remedy(result: Result) -> str | None:
     """Return the option to try if categories are rarely predicted, if there is one."""
-    method = METHODS.get(result.method)
-    if result.recipe.get("partial") or (method and method.balanced):
-        return None
+    method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
+    if method and method.balanced:
+        if prior == "estimate":
+            return None if result.trust else "--prior FILE"
+        return "--prior estimate" if isinstance(prior, str) else None
     balanced = f"{result.method}-balanced"
     return f"--method {balanced if balanced in METHODS else 'symnets-balanced'}"
 

@@ -182,13 +182,14 @@ def check(run: Run) -> None:
         )
     if not method.balanced:
         return
-    shares_of(recipe.prior, task.categories, task.source.labels or ())
-    if isinstance(recipe.prior, str) and (recipe.partial or task.lacking):
+    if not isinstance(recipe.prior, str):
+        shares_of(recipe.prior, task.categories, task.source.labels or ())
+    elif recipe.prior != "estimate" and (recipe.partial or task.lacking):
         lacks = f"lacks {', '.join(task.lacking)}" if task.lacking else "may lack categories"
         warnings.warn(
             f"{visible(task.target.name)} {lacks}, but {run.method} pulls the predictions towards "
-            f"all {k} categories, which lowers accuracy here; give the shares with --prior FILE, "
-            f"or use {run.method.removesuffix('-balanced')}",
+            f"all {k} categories, which lowers accuracy here; use --prior estimate, or give the "
+            "shares with --prior FILE",
             stacklevel=3,
         )
     if size < 2 * k:

@@ -138,8 +138,8 @@ class Run:
         """Raise :class:`UserError` if a file's identity is another run's."""
         if not isinstance(saved, dict):
             raise UserError(f"{path} was not written by {PROG}")
-        # A setting missing from the file is newer than the file: it had its default.
-        default = Recipe(self.recipe.dataset).settings()
+        # A setting missing from the file is newer than the file: it had its default, or its first.
+        default = Recipe(self.recipe.dataset, prior="uniform").settings()
         saved = default | saved
         if isinstance(saved["preprocessing"], dict):
             saved["preprocessing"] = default["preprocessing"] | saved["preprocessing"]
