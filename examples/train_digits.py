@@ -64,7 +64,7 @@ class Recipe:
     epochs: int = 10  # passes over the source images
     batch_size: int = 64  # images of each domain
     lr: float = 0.05  # at the start, of extractor and head
-    balance: float = 5.0  # its weight in symnets-balanced; the entropy's is 1
+    balance: float = 10.0  # its weight in symnets-balanced; the entropy's is 1
 
 
 def build_extractor() -> nn.Sequential:

@@ -370,5 +370,5 @@ def test_help_shows_every_default(capsys):
         train_digits.main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
-    for default in ("0.05", "64", "5.0", "runs/digits", "cpu"):
+    for default in ("0.05", "64", "10.0", "runs/digits", "cpu"):
         assert default in text
