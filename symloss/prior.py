@@ -134,6 +134,8 @@ class Shares:
     ) -> None:
         self.device, self.generator = preprocessing.mean.device, generator
         index_s, index_t = (_rows.sample(len(rows), _ROWS, generator) for rows in (source, target))
+        left_out = torch.bincount(y[index_s], minlength=int(y.max()) + 1) == 0
+        index_s = torch.cat([index_s, left_out[y].nonzero().squeeze(1)])  # each category is seen
         self.y = y[index_s].to(self.device)
         self.source, self.target = (
             _rows.apply(preprocessing, rows[index], self.device).to(self.device)

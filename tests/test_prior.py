@@ -147,6 +147,14 @@ def test_many_rows_are_sampled(tmp_path, monkeypatch):
     assert np.abs(prior.numpy() - true).sum() < 4 / math.sqrt(800)
 
 
+def test_a_category_that_a_sample_would_miss_is_seen(monkeypatch):
+    x_s, y_s, x_t, _ = domains([0.25, 0.25, 0.25, 0.25, 0])
+    few = (y_s < 4) | (np.arange(500) < 10)  # two rows of the last
+    monkeypatch.setattr(module, "_ROWS", 20)
+    priors = [estimate(x_s[few], y_s[few], x_t, random_state=seed).prior for seed in range(8)]
+    assert all(prior.isfinite().all() for prior in priors)
+
+
 def test_shares_are_in_the_order_of_sorted_labels():
     x_s, y_s, x_t, _ = domains([0.6, 0.4, 0, 0, 0])
     by_number, _ = estimate(x_s, y_s, x_t)
