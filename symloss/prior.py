@@ -29,8 +29,9 @@ class EstimatedPrior(NamedTuple):
         trust: 0: they could not be told, and equal shares are assumed; 1: nothing was shrunk.
 
     Example:
-        >>> prior, trust = EstimatedPrior(torch.tensor([0.7, 0.3]), 0.9)
-        >>> losses = symloss.functional.category_balance(torch.zeros(8, 4), prior)
+        >>> prior, trust = EstimatedPrior(torch.tensor([0.7, 0.3]), trust=0.9)
+        >>> round(trust, 1)
+        0.9
     """
 
     prior: Tensor
