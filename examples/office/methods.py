@@ -37,7 +37,7 @@ class Settings:
 
         Categories with less than a fifth of an equal share count less.
         """
-        if self.prior is None or not (PRESENT * self.num_classes * self.prior < 1).any():
+        if self.prior is None:
             return self.partial
         weight = (PRESENT * self.num_classes * self.prior).clamp_max(1)
         return weight if self.partial is None else weight * self.partial

@@ -51,6 +51,7 @@ def test_every_methods_step(device, name):
 def test_batches_are_prepared_on_the_device(device):
     batches = ImageBatches.__new__(ImageBatches)
     batches.layout, batches.samplers = torch.channels_last, []
+    batches.domains = [[], []]
     batches.runtime = Runtime(device)
     batches.normalize = put(images.Normalize(Preprocessing(36, 32)), device)
     batches.labels = torch.zeros(9, dtype=torch.long, device=device)
