@@ -53,6 +53,8 @@ def folder(tmp_path):
 
 def test_a_stopped_run_continues(folder, monkeypatch, capsys):
     monkeypatch.setattr(features, "STEPS", 20)
+    monkeypatch.setattr("symloss.estimator._STEPS", 20)
+    monkeypatch.setattr("symloss.estimator._EPOCHS", 1)
     threads = torch.get_num_threads()
     out = folder / "runs.csv"
     options = [str(folder), "--csv", str(out), "--kinds", "uneven", "--task", "a2w", "--seeds", "0"]
