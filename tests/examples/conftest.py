@@ -120,3 +120,9 @@ def office(root: Path, tmp_path: Path, one_thread: None) -> Callable[..., Path]:
         return carry_out(**{"root": root, **changes, "out": tmp_path / out})
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _short_estimates(monkeypatch):
+    """Let the network behind the target's shares train briefly."""
+    monkeypatch.setattr("symloss.prior._STEPS", 60)
