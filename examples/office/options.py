@@ -334,5 +334,8 @@ def filled(
     return recipe, runtime, selection
 
 
-def _fill(kind: type[T], given: dict[str, Any]) -> T:
-    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})  # type: ignore[arg-type]  # they are dataclasses
+Part = TypeVar("Part", Recipe, Selection, Runtime)
+
+
+def _fill(kind: type[Part], given: dict[str, Any]) -> Part:
+    return kind(**{each.name: given[each.name] for each in fields(kind) if each.name in given})
