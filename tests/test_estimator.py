@@ -73,7 +73,8 @@ def test_it_adapts():
     ],
 )
 def test_fit_is_the_loop_of_the_readme(params, objective):
-    x_s, y_s, x_t, _ = map(torch.from_numpy, domains())
+    x_s, y_s, x_t, y_t = map(torch.from_numpy, domains())
+    x_t = x_t[y_t < 2]  # else the estimate would be equal shares throughout
     model = quick(**params, preprocessing="l2", lr=0.02, weight_decay=1e-3).fit(x_s, y_s, x_t)
 
     generator = torch.Generator().manual_seed(0)
