@@ -239,7 +239,7 @@ def features(runs: list[Run]) -> list[Line]:
             for run in of(runs, method=method)
         ]
         name = method.replace("lines of this script", "our lines")
-        name = name.replace("SymNetClassifier()", "`SymNetClassifier(prior=None)` of 0.2")
+        name = name.replace("SymNetClassifier()", "SymNetClassifier, 0.2")
         seconds = statistics.fmean(numbers(shown, "seconds"))
         lines.append([*on_tasks(shown, name, OFFICE31), f"{seconds:.0f}"])
     return lines
@@ -297,8 +297,8 @@ def shares(runs: list[Run]) -> list[Line]:
 
     shown = list(dict.fromkeys(kinds(run) for run in runs))
     lines = [["Method", *(f"{kind}{tail}" for kind in shown for tail in TAILS)]]
-    for method in dict.fromkeys(run["method"] for run in runs):
-        line = [SHARES.get(method, method)]
+    for method, name in SHARES.items():
+        line = [name]
         for kind in shown:
             some = [run for run in of(runs, method=method) if kinds(run) == kind]
             for others in (False, True):
@@ -346,7 +346,9 @@ def errors(runs: list[Run]) -> list[Line]:
 
 TAILS = ("", ", without dev.")
 SHARES = {
+    "source only": "source only",
     "MCC": "minimum class confusion",
+    "SymNets": "SymNets",
     "SymmNets-V2": "SymmNets-V2, no balance",
     "equal shares": "V2, balance, equal shares",
     "estimated shares": "`SymNetClassifier()`: estimated shares",
