@@ -35,7 +35,7 @@ import torch
 from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from office.console import UserError
 from office.results import outputs
-from office.results.scores import by_classifier
+from office.results.outputs import by_classifier
 from timing import console
 from torch import Tensor
 from train_digits import SOURCE_SIZE, Method, Recipe, accuracies, train

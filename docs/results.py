@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-from office.results.scores import mean_and_error, plus_minus  # noqa: E402
+from office.results.outputs import mean_and_error, plus_minus  # noqa: E402
 
 RESULTS = HERE.parent / "results"
 PUBLISHED = EXAMPLES / "office" / "results" / "published.json"

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from office import console, files
 from office.console import UserError
-from office.results import outputs, scores
+from office.results import outputs
 from office.results.outputs import Features, Result
 
 import symloss
@@ -86,14 +86,15 @@ def record(result: Result, features: Features | None) -> Record:
     if features is None or features.logits is None:
         return line
     logits, k = torch.from_numpy(features.logits), len(result.categories)
-    counting, same = scores.by_classifier(logits, k)[result.classifier], scores.agreement(logits, k)
+    counting = outputs.by_classifier(logits, k)[result.classifier]
+    same = outputs.agreement(logits, k)
     line |= {name: getattr(symloss.scores, name)(counting).item() for name in SCORES}
     line["agreement"] = None if same is None else 100 * same
     labels = torch.from_numpy(features.label[features.domain == 1]).long()
     if (labels >= 0).all():
         summed = logits.double().softmax(1).view(len(logits), -1, k).sum(1)
-        line["joint"] = scores.accuracy(summed, labels.tolist())
-        line["calibration_error"] = scores.calibration_error(counting, labels)
+        line["joint"] = outputs.accuracy(summed, labels.tolist())
+        line["calibration_error"] = outputs.calibration_error(counting, labels)
     return line
 
 

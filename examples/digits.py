@@ -18,7 +18,7 @@ import torch
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from office.results import scores
+from office.results import outputs
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE
@@ -162,7 +162,7 @@ def print_table(runs: list[Run], scored: int) -> None:
 
 def mean_and_error(values: list[float]) -> str:
     """Format the mean and its standard error."""
-    return scores.plus_minus(*scores.mean_and_error(values))
+    return outputs.plus_minus(*outputs.mean_and_error(values))
 
 
 @torch.no_grad()
@@ -200,28 +200,6 @@ def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
         tiles = np.pad(images[:50, 0].cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
         axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap="gray_r")
         axes.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=200)
-
-
-def plot_convergence(runs: list[Run], path: Path) -> None:
-    """Plot the target error of both classifiers over epochs, mean of the seeds: Figure 4."""
-    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for method, accuracy, label, colour, style in (
-        ("source-only", "target_accuracy/C_t", "Source only", GREY, "s--"),
-        ("symnets", "target_accuracy/C_t", "SymNets, $C^t$", ORANGE, "o-"),
-        ("symnets", "target_accuracy/C_s", "SymNets, $C^s$", BLUE, "^:"),
-        ("symnets-balanced", "target_accuracy/C_t", "Balanced, $C^t$", GREEN, "D-"),
-    ):
-        histories = [run.history for run in runs if run.method == method]
-        if histories:
-            errors = 100 - np.array([[epoch[accuracy] for epoch in h] for h in histories])
-            epochs = np.arange(1, errors.shape[1] + 1)
-            axes.plot(epochs, errors.mean(0), style, color=colour, markersize=5, label=label)
-    axes.set(xlabel="Epoch", ylabel="Error on handwritten digits (%)", ylim=(0, None))
-    axes.locator_params("x", integer=True)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=200)
 
 

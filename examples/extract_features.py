@@ -16,7 +16,6 @@ from office import console, options
 from office.data.layouts import DATASETS
 from office.data.tasks import available_tasks
 from office.models import backbones
-from office.options import Recipe, Runtime, Selection
 from office.training import extraction
 from office.training.preparation import load_tasks
 
@@ -26,17 +25,6 @@ OPTIONS |= {"workers", "precision"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Extract the missing features of every selected domain."""
-    recipe, runtime, selection, views = read(argv)
-    if selection.tasks == ("all",) and recipe.dataset in DATASETS:
-        available = available_tasks(recipe.dataset, selection.root)
-        selection = replace(selection, tasks=available or selection.tasks)
-    tasks = load_tasks(recipe.dataset, selection, partial=True)
-    recipe = replace(recipe, preprocessing=backbones.preprocessing(recipe.backbone))
-    extraction.extract(tasks, recipe, runtime, views)
-
-
-def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
-    """Read the command line; the last is the number of views."""
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("extract_features.py", about, OPTIONS)
     number = partial(parser.add_argument, type=console.positive, metavar="N")
@@ -51,7 +39,13 @@ def read(argv: Sequence[str] | None) -> tuple[Recipe, Runtime, Selection, int]:
             f"--dataset {dataset} uses another benchmark's images: extract that one, and pass "
             f"--dataset {dataset} to train_features.py"
         )
-    return *options.filled(parser, given), given["views"]
+    recipe, runtime, selection = options.filled(parser, given)
+    if selection.tasks == ("all",) and dataset in DATASETS:
+        available = available_tasks(dataset, selection.root)
+        selection = replace(selection, tasks=available or selection.tasks)
+    tasks = load_tasks(dataset, selection, partial=True)
+    recipe = replace(recipe, preprocessing=backbones.preprocessing(recipe.backbone))
+    extraction.extract(tasks, recipe, runtime, given["views"])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import torch
 from office import console, files
-from office.console import UserError, visible
+from office.console import UserError
 from office.data import images, layouts
 from office.models import saved
 from torch import Tensor
@@ -29,12 +29,26 @@ Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print path, category and confidence of each image, or export the model."""
-    parser = build_parser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, count = parser.add_argument, console.positive
+    either = "an image, or a folder, searched at any depth"
+    ranks = "show the N most likely categories (default: 1)"
+    program = "write the model as FILE.pt2 (torch.export) or FILE.onnx, to run without symloss"
+    add("model", type=Path, help="a run's model.pt")
+    add("images", nargs="*", type=Path, metavar="image", help=either)
+    add("--top", type=count, default=1, metavar="N", help=ranks)
+    table = "write a table to FILE, or to standard output for -, instead of printing"
+    depth = "of grey of more than 8 bits (default: the fewest that hold all the images)"
+    add("--csv", type=Path, metavar="FILE", help=table)
+    add("--grey-bits", type=int, choices=images.BITS, help=depth)
+    add("--batch-size", type=count, default=32, metavar="N", help="images at a time (default: 32)")
+    add("--device", type=console.device, default="cpu", metavar="D", help="default: cpu")
+    add("--export", type=Path, metavar="FILE", help=program)
     args = parser.parse_args(argv)
     if not args.images and not args.export:
         parser.error("give images, or --export FILE")
-    if models := [str(path) for path in args.images if path.suffix == ".pt"]:
-        parser.error(f"name one model, got {args.model} and {', '.join(models)}")
     failed: list[str] = []
     try:
         for out in filter(None, (args.csv, args.export)):
@@ -61,28 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, count = parser.add_argument, console.positive
-    either = "an image, or a folder, searched at any depth"
-    ranks = "show the N most likely categories (default: 1)"
-    program = "write the model as FILE.pt2 (torch.export) or FILE.onnx, to run without symloss"
-    add("model", type=Path, help="a run's model.pt")
-    add("images", nargs="*", type=Path, metavar="image", help=either)
-    add("--top", type=count, default=1, metavar="N", help=ranks)
-    table = "write a table to FILE, or to standard output for -, instead of printing"
-    depth = "of grey of more than 8 bits (default: the fewest that hold all the images)"
-    add("--csv", type=Path, metavar="FILE", help=table)
-    add("--grey-bits", type=int, choices=images.BITS, help=depth)
-    add("--batch-size", type=count, default=32, metavar="N", help="images at a time (default: 32)")
-    add("--device", type=console.device, default="cpu", metavar="D", help="default: cpu")
-    add("--export", type=Path, metavar="FILE", help=program)
-    return parser
-
-
 def find(given: Path, failed: list[str]) -> list[Path]:
     """Return an image, or all images in a folder at any depth; say what is skipped.
 
@@ -91,12 +83,10 @@ def find(given: Path, failed: list[str]) -> list[Path]:
     if not given.is_dir():
         return [given]
     contents = layouts.look_below(given)
-    closed = [item for item in contents.skipped if item.why.startswith(layouts.CLOSED)]
-    for folder in closed:
-        report(f"{visible(folder.path)} is {folder.why}", failed)
-    if skipped := [item for item in contents.skipped if item not in closed]:
-        print(layouts.summary(str(given), skipped), file=sys.stderr, flush=True)
-    if not contents.images and not closed:
+    failed += [str(item.path) for item in contents.skipped if item.why.startswith(layouts.CLOSED)]
+    if contents.skipped:
+        print(layouts.summary(str(given), contents.skipped), file=sys.stderr, flush=True)
+    if not contents.images:
         report(f"no images in the folder {given}", failed)
     return contents.images
 
@@ -111,11 +101,12 @@ def load(
 ) -> Iterator[tuple[Path, Tensor]]:
     """Yield images, with a progress bar unless ``quiet``; add unreadable ones to ``failed``."""
     prepare = images.eval_transform(preprocessing)
-    bits = {} if grey_bits else images.grey_bits({"images": paths}, sys.stderr)
+    if not grey_bits:
+        images.find_depths({"images": paths}, sys.stderr)
     with console.bar("predicting", len(paths), disable=quiet) as bar:
         for path in paths:
             try:
-                yield path, prepare(images.load_image(path, grey_bits or bits.get(path)))
+                yield path, prepare(images.load_image(path, grey_bits))
             except (UserError, OSError) as error:
                 report(str(error), failed)
             bar.update()

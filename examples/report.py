@@ -3,8 +3,8 @@
     python examples/report.py runs/
 
 prints Tables 1 to 4 with the published numbers beside yours, and which runs rarely predict a
-category of the target, and writes both, as Markdown and CSV, with the figures (convergence,
-t-SNE, recall of each category, confusion matrix).
+category of the target, and writes both with the figures (convergence, t-SNE, recall of each
+category).
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     written: dict[str, bytes] = {}
     for name, table in tables.tables(results).items():
         print(text := tables.markdown(table))
-        written |= {f"{name}.md": text.encode(), f"{name}.csv": files.table(tables.csv_rows(table))}
+        written[f"{name}.md"] = text.encode()
     # Results from before the label-free numbers have none.
     if predicted := [result for result in results if result.predicted]:
         print(text := tables.on_targets(predicted))
@@ -79,7 +79,6 @@ def draw(results: dict[Path, Result], dataset: str, task: str | None = None) -> 
         "convergence": figures.convergence([*shown.values()]),
         "tsne": figures.tsne(read_features(shown)),
         "recall": figures.recalls([*shown.values()]),
-        "confusion": figures.confusion([*shown.values()]),
     }
     return {f"{name}-{dataset}-{task}": f for name, f in drawn.items() if f is not None}
 

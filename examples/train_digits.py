@@ -239,17 +239,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--device", type=device, default="cpu", help="for example cpu, cuda, cuda:1 or mps")
     add("--out", type=Path, default="runs/digits", help="folder for results and pictures")
     add("--no-plots", action="store_true", help="write results.json only")
-    args = parser.parse_args(argv)
-    try:
-        files.try_writing(args.out)
-    except console.UserError as error:
-        parser.error(f"argument --out: {error}")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train every method with every seed, print the table and write the results."""
     args = parse_arguments(argv)
+    files.try_writing(args.out)
     recipe = Recipe(args.epochs, args.batch_size, args.lr, args.balance)
     objectives = [None, symnets, partial(symnets_balanced, weight=recipe.balance)]
     estimates = METHODS[-1] if recipe.balance else None
@@ -278,7 +274,6 @@ def main(argv: list[str] | None = None) -> None:
     settings = {**asdict(recipe), "device": str(args.device)}
     demo.write_results(runs, settings, args.out / "results.json")
     if not args.no_plots:
-        demo.plot_convergence(runs, args.out / "convergence.png")
         demo.plot_samples(source.images, handwritten.images, args.out / "samples.png")
         demo.plot_tsne(last, source, scored, args.out / "tsne.png")
     print(f"\nResults are in {args.out}")

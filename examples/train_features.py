@@ -14,9 +14,7 @@ from pathlib import Path
 
 from office import console, distributed, options
 from office.data import features
-from office.data.features import Stored
 from office.data.layouts import DATASETS
-from office.options import Recipe, Runtime, Selection
 from office.training import extraction, preparation
 from train_office import train_all
 
@@ -26,13 +24,6 @@ OPTIONS |= {"weight-decay", "device"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate every selected run that is not finished."""
-    stored, recipe, runtime, selection = read(argv)
-    with distributed.process_group(runtime.device):
-        train_all(preparation.from_features(stored, recipe, runtime, selection), runtime)
-
-
-def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime, Selection]:
-    """Read the command line and the features' folder, which records how they were made."""
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("train_features.py", about, OPTIONS)
     add, number = parser.add_argument, partial(parser.add_argument, type=console.positive)
@@ -50,9 +41,12 @@ def read(argv: Sequence[str] | None) -> tuple[dict[str, Stored], Recipe, Runtime
     stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction
     given = {"dataset": made.dataset} | given
+    # The features record how they were made.
     given |= {name: getattr(made, name) for name in ("backbone", "weights", "preprocessing")}
     given["frozen"] = extraction.frozen(stored)
-    return stored, *options.filled(parser, given)
+    recipe, runtime, selection = options.filled(parser, given)
+    with distributed.process_group(runtime.device):
+        train_all(preparation.from_features(stored, recipe, runtime, selection), runtime)
 
 
 if __name__ == "__main__":

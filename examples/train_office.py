@@ -8,7 +8,6 @@ checkpoint.pt, features.npz, model.pt and TensorBoard event files; report.py mak
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,12 +16,11 @@ from typing import Any
 
 import torch
 from office import console, distributed, methods, options
-from office.console import UserError
-from office.data.tasks import shares_of
+from office.data import tasks
 from office.methods import METHODS
 from office.models import backbones
 from office.options import Recipe, Runtime, Selection
-from office.results import outputs, scores, tables
+from office.results import outputs, tables
 from office.training import extraction, preparation
 from office.training.batches import Batches, seed_of
 from office.training.preparation import Plan
@@ -61,9 +59,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     k, is_first = len(task.categories), distributed.rank() == 0
     started = time.perf_counter()
     if is_first:
-        run.start(runtime.out)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        run.start(runtime)
 
     # A backbone without its last layer, an optional bottleneck, and the head: for SymNets
     # symloss.SymmetricHead(F, K), both classifiers in one linear layer.
@@ -90,8 +86,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         extractor.compile()
     model: nn.Module = network
     if distributed.processes() > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        model = DistributedDataParallel(network, device_ids=ids)
+        model = DistributedDataParallel(network)
 
     # The target's shares that the balance is to, and how far they can be trusted if estimated.
     prior: Tensor | None = None
@@ -101,7 +96,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
         estimates = {int(part * run.steps) for part in ESTIMATES}
     elif method.balanced:
         prior = torch.tensor(
-            shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
+            tasks.shares_of(recipe.prior, task.categories, task.source.labels or ()), device=device
         )
 
     history: list[dict[str, Any]] = []
@@ -121,13 +116,13 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     images_per_step = recipe.batch_size * (1 + method.target)
     with Progress(run, run.folder(runtime.out), done, images_per_step) as progress:
         for epoch in range(len(history), run.epochs):
-            category_weights = {}
+            weights = {}
             if recipe.partial and method.symmetric:  # the target may lack categories
                 _, logits = predict(network, batches, task.target.paths, autocast)
                 weight = methods.category_weights(method, logits, done / run.steps)
                 settings = replace(settings, partial=weight.to(device))
                 named = zip(task.categories, weight.tolist(), strict=True)
-                category_weights = {f"weight/{category}": value for category, value in named}
+                weights = {f"weight/{category}": value for category, value in named}
 
             # Dropout differs by process; batches and crops have seeds of their own.
             torch.manual_seed(seed_of(run.seed, epoch, 2, distributed.rank()))
@@ -136,7 +131,6 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             for x_s, y_s, x_t in batches.epoch(epoch, progress.steps):
                 if done in estimates:
                     prior, trust = estimate_prior(run, network, batches, autocast, done)
-                    prior = prior.to(device)
                     settings = replace(settings, prior=prior)
                     network.train()
                 lam = symloss.progressive_lambda(done / run.steps)
@@ -160,10 +154,8 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
             last = epoch + 1 == run.epochs  # evaluated below, on both domains
             if task.target.labels and not last and not recipe.max_steps:
                 _, logits = predict(network, batches, task.target.paths, autocast)
-                accuracies = scores.target_accuracies(logits, task.target.labels, k)
-            history.append(
-                {"epoch": epoch + 1, **accuracies, **category_weights, **progress.means()}
-            )
+                accuracies = outputs.target_accuracies(logits, task.target.labels, k)
+            history.append({"epoch": epoch + 1, **accuracies, **weights, **progress.means()})
             if is_first and not recipe.frozen:  # training on stored features takes seconds
                 checkpoint = {
                     "network": network.state_dict(),
@@ -180,29 +172,16 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
 
         # The end of training: features and logits of both domains, accuracies, and the files, among
         # them model.pt with the extractor and the target classifier C^t.
-        (f_s, v_s), (f_t, v_t) = (
-            predict(network, batches, domain.paths, autocast)
-            for domain in (task.source, task.target)
-        )
-        if not all(tensor.isfinite().all() for tensor in (f_s, v_s, f_t, v_t)):
-            raise UserError(
-                f"{run.title}: the trained network's features or logits are not finite; the run "
-                f"has diverged, try a lower --lr than {recipe.lr:g}"
-            )
-        final = scores.target_accuracies(v_t, task.target.labels, k)
-        final |= scores.source_accuracy(v_s, task.source.labels or [], k)
+        both = [predict(network, batches, d.paths, autocast) for d in (task.source, task.target)]
+        features, (v_s, v_t) = zip(*both, strict=True)
+        final = outputs.target_accuracies(v_t, task.target.labels, k)
+        final |= outputs.source_accuracy(v_s, task.source.labels or [], k)
         history[-1] = {"epoch": run.epochs, **final, **history[-1]}
         progress.epoch(history)
         if is_first:
             classifier = methods.plain_classifier(network.head, method.classifier)
-            seconds = time.perf_counter() - started
-            try:
-                result = outputs.write_run(
-                    *(run, runtime, extractor, classifier, (f_s, f_t), v_t, history, seconds),
-                    *(prior, trust),
-                )
-            except (UserError, OSError) as error:
-                raise UserError(f"{error}; {run.checkpoint_left(runtime.out)}") from None
+            outcome = (features, (v_s, v_t), history, time.perf_counter() - started)
+            result = outputs.write_run(run, runtime, extractor, classifier, *outcome, prior, trust)
             progress.bar.write(tables.finished(result, run.folder(runtime.out)))
 
 
@@ -227,28 +206,13 @@ def predict(
 def estimate_prior(
     run: Run, network: Network, batches: Batches, autocast: torch.autocast, done: int
 ) -> symloss.EstimatedPrior:
-    """Estimate the target's shares: from the pretrained backbone's features, later the network's.
-
-    The first process does, and every process gets them.
-    """
+    """Estimate the target's shares from the pretrained backbone's features, later the network's."""
     pretrained = backbones.Extractor(network.extractor.backbone, network.extractor.num_features)
     seen = network if done else Network(pretrained, nn.Identity())
     domains = (run.task.source, run.task.target)
-    f_s, f_t = (predict(seen, batches, domain.paths, autocast)[0] for domain in domains)
-
-    def estimate() -> symloss.EstimatedPrior:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of features that an untrained network makes
-            try:
-                return symloss.estimate_prior(
-                    *(f_s, run.task.source.labels, f_t),
-                    random_state=seed_of(run.seed, done),
-                    device=batches.runtime.device,
-                )
-            except (ValueError, FloatingPointError) as error:
-                raise UserError(f"{run.title}: the shares cannot be estimated: {error}") from None
-
-    return distributed.in_first(estimate)
+    features = [predict(seen, batches, domain.paths, autocast)[0] for domain in domains]
+    seed, device = seed_of(run.seed, done), batches.runtime.device
+    return tasks.estimate_shares(run.task, features, seed, device)
 
 
 def train_all(plan: Plan, runtime: Runtime) -> None:
@@ -256,10 +220,7 @@ def train_all(plan: Plan, runtime: Runtime) -> None:
     for run in plan.to_train:
         with preparation.interruptions(run, runtime), run.alone(runtime) as finished:
             if not finished:
-                batches = plan.batches(run)
-                train(run, runtime, batches)
-                with distributed.uninterrupted():  # while the processes that read images stop
-                    del batches
+                train(run, runtime, plan.batches(run))
 
 
 def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:

@@ -14,5 +14,5 @@ DARK = {"MATPLOTLIBRC": str(HERE / "dark.mplstyle")}
 for ending, style in (("", {}), ("_dark", DARK)):
     with tempfile.TemporaryDirectory() as out:
         subprocess.run([sys.executable, DEMO, "--out", out], env=os.environ | style, check=True)
-        for name in ("samples", "convergence", "tsne"):
+        for name in ("samples", "tsne"):
             shutil.copy(Path(out, f"{name}.png"), HERE / f"digits_{name}{ending}.png")

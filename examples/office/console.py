@@ -24,10 +24,6 @@ class UserError(Exception):
     Whatever reads or checks them raises it; :func:`run` prints it.
     """
 
-    def __str__(self) -> str:
-        """Return the message, without the traceback that a DataLoader worker puts before it."""
-        return super().__str__().rpartition("UserError: ")[2].strip()
-
 
 def run(main: Callable[[], None]) -> None:
     """Run a script; whatever ends it early, Ctrl-C or ``| head`` too, leaves no traceback."""
@@ -67,21 +63,9 @@ def same(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def visible(name: str | Path) -> str:
+def visible(name: object) -> str:
     """Return a name for a message: bytes that are not UTF-8 and invisible characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
-def told_apart(name: str) -> str:
-    """Return a name for a message, with its escapes if it could be mistaken for another."""
-    plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
-    return name if plain else f"{visible(name)} ({name!a})"
-
-
-def printable(text: str) -> str:
-    """Escape characters that standard output's encoding lacks."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def columns(rows: Sequence[Sequence[str]], *, right: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from office.console import UserError
 
 T = TypeVar("T")
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -106,40 +104,6 @@ def share_buffers(module: nn.Module) -> None:
     if processes() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends; processes started in it begin with both held.
-
-    The handlers delay them here, whichever thread gets them; the mask is for the new processes.
-    """
-    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if masks else set()
-    came: list[int] = []
-    handlers = [signal.signal(stop, lambda number, _: came.append(number)) for stop in STOPS]
-    try:
-        yield
-    finally:
-        for stop, handler in zip(STOPS, handlers, strict=True):
-            signal.signal(stop, handler)
-        for number in came:
-            signal.raise_signal(number)
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # they are handled here
-
-
-def leave_group(_: int) -> None:
-    """Shield a worker started in :func:`uninterrupted` from a group's signals.
-
-    The training process ends it. One that reached it before it left the group would kill it, and
-    torch would report a failed worker in the process that is stopping.
-    """
-    if hasattr(os, "setsid"):  # not on Windows
-        os.setsid()
-        if signal.SIGTERM in signal.sigpending():  # the training process got it too, or sent it
-            os._exit(0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 @functools.cache

@@ -152,9 +152,7 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     except Exception:  # truncated and foreign files make torch.load raise nearly anything
         raise UserError(
             f"cannot read {path} ({path.stat().st_size:,} bytes): it must be whole and hold only "
-            "tensors, as torch.save(model.state_dict(), FILE) writes them; a whole pickled model, "
-            "TorchScript, safetensors, NumPy or HDF5, a Git LFS pointer or a web page cannot be "
-            "loaded"
+            "tensors, as torch.save(model.state_dict(), FILE) writes them, not a pickled model"
         ) from None
     if not isinstance(state, dict):
         raise UserError(f"{path} must contain a dictionary, got {type(state).__name__}")

@@ -235,14 +235,14 @@ class Runtime:
     )
     workers: int = option(
         WORKERS,
-        "processes that read images if they are not cached, per domain and training process; does "
-        "not change results (default: 4, at most the number of cores [ours])",
+        "threads that read images if they are not cached, per domain and process; does not change "
+        "results (default: 4, at most the number of cores [ours])",
         type=whole(0),
     )
     cache: str = option(
         "ram",
-        "where to keep the images, decoded once for all runs, if they fit in half of its free "
-        "memory, or off; does not change results (default: {} [ours])",
+        "where to keep the images, decoded once for all runs, or off; does not change results "
+        "(default: {} [ours])",
         choices=["ram", "device", "off"],
     )
     out: Path = option(
@@ -325,12 +325,9 @@ def filled(
         return recipe, runtime, selection
     if folders and not ({"source", "target"} <= given.keys()):
         parser.error("--dataset folders needs --source DIR and --target DIR")
-    for name in ("root", "tasks") if folders else ("source", "target", "unlabelled"):
-        if name in given and getattr(selection, name) != ("all",):
-            where = "the benchmarks" if folders else "--dataset folders"
-            parser.error(
-                f"--{name.removesuffix('s')} belongs to {where}, not to --dataset {recipe.dataset}"
-            )
+    for name in () if folders else ("source", "target", "unlabelled"):
+        if name in given:
+            parser.error(f"--{name} belongs to --dataset folders, not to {recipe.dataset}")
     return recipe, runtime, selection
 
 

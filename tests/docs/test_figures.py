@@ -12,7 +12,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs" / "figures"
-PICTURES = ("tsne", "convergence", "recall", "confusion")
+PICTURES = ("tsne", "convergence", "recall")
 BACKGROUNDS = {"": (255, 255, 255), "_dark": (0x13, 0x14, 0x16)}
 
 

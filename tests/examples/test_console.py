@@ -60,12 +60,6 @@ def test_names_of_another_system_from_training_to_report(tmp_path):
     assert "\\udce9.jpg" in shown
 
 
-@pytest.mark.filterwarnings("ignore:.*published")
-def test_a_folder_that_tensorboard_cannot_write_to_is_refused_by_name(root, tmp_path, office):
-    with pytest.raises(SystemExit, match=r"--out .* is not UTF-8, which TensorBoard needs"):
-        office(out=BYTES, max_steps=1)
-
-
 ENDLESS = """
 import itertools, time
 from office import console

@@ -32,28 +32,6 @@ def trained(method, seed):
     return Run(method, seed, *network, history=history, final=history[-1], seconds=1.0)
 
 
-def curves(figure):
-    (axes,) = figure.axes
-    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-
-
-def test_a_curve_is_the_mean_error_of_its_classifier_after_each_epoch(figures, tmp_path):
-    methods = "source-only", "symnets", "symnets-balanced"
-    runs = [trained(method, seed) for seed in (4, 5) for method in methods]
-    pictures.plot_convergence(runs, tmp_path)
-    assert curves(figures[0]) == {
-        "Source only": [[1, 45], [2, 25]],
-        "SymNets, $C^t$": [[1, 21], [2, 13]],
-        "SymNets, $C^s$": [[1, 23], [2, 13]],
-        "Balanced, $C^t$": [[1, 11], [2, 6]],
-    }
-
-
-def test_a_method_that_was_not_trained_has_no_curve(figures, tmp_path):
-    pictures.plot_convergence([trained("source-only", 4)], tmp_path)
-    assert curves(figures[0]) == {"Source only": [[1, 40], [2, 30]]}
-
-
 @pytest.fixture
 def reader(monkeypatch):
     """A run whose features, in the picture too, are the images: two numbers.

@@ -14,7 +14,7 @@ import torchvision
 from office import options
 from office.console import UserError
 from office.data import features, images
-from office.data.features import Store
+from office.data.features import Extraction
 from office.data.images import Preprocessing
 from office.data.tasks import Domain, Task
 from office.models import backbones, saved
@@ -115,7 +115,7 @@ def test_further_views_are_random_crops_of_the_same_image(
     plain = Preprocessing(36, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels, exact in float16
     recipe = Recipe("office31", weights="none", batch_size=7, preprocessing=plain)
     extracted, _ = extraction.describe([task], recipe, views)
-    batches = [*extraction.batches(extracted, 0, nn.Flatten(), recipe, RUNTIME, {})]
+    batches = [*extraction.batches(extracted, nn.Flatten(), recipe, RUNTIME, {})]
     values = np.concatenate(batches)
     assert values.dtype == np.float16
     assert values.shape == (9, views, 3 * 32 * 32)
@@ -133,9 +133,6 @@ def test_further_views_are_random_crops_of_the_same_image(
     if views > 2:
         assert len(mirrored) == 9 * (views - 2)
         assert 0.2 < np.mean(mirrored) < 0.8
-    # The crops of an image follow from its number, wherever an extraction continues.
-    again = extraction.batches(extracted, 5, nn.Flatten(), recipe, RUNTIME, {})
-    assert np.array_equal(np.concatenate([*again]), values[5:])
 
 
 def test_vision_transformers_of_timm_are_extracted(
@@ -192,26 +189,25 @@ def test_the_network_before_the_features_is_put_into_model_pt(root: Path, tmp_pa
         torch.testing.assert_close(answers, classifier(trained(values)), atol=5e-3, rtol=5e-3)
 
 
-# Stopped and continued
+# Stopped and begun again
 
 
-def test_stopped_anywhere_the_same_command_continues(
+def test_stopped_the_same_command_keeps_finished_domains(
     call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = call("--views", "3", "--batch-size", "6", out="whole")
-    add, calls = Store.add, list[int]()
+    write = features.write
 
-    def stopping(store: Store, rows: np.ndarray) -> None:
-        calls.append(len(rows))
-        if len(calls) == 7:  # in webcam, the second domain
+    def stopping(folder: Path, extraction: Extraction, values: np.ndarray) -> None:
+        if extraction.domain == "webcam":  # the second domain
             raise KeyboardInterrupt
-        add(store, rows)
+        write(folder, extraction, values)
 
-    monkeypatch.setattr(Store, "add", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        call("--views", "3", "--batch-size", "6")
-    assert "webcam: stopped after 2 of 9 images" in capsys.readouterr().out
-    monkeypatch.setattr(Store, "add", add)
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            call("--views", "3", "--batch-size", "6")
+    capsys.readouterr()
     folder = call("--views", "3", "--batch-size", "6")
     assert "amazon: already extracted" in capsys.readouterr().out
     for name in ("amazon.npy", "webcam.npy", "amazon.json", "webcam.json"):
@@ -251,7 +247,7 @@ def test_every_unreadable_image_is_named_before_the_network_sees_one(
     broken = [root / "amazon/bike/1.jpg", root / "webcam/mug/0.jpg"]
     for path, size in zip(broken, (200, 300), strict=True):
         path.write_bytes(path.read_bytes()[:size])
-    monkeypatch.setattr(Store, "add", lambda *_: pytest.fail("features were written"))
+    monkeypatch.setattr(extraction, "batches", lambda *_: pytest.fail("features were made"))
     message = fails(call)
     assert len(message.splitlines()) == 2
     for path in broken:

@@ -227,8 +227,8 @@ def test_weights_inside_dictionaries(tmp_path, capsys, state, keys):
     for key in reversed(keys):
         content = {key: content, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(1)}}}}
     loads(tmp_path, content, state)
-    place = "".join(f"[{key!r}]" for key in keys)
-    assert capsys.readouterr().out == f"weights {tmp_path}/weights.pt: loaded from {place}\n"
+    path, prefix = tmp_path / "weights.pt", "".join(f"{key}." for key in keys)
+    assert capsys.readouterr().out == f"weights {path}: loaded without the prefix {prefix}\n"
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "net.0."])
@@ -249,8 +249,7 @@ def test_wrappers_in_the_middle_of_keys(tmp_path, state):
 def test_both_and_other_layers_beside_them(tmp_path, capsys, state):
     others = {"head.weight": torch.ones(3, 8), "head.bias": torch.ones(3)}
     loads(tmp_path, {"state_dict": prefixed(state, "backbone.") | others}, state)
-    line = "from ['state_dict'] without the prefix backbone.\n"
-    assert capsys.readouterr().out.endswith(line)
+    assert capsys.readouterr().out.endswith("without the prefix state_dict.backbone.\n")
 
 
 def test_what_was_loaded_is_said_once_for_many_runs(tmp_path, capsys, state):
@@ -273,21 +272,21 @@ def test_two_that_fit_are_not_chosen_from(tmp_path, state):
     torch.save({"state_dict": both}, tmp_path / "moco.pt")
     message = refusal(tmp_path / "moco.pt")
     assert "several weights" in message
-    assert all(f"without the prefix encoder_{x}." in message for x in "qk")
+    assert "state_dict.encoder_k. and state_dict.encoder_q.; save only one" in message
 
 
-def test_a_files_keys_are_listed_if_none_fit(tmp_path, state):
+def test_a_file_without_the_networks_keys_is_refused(tmp_path, state):
     vectors = {f"layer{i}.w": torch.ones(2) for i in range(9)}
     torch.save({"epoch": 3, "encoder": vectors}, tmp_path / "other.pt")
     message = refusal(tmp_path / "other.pt")
-    assert f"other.pt do not fit {NAME}: it has other keys, the first epoch, encoder" in message
+    assert f"other.pt do not fit {NAME}: none of its keys ends in conv1.0.weight" in message
     torch.save({}, tmp_path / "empty.pt")
-    assert "the first none" in refusal(tmp_path / "empty.pt")
+    assert "none of its keys" in refusal(tmp_path / "empty.pt")
     part = prefixed(state, "module.")
-    del part["module.conv1.0.weight"]
+    del part["module.conv5.0.weight"]
     torch.save({"model": part}, tmp_path / "part.pt")
     message = refusal(tmp_path / "part.pt")
-    assert "from ['model'] without the prefix module.: 1 keys missing, the first conv1.0" in message
+    assert "which have the prefix model.module.: 1 keys missing, the first conv5.0" in message
 
 
 class Lit:
@@ -300,7 +299,7 @@ def test_a_whole_model_is_not_loaded(tmp_path, network, state, zipped):
     for content in (network, {"model": network}, {"state_dict": state, "hparams": Lit()}):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         message = refusal(path)
-        assert "whole pickled model" in message
+        assert "not a pickled model" in message
         assert "torch.save(model.state_dict(), FILE)" in message
 
 
@@ -310,5 +309,4 @@ def test_files_of_other_kinds_are_refused(tmp_path, content):
     path.write_bytes(content)
     message = refusal(path)
     assert message.startswith(f"cannot read {path} ({len(content)} bytes): it must be whole")
-    assert "a web page cannot be loaded" in message
     assert "no such file" in refusal(tmp_path / "none.pt")

@@ -1,14 +1,8 @@
-"""Crops set by a seed, their batches, and signals that come while workers start."""
+"""Crops set by a seed, and their batches, read in this thread or in others."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import driver
 import numpy as np
 import pytest
 import torch
@@ -81,18 +75,18 @@ def test_the_seed_alone_fixes_crop_and_flip(odd_images: list[Path]) -> None:
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
     task = load_task("office31", tree(), "A2W")
     order = [7, 0, 11, 4, 2]
-    loader = batches.crop_loader(
-        Images(task.target.paths, PAPER, {}),
-        CPU,
-        0,
-        [[(i, None) for i in order]],
-    )
-    ((batch, flips, index),) = loader
+    keys = [[(i, None) for i in order]]
+    runtime = Runtime(CPU, workers=0)
+    ((batch, flips, index),) = Images(task.target.paths, PAPER, {}).batches(keys, runtime)
     assert index.tolist() == order
     assert not flips.any()
     transform = images.eval_transform(PAPER)
     for image, i in zip(images.Normalize(PAPER)(batch), order, strict=True):
         assert torch.equal(image, transform(images.load_image(task.target.paths[i])))
+
+
+class FixedSampler(list):
+    """These batches in any epoch."""
 
 
 def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence[int]):
@@ -102,7 +96,7 @@ def batch_of(paths: list[Path], cache: dict[Path, torch.Tensor], seeds: Sequence
     recipe = Recipe("folders", batch_size=len(seeds))
     drawn = ImageBatches(Run(recipe, task, "source-only", 0), Runtime(CPU, workers=0), cache)
     keys = [(i % len(paths), seed) for i, seed in enumerate(seeds)]
-    drawn.loaders = [batches.crop_loader(Images(paths, PAPER, cache), CPU, 0, [keys])]
+    drawn.samplers = [FixedSampler([keys])]
     ((batch, labels, _),) = drawn.epoch(0, 1)
     assert labels.tolist() == [i for i, _ in keys]
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -141,18 +135,39 @@ def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]
         torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
 
 
-def test_cached_images_need_no_worker_processes(odd_images: list[Path], tmp_path: Path) -> None:
-    cache = images.decode("ram", odd_images, PAPER, CPU, tmp_path)
-    for cached, workers in (({}, 2), (cache, 0)):
-        loader = batches.crop_loader(Images(odd_images, PAPER, cached), CPU, 2, [])
-        assert loader.num_workers == workers
+# Threads
 
 
-# Workers
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_read_the_same_batches_in_the_same_order(
+    odd_images: list[Path], workers: int
+) -> None:
+    keys = [[(i % 7, SEEDS[4 * n + i]) for i in range(4)] for n in range(6)]
+    crops = Images(odd_images, PAPER, {})
+    alone, threads = ([*crops.batches(keys, Runtime(CPU, workers=n))] for n in (0, workers))
+    assert len(alone) == len(threads) == 6
+    for left, right in zip(alone, threads, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded")
-def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None:
+def test_images_are_read_a_few_batches_ahead(
+    odd_images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def keys() -> Iterator[list[tuple[int, int]]]:
+        for seed in range(9):
+            drawn.append(seed)
+            yield [(seed % 7, seed)]
+
+    reading = Images(odd_images, PAPER, {}).batches(keys(), Runtime(CPU, workers=2))
+    next(reading)
+    assert drawn == [*range(1 + batches.AHEAD)]
+    reading.close()  # as when an epoch is cut short
+    assert len(drawn) == 1 + batches.AHEAD
+
+
+def test_a_threads_error_reads_like_any_other(tree: Callable[..., Path]) -> None:
     root = tree()
     paths = load_task("office31", root, "A2W").source.paths
     paths[3].write_text("no image")
@@ -160,76 +175,5 @@ def test_a_workers_error_reads_like_any_other(tree: Callable[..., Path]) -> None
         Images(paths, PAPER, {})[3, None]
     assert str(paths[3]) in str(direct.value)
     with pytest.raises(UserError) as caught:
-        list(batches.crop_loader(Images(paths, PAPER, {}), CPU, 1, [[(3, None)]]))
+        list(Images(paths, PAPER, {}).batches([[(3, None)]], Runtime(CPU, workers=1)))
     assert str(caught.value) == str(direct.value)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_waits_until_the_loader_is_made(number: int) -> None:
-    steps = []
-
-    class Stopping:
-        def __iter__(self) -> Iterator[list[int]]:
-            signal.raise_signal(number)
-            steps.append("made")
-            return iter([])
-
-    loader = batches.crop_loader(Images([], PAPER, {}), CPU, 0, Stopping())
-    handler = signal.signal(number, signal.default_int_handler)  # for SIGTERM as the script does
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            next(iter(loader))
-        assert steps == ["made"]
-        assert signal.getsignal(number) is signal.default_int_handler
-    finally:
-        signal.signal(number, handler)
-
-
-LOAD = """
-import signal, sys, time
-from pathlib import Path
-import torch
-from office import console
-from office.data import images
-from office.training import batches
-
-started, image = map(Path, sys.argv[1:])
-
-def slowly(threads):  # a worker calls this after torch has set its signal handlers
-    started.touch()
-    time.sleep(1)
-
-def main():
-    torch.set_num_threads = slowly
-    data = batches.Images([image], images.Preprocessing(), {})
-    try:
-        next(iter(batches.crop_loader(data, torch.device("cpu"), 1, [[(0, None)]])))
-    except KeyboardInterrupt:
-        time.sleep(2)  # as long as a run takes to say what it leaves
-        raise
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell's background jobs ignore
-console.run(main)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes get no signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_while_workers_start_is_silent(
-    odd_images: list[Path], tmp_path: Path, number: int
-) -> None:
-    places = [str(driver.SCRIPT.parent), os.environ.get("PYTHONPATH", "")]
-    started = tmp_path / "started"
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOAD, started, odd_images[0]],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while process.poll() is None and not started.exists():
-        time.sleep(0.01)
-    os.killpg(process.pid, number)
-    _, stderr = process.communicate(timeout=120)
-    assert (process.returncode, stderr) == (130, "")

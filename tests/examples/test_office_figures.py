@@ -54,49 +54,6 @@ def test_epochs_without_an_accuracy_are_left_out() -> None:
     assert lines == {"SymNets-S 54.0": [2, 4], "SymNets-T 64.0": [2, 3, 4]}
 
 
-def shares(figure: Figure, panel: int = 0) -> np.ndarray:
-    """What a panel shows."""
-    (image,) = figure.axes[panel].images
-    return np.asarray(image.get_array())
-
-
-def test_confusion_is_in_percent_of_the_true_category() -> None:
-    figure = figures.confusion([made_result()])
-    np.testing.assert_allclose(shares(figure), [[75, 25, 0], [0, 100, 0], [0, 0, 100]])
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == CATEGORIES
-    assert sorted(text.get_text() for text in figure.axes[0].texts) == [
-        *["0"] * 5,
-        *("100", "100", "25", "75"),
-    ]
-    assert figure.axes[0].get_title() == "SymNets: 90.0 %"
-
-
-def test_confusions_of_the_seeds_are_added_up() -> None:
-    other = made_result(seed=1, confusion=[[0, 0, 4], [0, 0, 0], [1, 0, 0]])
-    foreign = made_result(seed=2, categories=["a", "b"], confusion=[[9, 9], [9, 9]])
-    figure = figures.confusion([made_result(), other, foreign])
-    np.testing.assert_allclose(
-        shares(figure), [[37.5, 12.5, 50], [0, 100, 0], [100 / 3, 0, 200 / 3]], atol=1e-12
-    )
-
-
-def test_a_category_without_images_is_an_empty_row() -> None:
-    figure = figures.confusion([made_result(confusion=[[3, 1, 0], [0, 0, 0], [0, 0, 2]])])
-    assert not shares(figure)[1].any()
-
-
-def test_symnets_stands_beside_its_balanced_variant() -> None:
-    balanced = made_result(method="symnets-balanced", accuracy=95.0, confusion=np.eye(3).tolist())
-    results = [balanced, made_result(method="source-only"), made_result()]
-    figure = figures.confusion(results)
-    titles = [axes.get_title() for axes in figure.axes[:2]]
-    assert titles == ["SymNets: 90.0 %", "SymNets (balanced): 95.0 %"]
-    np.testing.assert_allclose(shares(figure, 1), 100 * np.eye(3))
-    others = [made_result(method=method) for method in ("source-only", "symnets-v2")]
-    assert [a.get_title() for a in figures.confusion(others).axes[:1]] == ["Source only: 90.0 %"]
-    assert figures.confusion([made_result(confusion=None)]) is None
-
-
 # Recall of each category
 
 CHAIR = ["bike", "desk_chair", "mug", "pen"]

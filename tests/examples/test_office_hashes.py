@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -45,19 +46,18 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return forbid
 
 
-@pytest.mark.parametrize(("domain", "role"), [("amazon", "source"), ("webcam", "target")])
-def test_corrected_labels_are_another_run(office, root, domain, role):
+@pytest.mark.parametrize("domain", ["amazon", "webcam"])
+def test_corrected_labels_are_another_run(office, root, domain):
     office(**QUICK)
     swap(root / domain / "bike", root / domain / "mug")
-    assert f"{role} files that differ: 6, the first bike/0.jpg" in refusal(office)
+    assert "images [9, 9, " in refusal(office)
 
 
 def test_another_image_under_an_old_name_is_another_run(office, root):
     office(**QUICK)
     shutil.copy(root / "amazon/mug/1.jpg", root / "amazon/mug/2.jpg")
     message = refusal(office)
-    assert "source files that differ: 1, the first mug/2.jpg" in message
-    assert "target" not in message
+    assert re.search(r"images \[9, 9, \d+\] there, as inputs.csv beside it lists them, ", message)
 
 
 def interrupt(*_):
@@ -71,10 +71,7 @@ def test_a_checkpoint_of_other_images_is_not_resumed(office, root, monkeypatch, 
         with pytest.raises(SystemExit):
             office(**QUICK)
     (root / "webcam/mug/0.jpg").rename(root / "webcam/mug/9.jpg")
-    message = refusal(office, resume=resume)
-    assert "checkpoint.pt belongs to another run" in message
-    assert "target files that are new: 1, the first mug/9.jpg" in message
-    assert "target files that are gone: 1, the first mug/0.jpg" in message
+    assert "checkpoint.pt belongs to another run (images" in refusal(office, resume=resume)
 
 
 def test_a_copy_elsewhere_is_the_same_run(office, root, tmp_path, capsys, no_training):
@@ -110,19 +107,9 @@ def test_labels_and_order_of_a_list_are_seen(tree):
     path = root / "list/amazonList.txt"
     before, lines = listing(root), path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0].replace(" 0", " 2"), *lines[1:]]))
-    relabelled = hashes.differences(before, listing(root))
-    assert relabelled == "source files that have another label: 1, the first 0_0.jpg"
+    assert listing(root) != before
     path.write_text("".join([lines[1], lines[0], *lines[2:]]))
     assert listing(root) != before
-    assert "order" in hashes.differences(before, listing(root))
-
-
-def test_differing_files_are_counted():
-    rows = [f"source,mug/{i:04}.jpg,mug,9,{i:x}" for i in range(2817)]
-    head = "role,path,label,bytes,hash"
-    other = [row + "x" if i < 2012 else row for i, row in enumerate(rows, start=1)]
-    found = hashes.differences("\n".join([head, *rows]), "\n".join([head, *other]))
-    assert found == "source files that differ: 2,011, the first mug/0000.jpg"
 
 
 def test_other_weights_under_an_old_name_are_another_run(office, tmp_path):
@@ -132,15 +119,7 @@ def test_other_weights_under_an_old_name_are_another_run(office, tmp_path):
         torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), path)
         if seed == 0:
             office(**QUICK, weights=str(path))
-    message = refusal(office, weights=str(path))
-    assert "weights files that differ: 1, the first weights.pt" in message
-
-
-def test_without_its_list_a_result_of_other_images_is_refused_too(office, root):
-    folder = office(**QUICK)
-    (folder / "inputs.csv").write_text("role,path,label,bytes,hash\n")
-    swap(root / "amazon/bike", root / "amazon/mug")
-    assert "inputs.csv does not say" in refusal(office)
+    assert "(images " in refusal(office, weights=str(path))
 
 
 def test_inputs_csv_names_the_rows_of_the_features(office):

@@ -38,7 +38,7 @@ def test_a_result_without_one_of_its_keys_is_refused(tmp_path):
     whole = vars(made_result())
     for name in whole.keys() - outputs.ADDED.keys():
         path.write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
-        with pytest.raises(UserError, match=f"{path}.*it has no {name}$"):
+        with pytest.raises(UserError, match=f"{path}.*: no '{name}'$"):
             outputs.read_result(path)
 
 
@@ -53,37 +53,6 @@ def test_a_result_from_before_the_label_free_numbers_is_read(tmp_path):
     assert outputs.read_result(path) == without
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("dataset", 31),
-        ("seed", None),
-        ("accuracy", [90.0]),
-        ("final", {"target_accuracy/C_t": "high"}),
-        ("predicted", {"bike": 1.0}),  # the others are expected, not predicted
-        ("expected", None),
-        ("epochs", {"epoch": 1}),
-        ("epochs", [{"epoch": 1}, None]),
-        ("epochs", [{"target_accuracy/C_t": 50.0}]),
-        ("epochs", [{"epoch": 1, "source_task": [0.1]}]),
-        ("confusion", [[1, 0, 0], [0, 1, 0], [0, 0]]),
-        ("confusion", [[1, 0, 0], [0, 1, 0], [0, 0, "1"]]),
-        ("confusion", 3),
-        ("categories", ["bike", "mouse", 3]),
-        ("categories", ["bike", "mouse"]),
-        ("recipe", []),
-        ("images", [9, None]),
-    ],
-)
-def test_a_result_with_a_broken_value_is_refused(tmp_path, name, value):
-    outputs.write_result(tmp_path, dataclasses.replace(made_result(), **{name: value}))
-    named = "confusion must be 2 x 2" if value == ["bike", "mouse"] else f"result.json: .*{name}"
-    with pytest.raises(UserError, match=named) as error:
-        outputs.read_result(tmp_path / "result.json")
-    assert str(tmp_path / "result.json") in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("content", [b"", b'{"dataset": "off', b"[]", b"3", b"{}", b"\xff\xfe"])
 def test_a_file_that_is_no_result_is_refused(tmp_path, content):
     path = tmp_path / "result.json"
@@ -93,14 +62,6 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, content):
     path.unlink()
     with pytest.raises(UserError, match=str(path)):
         outputs.read_result(path)
-
-
-def test_a_message_about_a_broken_result_stays_short(tmp_path):
-    epochs = [{"epoch": number} for number in range(200)] + [None]
-    outputs.write_result(tmp_path, made_result(epochs=epochs))
-    with pytest.raises(UserError) as error:
-        outputs.read_result(tmp_path / "result.json")
-    assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
 def test_the_worst_category_has_the_smallest_recall():
@@ -128,9 +89,6 @@ def test_features_are_read_as_they_were_written(tmp_path, logits):
         ({"features": GONE}, "'features'"),
         ({"domain": GONE}, "'domain'"),
         ({"label": GONE}, "'label'"),
-        ({"label": np.zeros(29, np.int16)}, "must have the same length"),
-        ({"domain": np.zeros(31, np.uint8)}, "must have the same length"),
-        ({"logits": np.zeros((30, 6), np.float32)}, "logits must have one row per target image"),
         ({"label": np.array([None] * 30)}, "cannot read"),  # pickled
     ],
 )

@@ -10,7 +10,6 @@ import pytest
 from conftest import write_image, write_tree
 from office.console import UserError
 from office.data.hashes import Content, hash_files, warn_about_copies
-from office.data.layouts import DATASETS
 from office.data.tasks import Task, load_folders, load_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
@@ -56,14 +55,8 @@ def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> N
         load(tmp_path, "office-caltech10")
 
 
-def test_just_another_benchmarks_images_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_benchmarks_number_of_categories_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, categories=MANY[:10], images=1)
-    assert len(load(tmp_path).categories) == 10
-    other = DATASETS["office-caltech10"].domains
-    for domain in "AW":
-        monkeypatch.setitem(other, domain, other[domain]._replace(images=10))
     with pytest.raises(
         UserError, match=r"office31 has 31 categories, .* has 10, as office-caltech10"
     ):
@@ -78,17 +71,15 @@ def test_categories_on_one_side_alone_are_named(root: Path) -> None:
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
         "amazon and webcam differ in categories; missing in amazon: mug; "
-        "missing in webcam: bike, cup. Both need the same categories, under the same names"
+        "missing in webcam: bike, cup"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("mug ", r"'mug '"),
         ("mug\u200b", r"mug\\u200b"),
         ("m\u00a0ug", r"m\\xa0ug"),
-        ("\u043cug", r"\('\\u043cug'\)"),
         (os.fsdecode(b"mug\xe9"), r"mug\\udce9"),
         ("Mug", "missing in amazon: Mug; missing in webcam: mug"),
     ],
@@ -112,9 +103,8 @@ def test_two_unicode_forms_are_one_category(root: Path) -> None:
     assert task.target.labels == [0] * 6 + [1] * 3
 
 
-@pytest.mark.filterwarnings("ignore:category 0 is")
 def test_a_single_category_is_refused_in_every_layout(tree: Callable[..., Path]) -> None:
-    for layout in ("folders", "archive", "image_list", "list"):
+    for layout in ("folders", "archive", "image_list"):
         root = tree(layout, categories=["mug"], name=layout)
         with pytest.raises(UserError, match=r"has a single category, \w+, so every prediction"):
             load(root)
@@ -241,7 +231,7 @@ def test_the_folders_of_an_unlabelled_target_are_no_categories(root: Path) -> No
 
 def test_two_folders_may_be_partial(root: Path) -> None:
     shutil.rmtree(root / "webcam/mouse")
-    both = r"missing in webcam: mouse.*\n.*add --partial; if .* add --unlabelled$"
+    both = r"missing in webcam: mouse.* add --partial; if .* add --unlabelled$"
     with pytest.raises(UserError, match=both):
         load_folders(root / "amazon", root / "webcam")
     task = load_folders(root / "amazon", root / "webcam", partial=True)
@@ -266,7 +256,7 @@ def test_no_common_category_is_said_as_such(root: Path) -> None:
         load_folders(root / "amazon", root / "webcam")
     assert str(error.value).startswith(
         "none of amazon's categories is one of webcam's; missing in amazon: souris, tasse, velo; "
-        "missing in webcam: bike, mouse, mug. Both need the same categories, under the same names"
+        "missing in webcam: bike, mouse, mug"
     )
 
 
@@ -281,7 +271,7 @@ def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
         load_folders(flat, tmp_path / "data" / "webcam" / "mug")
     assert "are --source and --target swapped" not in str(error.value)
     write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
-    with pytest.raises(UserError, match=r"amazon has all of few's, and more: are --sou"):
+    with pytest.raises(UserError, match="The target has more: are --source and --target swapped"):
         load_folders(tmp_path / "few", root / "amazon")
 
 
@@ -299,12 +289,12 @@ def test_an_archive_is_to_be_unpacked(root: Path, tmp_path: Path, name: str) -> 
         with pytest.raises(UserError, match="an archive: unpack it first"):
             load_task("office31", place, "A2W")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file is a file, not a folder"):
+    with pytest.raises(UserError, match="file is not a folder"):
         load_folders(root / "amazon", tmp_path / "file")
 
 
 def test_wrong_folders_are_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such folder: .*nowhere"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         load_folders(root / "amazon", root / "nowhere")
     (tmp_path / "link").symlink_to(root / "amazon")
     for other in (root / "webcam/../amazon", tmp_path / "link"):
@@ -330,15 +320,6 @@ def warn(task: Task) -> None:
 
 
 LINKS = pytest.mark.parametrize("link", [os.symlink, os.link, shutil.copy])
-
-
-@LINKS
-def test_an_image_in_two_categories_is_reported(root: Path, link: Callable) -> None:
-    link(root / "webcam/mug/1.jpg", root / "webcam/bike/9.jpg")
-    link(root / "webcam/mug/1.jpg", root / "webcam/bike/8.jpg")  # twice in one is not
-    message = r"^images in two categories of webcam: 1, for example .*bike/8.jpg is .*mug/1.jpg$"
-    with pytest.warns(UserWarning, match=message):
-        warn(load(root))
 
 
 @LINKS

@@ -28,7 +28,7 @@ def finish(out, run, scale=1.0, **shares):
     runtime = dataclasses.replace(RUNTIME, out=out)
     run.folder(out).mkdir(parents=True, exist_ok=True)
     classifier = nn.Linear(extractor.num_features, 3)
-    outputs = (source, target), JOINT, HISTORY, 12.5
+    outputs = (source, target), (JOINT, JOINT), HISTORY, 12.5
     written = write_run(run, runtime, extractor, classifier, *outputs, **shares)
     assert result(run.folder(out)) == written
     return run.folder(out)

@@ -216,10 +216,6 @@ def test_top_and_csv(tmp_path, capsys, classifier):
         assert {row[f"category_{n}"] for n in (1, 2, 3)} == {"bike", "'=mouse", "mug"}
 
 
-def test_two_models_are_one_too_many(model, capsys):
-    assert "name one model, got" in failure([model, model, "photo.jpg"], capsys)
-
-
 def test_without_images_or_export_there_is_nothing_to_do(model, capsys):
     assert "give images, or --export FILE" in failure([model], capsys)
 
@@ -255,8 +251,7 @@ def test_prediction_goes_on_after_a_folder_that_cannot_be_opened(
     out, err = capsys.readouterr()
     names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == [str(photos / "a.jpg"), str(photos / "b.png")]
-    folder = photos / "deeper"
-    assert f"{folder} is a folder that cannot be opened: Permission denied\n" in err
+    assert "deeper (a folder that cannot be opened: Permission denied)\n" in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -268,7 +263,7 @@ def test_a_stopped_table_has_the_rows_so_far(model, photos, tmp_path, number) ->
     code = (
         "import signal, time, predict; from office import console; from office.data import images\n"
         "read = images.load_image\n"
-        "def slow(path, bits):\n"
+        "def slow(path, bits=None):\n"
         "    if path.name == 'last.jpg': print('last', flush=True); time.sleep(60)\n"
         "    return read(path, bits)\n"
         "images.load_image = slow\n"

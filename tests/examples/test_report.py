@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,11 +41,10 @@ def test_the_report_writes_every_file_it_names(
     assert {Path(name).name for name in named if name.endswith(".png")} == {
         "convergence-office31-A2W.png",
         "tsne-office31-A2W.png",
-        "confusion-office31-A2W.png",
         "recall-office31-A2W.png",
     }
     report.main([str(tmp_path / "runs"), "--task", "D2W"])
-    assert "confusion-office31-D2W.png" in capsys.readouterr().out
+    assert "recall-office31-D2W.png" in capsys.readouterr().out
 
 
 def test_figures_are_of_the_benchmarks_first_task_that_was_run(tmp_path: Path) -> None:
@@ -60,9 +58,7 @@ def test_figures_are_of_the_benchmarks_first_task_that_was_run(tmp_path: Path) -
     report.main([str(tmp_path)])
     assert {path.name for path in (tmp_path / "report").glob("*.png")} == {
         "convergence-office31-W2D.png",
-        "confusion-office31-W2D.png",
         "convergence-folders-a2b.png",
-        "confusion-folders-a2b.png",
     }
 
 
@@ -126,27 +122,6 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("accuracy", "high"),
-        ("seed", None),
-        ("epochs", [{"epoch": 1, "target_accuracy/C_t": "low"}]),
-        ("epochs", [{"target_accuracy/C_t": 50.0}]),
-        ("epochs", [3]),
-        ("confusion", [[1, 2]]),
-    ],
-)
-def test_a_broken_value_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
-) -> None:
-    path = write(tmp_path, made_result()) / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    line = failure(capsys, tmp_path)
-    assert str(path) in line
-    assert key in line
-
-
 @pytest.mark.parametrize("content", ['{"dataset": "office31"', "[]", "{}"])
 def test_a_broken_result_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
@@ -154,17 +129,6 @@ def test_a_broken_result_is_named(
     path = write(tmp_path, made_result()) / "result.json"
     path.write_text(content)
     assert str(path) in failure(capsys, tmp_path)
-
-
-def test_features_that_are_not_finite_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write(tmp_path, made_result())
-    features = made_features()
-    features.features[3, 2] = float("nan")
-    outputs.write_features(folder, features)
-    line = failure(capsys, tmp_path)
-    assert f"{folder}/features.npz: features must be finite" in line
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def same_weights(first: Run, second: Run) -> bool:
 
 def test_all_pictures_are_drawn(two_seeds):
     names = {path.name for path in two_seeds.folder.iterdir()}
-    assert names == {"results.json", "samples.png", "convergence.png", "tsne.png"}
+    assert names == {"results.json", "samples.png", "tsne.png"}
     for path in two_seeds.folder.glob("*.png"):
         with Image.open(path) as image:
             image.load()

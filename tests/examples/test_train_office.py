@@ -338,7 +338,7 @@ def test_a_target_that_lacks_categories_is_trained_on_as_partial(
     shutil.rmtree(root / "webcam/mouse")
     settings = {"root": None, "source": root / "amazon", "target": root / "webcam"}
     settings |= {"dataset": "folders", "tasks": ("all",), "method": method}
-    with pytest.raises(SystemExit, match=r"missing in webcam: mouse.*\n.*add --partial"):
+    with pytest.raises(SystemExit, match=r"missing in webcam: mouse.* add --partial"):
         office(**settings)
     office(**settings, partial=True)
     (folder,) = (p.parent for p in tmp_path.rglob("result.json"))
@@ -669,7 +669,7 @@ def test_a_missing_data_set_is_explained(office, tmp_path):
     with pytest.raises(SystemExit) as stop:
         office(root=tmp_path / "nowhere")
     for words in (
-        f"no such folder: {tmp_path / 'nowhere'}",
+        f"{tmp_path / 'nowhere'} is not a folder",
         "<category>",
         "Saenko",
         "train_digits.py",

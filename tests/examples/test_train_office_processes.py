@@ -70,7 +70,7 @@ def stop_after_an_epoch(process, checkpoint, how, delay):
     ):
         time.sleep(0.005)
     time.sleep(delay)
-    # As a terminal or a scheduler does: the processes that read images get it too.
+    # As a terminal or a scheduler does.
     os.killpg(process.pid, how)
     printed = process.communicate(timeout=300)
     assert not checkpoint.with_name("result.json").exists(), "the run ended before the signal"
@@ -84,7 +84,7 @@ def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
     folder = office(epochs=12)
     other = tmp_path / "killed" / folder.relative_to(tmp_path / "runs")
     written = other / "checkpoint.pt"
-    # One worker per domain and no cache: the numbers must not depend on it.
+    # One thread per domain and no cache: the numbers must not depend on it.
     more = f"--epochs 12 --out {tmp_path / 'killed'} --resume --workers 1 --cache off"
     delay = random.Random(3)
     for how in (signal.SIGKILL, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Features of a frozen network: two files per domain, whose writing can be interrupted.
+"""Features of a frozen network: two files per domain.
 
 NAME.npy contains them as float16 ``(N, views, F)``; ``np.load(..., mmap_mode="r")`` reads only what
 is used. NAME.json (:class:`Extraction`) records the images and how the features were made.
@@ -8,7 +8,6 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from office import files
 from office.console import UserError, visible
 from office.data.hashes import Content
 from office.data.images import Preprocessing
-from office.data.layouts import DATASETS
-from office.data.tasks import Domain, Task
+from office.data.layouts import DATASETS, Side
+from office.data.tasks import Domain, Task, benchmark_task, checked, labelled, match
 
 # How features were made; the same in all domains of a folder.
 MADE = ("dataset", "backbone", "weights", "weights_content", "preprocessing", "precision", "views")
@@ -49,6 +48,19 @@ class Extraction:
         """Return the images' paths."""
         return [Path(self.folder) / path for path in self.paths]
 
+    @property
+    def complete(self) -> bool:
+        """Whether it has images of all of its categories, and any."""
+        return 0 < len(self.categories) == len({*(self.labels or ())})
+
+    def side(self) -> Side:
+        """Return the images by category."""
+        images: dict[str, list[Path]] = {}
+        pairs = zip(self.labels or (), self.images(), strict=False)
+        for label, path in sorted(pairs, key=lambda pair: pair[0]):
+            images.setdefault(self.categories[label], []).append(path)
+        return Side(Path(self.folder), images, [])
+
     def difference(self, other: "Extraction", mine: str, others: str) -> str:
         """Say which of :data:`MADE` differs first: "views 1 MINE, 2 OTHERS"; or nothing."""
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in MADE)
@@ -63,66 +75,30 @@ class Stored(NamedTuple):
     features: np.ndarray
 
 
-class Store:
-    """The two files of a domain in ``out`` while they are written, with ``width`` per view."""
-
-    def __init__(self, out: Path, extraction: Extraction, width: int) -> None:
-        self.path = out / f"{extraction.domain}.npy"
-        self.part = self.path.with_suffix(".npy.part")
-        self.extraction = extraction
-        self.shape = (len(extraction.paths), extraction.views, width)
-        self._row = 2 * extraction.views * width  # bytes
-        header = io.BytesIO()
-        about = {"descr": "<f2", "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(header, about)
-        self._header = header.getvalue()
-        description = self.path.with_suffix(".json")
-        files.try_writing(out)
-        if not (self.path.exists() or self.part.exists()):
-            content = json.dumps(dataclasses.asdict(extraction), indent=1)
-            files.write(description, content.encode())
-        elif description.exists():
-            _check_same(description, extraction)
-        else:
-            missing = f"{description} is missing"
-            raise UserError(f"{missing}; without it, {self.path} cannot be identified")
-
-    @property
-    def finished(self) -> bool:
-        """Whether all features have been written."""
-        return self.path.exists()
-
-    @property
-    def done(self) -> int:
-        """How many images' features have been written."""
-        if self.finished:
-            return self.shape[0]
-        size = self.part.stat().st_size if self.part.exists() else 0
-        return max(0, size - len(self._header)) // self._row
-
-    def add(self, features: np.ndarray) -> None:
-        """Append the features of the next images, ``(n, views, F)``."""
-        done = self.done
-        bad = ~np.isfinite(features).all((1, 2))
-        if bad.any():
-            path = self.extraction.images()[done + int(bad.argmax())]
-            raise UserError(f"the features of {visible(path)} are not finite in float16")
-        with open(self.part, "r+b" if self.part.exists() else "w+b") as file:
-            if done == 0:
-                file.write(self._header)
-            file.seek(len(self._header) + done * self._row)  # overwrites an incomplete row
-            file.write(features.astype("<f2").tobytes())
-
-    def finish(self) -> None:
-        """Give the complete file its final name."""
-        with open(self.part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.part, self.path)
+def write(folder: Path, extraction: Extraction, features: np.ndarray) -> None:
+    """Write a domain's two files, NAME.npy last; :class:`UserError` names an image at fault."""
+    bad = ~np.isfinite(features).all((1, 2))
+    if bad.any():
+        path = visible(extraction.images()[int(bad.argmax())])
+        raise UserError(f"the features of {path} are not finite in float16")
+    description = json.dumps(dataclasses.asdict(extraction), indent=1)
+    files.write(folder / f"{extraction.domain}.json", description.encode())
+    content = io.BytesIO()
+    np.save(content, features.astype("<f2"))
+    files.write(folder / f"{extraction.domain}.npy", content.getvalue())
 
 
-def _check_same(path: Path, extraction: Extraction) -> None:
-    """Raise :class:`UserError` if a NAME.json is another extraction's; the folder may differ."""
-    before = _read_extraction(path)
+def is_written(folder: Path, extraction: Extraction) -> bool:
+    """Whether a domain's features are in a folder; :class:`UserError` if they are others.
+
+    The images may have moved since.
+    """
+    path, description = (folder / f"{extraction.domain}.{kind}" for kind in ("npy", "json"))
+    if not path.exists():
+        return False
+    if not description.exists():
+        raise UserError(f"{description} is missing; without it, {path} cannot be identified")
+    before = _read_extraction(description)
     difference = before.difference(extraction, "there", "here")
     fields = [(e.paths, e.contents, e.labels, e.categories) for e in (before, extraction)]
     if not difference and fields[0] != fields[1]:
@@ -130,9 +106,10 @@ def _check_same(path: Path, extraction: Extraction) -> None:
         difference = f"other images, labels or categories, {counts}"
     if difference:
         raise UserError(
-            f"{path} belongs to another extraction ({difference}); choose another --out or delete "
-            "it and the .npy beside it"
+            f"{description} belongs to another extraction ({difference}); choose another --out or "
+            "delete it and the .npy beside it"
         )
+    return True
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored]:
@@ -172,11 +149,6 @@ def _read_extraction(path: Path) -> Extraction:
 
 def _read_features(path: Path, extraction: Extraction) -> np.ndarray:
     """Map a NAME.npy into memory."""
-    if not path.exists():
-        raise UserError(
-            f"the features of {extraction.domain} are not finished: run the command that began "
-            "them again to continue"
-        )
     try:
         features: np.ndarray = np.load(path, mmap_mode="c")  # torch wants writable arrays
     except (OSError, ValueError) as error:
@@ -201,17 +173,16 @@ def tasks(
     fitting = [name for name in domains if domains[name] == domains.get(made_of)] or [made_of]
     if dataset not in fitting:
         raise UserError(f"the features are of {' or '.join(fitting)}, not of {dataset}")
-    kept: Sequence[str] = ()
     if dataset == "folders":
         pairs = {f"{s}2{t}": (s, t) for s, t in itertools.permutations(stored, 2)}
     else:
-        kept, parts = DATASETS[dataset].kept, domains[dataset]
         sides = {name: name.split("2") for name in DATASETS[dataset].tasks}
+        parts = domains[dataset]
         pairs = {name: (parts[s].name, parts[t].name) for name, (s, t) in sides.items()}
     available = {
         name: (stored[s].extraction, stored[t].extraction)
         for name, (s, t) in pairs.items()
-        if s in stored and t in stored and stored[s].extraction.labels
+        if s in stored and t in stored and stored[s].extraction.complete
     }
     missing = [name for name in names if name != "all" and name not in available]
     if missing or not available:
@@ -219,32 +190,20 @@ def tasks(
             f"no features of {', '.join(missing) or 'two domains'}: there are features of "
             f"{', '.join(stored)}, for the tasks {', '.join(available) or 'none'}"
         )
-    made = []
-    for name in available if "all" in names else names:
-        source, target = available[name]
-        if target.labels is not None and source.categories != target.categories:
-            has = [
-                f"{e.domain} has {', '.join(map(visible, e.categories))}" for e in (source, target)
-            ]
-            raise UserError(
-                f"the categories of {name} differ: {'; '.join(has)}; name tasks that agree with "
-                "--task"
-            )
-        task = Task(name, _domain(source), _domain(target, kept), source.categories)
-        if task.lacking and not (partial or kept):
-            raise UserError(
-                f"{task.target.name} lacks {', '.join(task.lacking)}, which {task.source.name} "
-                "has; if it is meant to (partial adaptation), add --partial"
-            )
-        made.append(task)
-    return made
+    return [
+        _task(dataset, name, *available[name], partial=partial)
+        for name in (available if "all" in names else names)
+    ]
 
 
-def _domain(extraction: Extraction, kept: Sequence[str] = ()) -> Domain:
-    """Return the domain with all features, or with those of kept categories."""
-    name, paths, labels = extraction.domain, extraction.images(), extraction.labels
-    if kept and labels:
-        rows = [i for i, label in enumerate(labels) if extraction.categories[label] in kept]
-        paths, labels = [paths[i] for i in rows], [labels[i] for i in rows]
-        name += f" ({len(kept)} categories)"
-    return Domain(name, paths, labels)
+def _task(
+    dataset: str, name: str, source: Extraction, target: Extraction, *, partial: bool
+) -> Task:
+    both = source.domain, target.domain
+    sides = source.side(), target.side()
+    if target.labels is None:
+        images = Domain(target.domain, target.images(), None)
+        return checked(name, labelled(both[0], sides[0], source.categories), images, sides[0])
+    if dataset == "folders":
+        return match(name, both, sides, partial=partial)
+    return benchmark_task(dataset, name, sides, partial=partial)

@@ -1,4 +1,4 @@
-"""The files that runs are trained on: a look at each, copies among them, and what has changed.
+"""The files that runs are trained on: a look at each, and copies among them.
 
 A listing is CSV text, written as inputs.csv beside the results: one line per source image, then per
 target image, in the order of features.npz, then one for the file of ``--weights``.
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from office import console
-from office.console import UserError, printable, same, visible
+from office.console import UserError, same, visible
 from office.data import images
-from office.data.tasks import Domain, Task
+from office.data.tasks import Task
 
 
 class Content(NamedTuple):
@@ -25,9 +25,6 @@ class Content(NamedTuple):
 
     bytes: int
     hash: str
-
-
-HEADER = ("role", "path", "label", "bytes", "hash")  # of a listing
 
 
 def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
@@ -58,7 +55,7 @@ def listing(
     task: Task, contents: Mapping[Path, Content], weights: tuple[str, Content] | None
 ) -> str:
     """Return the listing of a task, given the hashes of its files and of the weights."""
-    rows: list[tuple[object, ...]] = [HEADER]
+    rows: list[tuple[object, ...]] = [("role", "path", "label", "bytes", "hash")]
     for role, domain in (("source", task.source), ("target", task.target)):
         # Paths below it are the same in a copy elsewhere.
         folder = os.path.commonpath([path.parent for path in domain.paths])
@@ -79,49 +76,17 @@ def checksum(listing: str) -> int:
     return int.from_bytes(hashlib.blake2b(listing.encode(), digest_size=6).digest(), "big")
 
 
-def differences(before: str, now: str) -> str:
-    """Say how two listings differ: "source files that differ: 12, the first mug/1.jpg"."""
-    old, new = (
-        {(row["role"], row["path"]): row for row in csv.DictReader(io.StringIO(listing))}
-        for listing in (before, now)
-    )
-    both = [key for key in new if key in old]
-    parts = [
-        f"{role} files that {what}: {len(keys):,}, the first {keys[0][1]}"
-        for what, of_all in (
-            ("differ", [key for key in both if old[key]["hash"] != new[key]["hash"]]),
-            ("have another label", [key for key in both if old[key]["label"] != new[key]["label"]]),
-            ("are new", [key for key in new if key not in old]),
-            ("are gone", [key for key in old if key not in new]),
-        )
-        for role in ("source", "target", "weights")
-        if (keys := [key for key in of_all if key[0] == role])
-    ]
-    return "; ".join(parts) or "the same images come in another order"
-
-
 def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
-    """Warn about readable images that are in two categories of a domain, or in both domains."""
-    alike: list[dict[str, Path]] = []  # the first image of each content
-    for domain in (task.source, task.target):
-        label = dict(zip(domain.paths, domain.labels or [0] * len(domain.paths), strict=True))
-        firsts: dict[str, Path] = {}
-        readable = [path for path in domain.paths if contents[path].hash]
-        firsts_of = [(firsts.setdefault(contents[path].hash, path), path) for path in readable]
-        if copies := [pair for pair in firsts_of if label[pair[0]] != label[pair[1]]]:
-            one, other = map(visible, copies[0])
-            warnings.warn(
-                f"images in two categories of {visible(domain.name)}: {len(copies):,}, for example "
-                f"{one} is {other}",
-                stacklevel=2,
-            )
-        alike.append(firsts)
-    both = alike[0].keys() & alike[1].keys()
-    if not both:
-        return
+    """Warn about readable images in both domains; :class:`UserError` if one has no others."""
     pair = task.source, task.target
+    firsts = [
+        {contents[path].hash: path for path in reversed(domain.paths) if contents[path].hash}
+        for domain in pair
+    ]
+    if not (both := firsts[0].keys() & firsts[1].keys()):
+        return
     counts = [sum(contents[path].hash in both for path in domain.paths) for domain in pair]
-    one, other = min((visible(alike[0][content]), visible(alike[1][content])) for content in both)
+    one, other = min((visible(firsts[0][content]), visible(firsts[1][content])) for content in both)
     message = (
         f"images in both {visible(pair[0].name)} and {visible(pair[1].name)}: {counts[0]:,} of "
         f"{len(pair[0].paths):,} and {counts[1]:,} of {len(pair[1].paths):,}, for example {one} is "
@@ -134,30 +99,29 @@ def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
 
 def check_images(tasks: Sequence[Task]) -> bool:
     """Print counts per category, and unreadable and skipped files; return whether all were read."""
-    domains: dict[str, Domain] = {}
-    table: dict[str, Counter[str]] = {}  # columns
-    for task in tasks:
-        for domain in (task.source, task.target):
-            domains[domain.name] = domain
-            table[domain.name] = Counter(task.categories[label] for label in domain.labels or ())
+    pairs = [(task, domain) for task in tasks for domain in (task.source, task.target)]
+    domains = {domain.name: domain for _, domain in pairs}
     # In partial adaptation, the same domain may be a source in full and a target in part.
     paths = [*dict.fromkeys(path for domain in domains.values() for path in domain.paths)]
     skipped = [*dict.fromkeys(item for domain in domains.values() for item in domain.skipped)]
-    table["skipped"] = Counter(item.category or "no category" for item in skipped)
     contents = hash_files(paths)
     for task in tasks:
         warn_about_copies(task, contents)
-    names = dict.fromkeys(name for task in tasks for name in task.categories)
-    rows = [["category", *map(visible, table)]]
-    for name in (*names, *(["no category"] * ("no category" in table["skipped"]))):
-        rows.append([visible(name), *(str(column[name] or "-") for column in table.values())])
+    columns = {
+        domain.name: Counter(task.categories[label] for label in domain.labels or ())
+        for task, domain in pairs
+    }
+    columns["skipped"] = Counter(item.category or "no category" for item in skipped)
     totals = [*(len(domain.paths) for domain in domains.values()), len(skipped)]
-    rows.append(["all", *(str(total or "-") for total in totals)])
-    print(console.columns([[*map(printable, row)] for row in rows], right=True))
+    names = dict.fromkeys(name for task in tasks for name in task.categories)
+    names |= dict.fromkeys(["no category"] * ("no category" in columns["skipped"]))
+    rows = [[name, *(column[name] for column in columns.values())] for name in names]
+    lines = [["category", *columns], *rows, ["all", *totals]]
+    print(console.columns([[visible(cell or "-") for cell in line] for line in lines], right=True))
     _, faults = images.read_all(paths, lambda path: images.load_image(path).size, "reading")
     print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
     print(f", {len(skipped):,} files are skipped" if skipped else "")
-    images.grey_bits({domain.name: domain.paths for domain in domains.values()})
+    images.find_depths({domain.name: domain.paths for domain in domains.values()})
     for item in skipped:
         print(f"skipped: {visible(item.path)} ({item.why})")
     print(*faults, sep="\n", end="\n" * bool(faults))

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, TextIO, TypeAlias, TypeVar, cast
+from typing import IO, Any, TextIO, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -38,7 +38,7 @@ Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # narrower images take too much memory when resized
 LARGE, LARGEST = 178_956_970, 1_000_000_000  # pixels; above, images are reduced, or refused
 BITS = (8, 10, 12, 14, 16)  # depths of grey
-AS_EACH: Mapping[Path, int] = {}  # no depths: each image has the smallest that holds it
+_depths: dict[Path, int] = {}  # that find_depths found
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,9 @@ def load_image(path: Path, bits: int | None = None) -> Image.Image:
     """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
-    Grey of more than 8 bits is divided by the largest value of ``bits``. An image of more than 179
-    megapixels is reduced.
-
-    ``bits`` are from :func:`grey_bits`, or the fewest that hold the image. :class:`UserError` names
-    a file that cannot be fully decoded.
+    Grey of more than 8 bits is divided by the largest value of ``bits``, by default those that
+    :func:`find_depths` found or the fewest that hold it. More than 179 megapixels are reduced.
+    :class:`UserError` names a file that cannot be fully decoded.
     """
     try:
         with _open(path) as file:
@@ -69,24 +67,8 @@ def load_image(path: Path, bits: int | None = None) -> Image.Image:
             if max(file.size) > NARROWEST * min(file.size):
                 most = f"{NARROWEST} times as long as wide"
                 raise ValueError(f"{width} x {height} pixels, more than {most}")
-            if width * height <= LARGE:
-                return _upright(file, bits)
-            if width * height > LARGEST:
-                most = f"{LARGEST // 10**6:,} megapixels"
-                raise ValueError(
-                    f"{width:,} x {height:,} pixels, more than {most}: save it smaller"
-                )
-            side = math.ceil(math.sqrt(width * height / LARGE))
-            warnings.warn(
-                f"{visible(path)}: {width:,} x {height:,} pixels, reduced to 1/{side} of each "
-                "side; reading it takes time and memory: better save it smaller",
-                stacklevel=2,
-            )
-            with _ONE_AT_A_TIME:
-                file.draft(file.mode, (width // side, height // side))  # JPEG's can reduce by 2^n
-                image = _upright(file, bits)
-                left = math.ceil(math.sqrt(image.width * image.height / LARGE))
-                return image.reduce(left)
+            bits = bits or _depths.get(path)
+            return _upright(file, bits) if width * height <= LARGE else _reduced(path, file, bits)
     except Exception as error:  # a broken file makes decoders raise nearly anything
         raise UserError(f"cannot read the image {visible(path)}: {error}") from None
 
@@ -100,14 +82,32 @@ def _open(path: Path) -> ImageFile.ImageFile:
     return image
 
 
+def _reduced(path: Path, file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
+    """Decode a large image, one at a time, and reduce it."""
+    width, height = file.size
+    size = f"{width:,} x {height:,} pixels"
+    if width * height > LARGEST:
+        raise ValueError(f"{size}, more than {LARGEST // 10**6:,} megapixels: save it smaller")
+    side = math.ceil(math.sqrt(width * height / LARGE))
+    warnings.warn(
+        f"{visible(path)}: {size}, reduced to 1/{side} of each side; reading it takes time and "
+        "memory: better save it smaller",
+        stacklevel=3,
+    )
+    with _ONE_AT_A_TIME:
+        file.draft(file.mode, (width // side, height // side))  # JPEG's can reduce by 2^n
+        image = _upright(file, bits)
+        return image.reduce(math.ceil(math.sqrt(image.width * image.height / LARGE)))
+
+
 def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     """Decode an opened image, as :func:`load_image` describes."""
     # Of 16 bits per colour, Pillow keeps only the high ones.
     deep = re.search(";16[BLN]", str(file.tile))
     file.load()
-    image, turn = cast(Image.Image, file), None
+    image: Image.Image = file
     with suppress(Exception):  # a broken EXIF block; the pixels are fine
-        turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+        image = ImageOps.exif_transpose(file)
     if image.mode == "F":
         raise ValueError("floats: save it with 8 or 16 bits")
     if _is_deep_grey(image):
@@ -125,40 +125,42 @@ def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     elif image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB")
-    return image.transpose(turn) if turn is not None else image
+    return image.convert("RGB")
 
 
 _ONE_AT_A_TIME = threading.Lock()
 _EXTRA = 338  # TIFF's tag ExtraSamples
-_Turn = Image.Transpose
-_TURNS = {2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM}
-_TURNS |= {5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90}
 _EIGHT_BITS = (".bmp", ".gif", ".jpeg", ".jpg", ".webp")  # per colour, at most
 
 
-def grey_bits(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> dict[Path, int]:
-    """Return the depth of each image in grey of more than 8 bits, one depth for all of a domain.
+def find_depths(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> None:
+    """Find the depth of grey of more than 8 bits, one for all of a domain, for :func:`load_image`.
 
     It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
     printed: no image tells it, and a guess for each would make the darker ones brighter.
     """
-    depths: dict[Path, int] = {}
-    for name, paths in domains.items():
-        # The others are not opened: reading each image at most twice is what starts a run fast.
-        may_be_deep = [path for path in paths if path.suffix.lower() not in _EIGHT_BITS]
-        tops = zip(may_be_deep, in_threads(_top_of_deep_grey, may_be_deep, "looking"), strict=True)
-        if deep := {path: top for path, top in tops if top is not None}:
-            top = max(deep.values())
-            bits, images = _fewest_bits(top), "image" if len(deep) == 1 else "images"
-            about = f"{len(deep):,} {images} read as {bits}-bit grey (largest value {top:,})"
-            print(f"{visible(name)}: {about}", file=file or sys.stdout, flush=True)
-            # In partial adaptation, a domain may be a source in full and a target in part.
-            depths |= {path: max(bits, depths.get(path, 0)) for path in deep}
-    return depths
+
+    def find() -> dict[Path, int]:
+        depths: dict[Path, int] = {}
+        for name, paths in domains.items():
+            # The others are not opened: reading each image at most twice starts a run fast.
+            may_be_deep = [path for path in paths if path.suffix.lower() not in _EIGHT_BITS]
+            tops = dict(
+                zip(may_be_deep, in_threads(_top_of_grey, may_be_deep, "looking"), strict=True)
+            )
+            if deep := {path: top for path, top in tops.items() if top is not None}:
+                top = max(deep.values())
+                bits, images = _fewest_bits(top), "image" if len(deep) == 1 else "images"
+                about = f"{len(deep):,} {images} read as {bits}-bit grey (largest value {top:,})"
+                print(f"{visible(name)}: {about}", file=file or sys.stdout, flush=True)
+                # In partial adaptation, a domain may be a source in full and a target in part.
+                depths |= {path: max(bits, depths.get(path, 0)) for path in deep}
+        return depths
+
+    _depths.update(distributed.in_first(find))
 
 
-def _top_of_deep_grey(path: Path) -> int | None:
+def _top_of_grey(path: Path) -> int | None:
     """Return the largest value of grey of more than 8 bits; None for other and unreadable files."""
     with suppress(Exception), _open(path) as image:  # reading it later says what is wrong with it
         if _is_deep_grey(image):
@@ -180,9 +182,9 @@ def _resize(preprocessing: Preprocessing) -> v2.Resize:
     return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
 
 
-def resized(path: Path, preprocessing: Preprocessing, bits: int | None = None) -> Tensor:
+def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
-    image = _resize(preprocessing)(load_image(path, bits))
+    image = _resize(preprocessing)(load_image(path))
     pixels: Tensor = v2.functional.pil_to_tensor(image)
     return pixels.contiguous()  # so that crops copy quickly
 
@@ -215,7 +217,6 @@ def decode(
     preprocessing: Preprocessing,
     device: torch.device,
     folder: Path,
-    bits: Mapping[Path, int] = AS_EACH,
 ) -> dict[Path, Tensor]:
     """Decode every image once, which also finds unreadable ones, and keep it for all runs.
 
@@ -235,7 +236,7 @@ def decode(
         folder.mkdir(parents=True, exist_ok=True)
         with temporary(dir=folder, prefix=".decoded-") as file:  # of the others, it stays empty
             source, places = distributed.in_first(
-                lambda: (file if alone else file.name, _write(file, paths, preprocessing, bits)),
+                lambda: (file if alone else file.name, _write(file, paths, preprocessing)),
                 of_machine=True,
             )
             pixels = torch.from_numpy(np.memmap(source, np.uint8, "r+"))
@@ -257,13 +258,13 @@ def decode(
 
 
 def _write(
-    file: IO[bytes], paths: list[Path], preprocessing: Preprocessing, bits: Mapping[Path, int]
+    file: IO[bytes], paths: list[Path], preprocessing: Preprocessing
 ) -> list[tuple[int, torch.Size]]:
     """Write every image to a file; return where each one starts, and its shape."""
     lock = threading.Lock()
 
     def write(path: Path) -> tuple[int, torch.Size]:
-        image = resized(path, preprocessing, bits.get(path))
+        image = resized(path, preprocessing)
         with lock:  # a slow disk delays the decoding, so that images do not pile up in memory
             start = file.tell()
             file.write(image.numpy().data)

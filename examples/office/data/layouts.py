@@ -3,13 +3,12 @@
 import itertools
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from office.console import UserError, same, told_apart, visible
+from office.console import UserError, same, visible
 from office.data.images import SUFFIXES
 
 NEEDED = {".avif": "Pillow 11.3 or newer"}
@@ -52,8 +51,7 @@ def look(folder: Path) -> Contents:
                 why = f"in a folder whose name begins with {path.name[0]}"
                 contents.skipped.extend(s for s in skip_all(path, why) if _is_image(s.path))
         elif not _is_left_behind(path):
-            reason = why_not(path)
-            if reason:
+            if reason := why_not(path):
                 contents.skipped.append(Skipped(path, reason))
             else:
                 contents.images.append(path)
@@ -114,10 +112,8 @@ def _is_left_behind(path: Path) -> bool:
 
 def no_folder(path: Path) -> str:
     """Say why a path is not a folder."""
-    if not path.exists():
-        return f"no such folder: {visible(path)}"
     archive = path.suffix.lower() in ARCHIVES
-    return f"{visible(path)} is {ARCHIVE if archive else 'a file, not a folder'}"
+    return f"{visible(path)} is {ARCHIVE if archive and path.exists() else 'not a folder'}"
 
 
 def summary(domain: str, skipped: Sequence[Skipped]) -> str:
@@ -217,25 +213,18 @@ def available(dataset: str, root: Path | None) -> set[str]:
 
 
 def read(dataset: str, root: Path | None, domains: Sequence[str]) -> list[Side]:
-    """Read a benchmark's source and target, both from lists or both from folders.
+    """Read a benchmark's source and target from the first folder that has both.
 
-    They are read from the folder that has both and whose counts are nearest to the published ones;
-    in it, lists win.
+    In it, lists win over folders.
     """
-    benchmark = DATASETS[dataset]
-    names = [benchmark.domains[domain].name for domain in domains]
-    both = [
-        next((place for place in pair if place.keys() >= {*domains}), None)
-        for pair in _places(dataset, root)
-    ]
-    places = [place for place in both if place]
-    if not root or not places:
-        raise UserError(_not_found(dataset, root, domains))
-    place = min(places, key=lambda place: _misfit(benchmark, place))
-    paths = [place[domain] for domain in domains]
-    if paths[0].is_file():
-        return _read_lists(paths, root, names)
-    return [read_folder(path, name) for path, name in zip(paths, names, strict=True)]
+    names = [DATASETS[dataset].domains[domain].name for domain in domains]
+    for lists, folders in _places(dataset, root):
+        if root and lists.keys() >= {*domains}:
+            return [read_list(lists[domain], root) for domain in domains]
+        if folders.keys() >= {*domains}:
+            pairs = zip(domains, names, strict=True)
+            return [read_folder(folders[domain], name) for domain, name in pairs]
+    raise UserError(_not_found(dataset, root, domains))
 
 
 def read_folder(folder: Path, domain: str) -> Side:
@@ -269,39 +258,40 @@ def read_folder(folder: Path, domain: str) -> Side:
     return Side(folder, dict(sorted(images.items())), skipped)
 
 
-def read_list(path: Path, root: Path) -> dict[int, list[Path]]:
-    """Return the images of each category's number from lines "path label" in UTF-8.
+def read_list(path: Path, root: Path) -> Side:
+    """Read a domain from lines "path label" in UTF-8, the label counted from 0 or 1.
 
-    Lists often keep the folders of the machine that they were made on: images are searched from
-    ``root``, from the list's folder and from the folder above that, with fewer and fewer of the
-    first path's leading folders; the others are read from where the first is found.
+    Paths begin in ``root``, in the list's folder or in the one above. A category is called as its
+    images' folder if each has one of its own, else by its number.
     """
-    place: tuple[Path, int] | None = None
     labels: dict[Path, int] = {}
-    for i, line in enumerate(_lines(path), start=1):
+    # Bytes that are not UTF-8 are kept, as in names of files.
+    lines = path.read_text("utf-8-sig", "surrogateescape").split("\n")
+    for i, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{visible(path)}, line {i}"
         columns = re.fullmatch(r"\s*(.*\S)\s+([0-9]{1,9})\s*", line)
         if not columns:
-            expected = "expected 'path label', the label counted from 0"
-            raise UserError(f"{where}: {expected}, got {line!a}")
-        parts, label = Path(columns[1].replace("\\", "/")).parts, int(columns[2])
-        bases = (root, path.parent, path.parent.parent)
-        places = [place] if place else [(b, n) for n in range(len(parts)) for b in bases]
-        files = (p for p in places if os.path.isfile(p[0].joinpath(*parts[p[1] :])))
-        place = next(files, None)
-        if not place:
-            raise UserError(f"{where}: no such image {visible(root.joinpath(*parts))}")
-        image = place[0].joinpath(*parts[place[1] :])
-        if labels.setdefault(image, label) != label:
+            raise UserError(f"{where}: expected 'path label', the label a number, got {line!a}")
+        places = [folder / columns[1] for folder in (root, path.parent, path.parent.parent)]
+        image = next(filter(os.path.isfile, places), None)
+        if not image:
+            raise UserError(f"{where}: no such image {visible(places[0])}")
+        if labels.setdefault(image, int(columns[2])) != int(columns[2]):
             raise UserError(f"{where}: {visible(image)} has label {labels[image]} above")
     if not labels:
         raise UserError(f"the list is empty: {visible(path)}")
-    numbered: dict[int, list[Path]] = {}
-    for image, label in labels.items():
-        numbered.setdefault(label, []).append(image)
-    return numbered
+    numbered: dict[int, list[Path]] = {number: [] for number in sorted({*labels.values()})}
+    for image, number in labels.items():
+        numbered[number].append(image)
+    folders = {(same(image.parent.name), number) for image, number in labels.items()}
+    names = {number: name for name, number in folders}
+    if not len(folders) == len({name for name, _ in folders}) == len(names):
+        names = {number: str(number) for number in numbered}
+    beside = (p for folder in sorted({p.parent for p in labels}) for p in look(folder).images)
+    skipped = [Skipped(image, f"not in {path.name}") for image in beside if image not in labels]
+    return Side(path, {names[number]: images for number, images in numbered.items()}, skipped)
 
 
 def _places(dataset: str, root: Path | None) -> list[tuple[dict[str, Path], dict[str, Path]]]:
@@ -336,22 +326,6 @@ def _places(dataset: str, root: Path | None) -> list[tuple[dict[str, Path], dict
     return places
 
 
-def _misfit(benchmark: Benchmark, place: dict[str, Path]) -> tuple[int, int, int]:
-    """Return what is lowest for the counts of categories and images nearest to the published."""
-    sizes = {domain: _size(path) for domain, path in place.items()}
-    images = (abs(count - benchmark.domains[domain].images) for domain, (_, count) in sizes.items())
-    return max(abs(k - benchmark.categories) for k, _ in sizes.values()), -len(place), sum(images)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Return a quick estimate of the categories and images in a list or a domain's folder."""
-    if path.is_file():
-        rows = [line.split() for line in _lines(path) if line.strip()]
-        return len({row[-1] for row in rows}), len(rows)
-    categories = subfolders(_inner(path))
-    return len(categories), sum(len(os.listdir(category)) for category in categories)
-
-
 def _key(path: Path) -> str:
     """Normalise a name: "Real World", "RealWorld" and "Real_World" are the same."""
     return re.sub(r"[^a-z0-9]", "", path.name.lower())
@@ -363,75 +337,24 @@ def _inner(folder: Path) -> Path:
     return next(inner, folder)
 
 
-def _lines(path: Path) -> list[str]:
-    """Read a list; bytes that are not UTF-8 are kept, as in names of files."""
-    return path.read_text("utf-8-sig", "surrogateescape").split("\n")
-
-
 def _not_found(dataset: str, root: Path | None, domains: Sequence[str]) -> str:
-    """Say which domains were not found, what is there instead, and what was expected."""
+    """Say which domains were not found, and what was expected."""
     benchmark, known = DATASETS[dataset], available(dataset, root)
     missing = [domain for domain in domains if domain not in known] or domains
     names = [benchmark.domains[domain].name for domain in missing]
-    name, instead = names[0].replace(" ", "_"), "--root is not given"
-    if root:
-        instead = no_folder(root)
-        if root.is_dir():
-            packed = [p for p in root.iterdir() if p.suffix.lower() in ARCHIVES]
-            content = [visible(p.name) for p in subfolders(root)][:8]
-            content += [f"{visible(p.name)}, {ARCHIVE}" for p in packed[:1]]
-            instead = f"{visible(root)} contains {', '.join(content) or 'no folders'}"
+    name = names[0].replace(" ", "_")
+    where = f"looked in {visible(root)} and two levels below" if root else "--root is not given"
+    if root and not root.is_dir():
+        where = no_folder(root)
+    elif root and (packed := [p for p in root.iterdir() if p.suffix.lower() in ARCHIVES]):
+        where += f"; {visible(packed[0].name)} is {ARCHIVE}"
     return "\n".join(
         (
-            f"{dataset}: {' and '.join(names)} not found in one folder: {instead}.",
-            "Expected, in --root or up to two levels below:",
-            f"  {name}/images/<category>/*.jpg     as in the original archive of Office-31",
-            f"  {name}/<category>/*.jpg            one folder per category",
-            f"  image_list/{name}.txt, list/{name}List.txt     lines of 'path label'",
+            f"{dataset}: {' and '.join(names)} not found in one folder: {where}.",
+            f"Expected {name}/<category>/*.jpg, {name}/images/<category>/*.jpg, or "
+            f"image_list/{name}.txt with lines of 'path label'",
             f"Published by {benchmark.reference}",
             "Download links: https://github.com/jindongwang/transferlearning/tree/master/data",
             "To try the method in a minute without any data: python examples/train_digits.py",
         )
     )
-
-
-def _read_lists(paths: Sequence[Path], root: Path, domains: Sequence[str]) -> list[Side]:
-    """Read source and target from lists, whose categories are matched by number.
-
-    A category is called as the folder of its images if that is unique, else by its number.
-    """
-    lists = [read_list(path, root) for path in paths]
-    pairs = [
-        {(same(image.parent.name), n) for n, images in numbered.items() for image in images}
-        for numbered in lists
-    ]
-    numbers = [dict(each) for each in pairs]
-    names = {number: name for each in numbers[::-1] for name, number in each.items()}
-    if any(
-        not len(p) == len(n) == len(each) for p, n, each in zip(pairs, numbers, lists, strict=True)
-    ):
-        names = {number: str(number) for numbered in lists for number in numbered}
-    else:
-        for name in sorted(numbers[0].keys() & numbers[1].keys()):
-            if numbers[0][name] != numbers[1][name]:
-                raise UserError(
-                    f"category {told_apart(name)} has the number {numbers[0][name]} in "
-                    f"{domains[0]} and {numbers[1][name]} in {domains[1]}: the two lists number "
-                    "the categories differently"
-                )
-        for name, number in sorted(numbers[1].items()):
-            if names[number] != name:
-                warnings.warn(
-                    f"category {number} is {told_apart(names[number])} in {domains[0]} and "
-                    f"{told_apart(name)} in {domains[1]}; matched by number",
-                    stacklevel=2,
-                )
-    listed = {image for numbered in lists for images in numbered.values() for image in images}
-    sides = []
-    for path, numbered in zip(paths, lists, strict=True):
-        folders = sorted({image.parent for images in numbered.values() for image in images})
-        rest = [p for folder in folders for p in look(folder).images if p not in listed]
-        skipped = [Skipped(image, f"not in {path.name}") for image in rest]
-        images = {names[number]: numbered[number] for number in sorted(numbered)}
-        sides.append(Side(path, images, skipped))
-    return sides

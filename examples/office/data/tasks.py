@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from office.console import UserError, same, told_apart, visible
+import torch
+from torch import Tensor
+
+import symloss
+from office import distributed
+from office.console import UserError, same, visible
 from office.data import layouts
 from office.data.layouts import DATASETS, Side, Skipped
 
@@ -55,25 +60,29 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
 
     Only the task's two domains need to be there; a ``partial`` target may lack categories.
     """
-    benchmark = DATASETS[dataset]
-    if name not in benchmark.tasks:
-        raise UserError(f"{dataset} has no task {name}; choose {', '.join(benchmark.tasks)}")
-    source, target = layouts.read(dataset, root, name.split("2"))
-    parts = [benchmark.domains[domain] for domain in name.split("2")]
-    names, published = [part.name for part in parts], [part.images for part in parts]
+    if name not in (known := DATASETS[dataset].tasks):
+        raise UserError(f"{dataset} has no task {name}; choose {', '.join(known)}")
+    sides = layouts.read(dataset, root, name.split("2"))
+    task = benchmark_task(dataset, name, sides, partial=partial)
+    _compare_with_published(dataset, task)
+    return task
+
+
+def benchmark_task(
+    dataset: str, name: str, sides: Sequence[Side], *, partial: bool = False
+) -> Task:
+    """Make a benchmark's task; in partial adaptation its target keeps some of the categories."""
+    benchmark, (source, target) = DATASETS[dataset], sides
+    names = [benchmark.domains[domain].name for domain in name.split("2")]
     if kept := benchmark.kept:
         images = {category: paths for category, paths in target.images.items() if category in kept}
         if not images:
             where, has = visible(target.path), ", ".join(map(visible, target.images))
             raise UserError(f"{where} has none of the categories {', '.join(kept)}: it has {has}")
-        target = Side(
-            target.path, images, [s for s in target.skipped if s.category in (None, *kept)]
-        )
+        skipped = [item for item in target.skipped if item.category in (None, *kept)]
+        target = Side(target.path, images, skipped)
         names[1] += f" ({len(kept)} categories)"
-        published[1] = benchmark.kept_images[name.split("2")[1]]
-    task = _match(name, names, [source, target], partial=partial or bool(kept))
-    _compare_with_published(dataset, task, published)
-    return task
+    return match(name, names, [source, target], partial=partial or bool(kept))
 
 
 def load_folders(
@@ -106,7 +115,7 @@ def load_folders(
     if contents.folders:
         try:
             sides = [side, layouts.read_folder(target, names[1])]
-            return _match("2".join(names), names, sides, partial=partial)
+            return match("2".join(names), names, sides, partial=partial)
         except UserError as error:
             raise UserError(
                 f"{error}; if the folders in {visible(target)} are not categories, add --unlabelled"
@@ -118,35 +127,25 @@ def load_folders(
             f"category folders{rest}"
         )
     images = Domain(names[1], contents.images, None, contents.skipped)
-    return _checked("2".join(names), _labelled(names[0], side, [*side.images]), images, side)
+    return checked("2".join(names), labelled(names[0], side, [*side.images]), images, side)
 
 
 def read_shares(path: Path) -> Shares:
     """Read a file with one line per category, its name and share: ``mug,0.05``."""
-    shares: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            lines = [(f"{path}, line {rows.line_num}", row) for row in rows if row]
+            rows = [(same(name), float(share)) for name, share in filter(None, csv.reader(file))]
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    for at, row in lines:
-        try:
-            name, share = same(row[0]), float(row[1])
-        except (LookupError, ValueError):
-            name, share = "", math.nan
-        if len(row) != 2 or not 0 < share <= 1:
-            raise UserError(
-                f"{at} must be a category and its share, above 0 and at most 1, like mug,0.05, got "
-                f"{row}; use a small one, like 0.001, if the target may lack it"
-            )
-        if name in shares:
-            raise UserError(f"{at}: {told_apart(name)} is listed twice")
-        shares[name] = share
-    total = math.fsum(shares.values())
-    if abs(total - 1) > 1e-4:
-        raise UserError(f"{path}: the shares of all categories must sum to 1, got {total:g}")
-    return tuple(shares.items())
+        raise UserError(f"cannot read {path}: {error}; its lines must be like mug,0.05") from None
+    names, shares = [name for name, _ in rows], [share for _, share in rows]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path}: {visible(twice[0])} is listed twice")
+    if not all(share > 0 for share in shares) or abs(math.fsum(shares) - 1) > 1e-4:
+        raise UserError(
+            f"{path}: the shares must be above 0 and sum to 1, got {shares}; use a small one, like "
+            "0.001, if the target may lack a category"
+        )
+    return tuple(rows)
 
 
 def shares_of(prior: str | Shares, categories: Sequence[str], labels: Sequence[int]) -> list[float]:
@@ -165,26 +164,49 @@ def shares_of(prior: str | Shares, categories: Sequence[str], labels: Sequence[i
         ([name for name in shares if name not in categories], "has more than the source:"),
     ):
         if names:
-            raise UserError(f"--prior {fault} {', '.join(map(told_apart, names))}")
+            raise UserError(f"--prior {fault} {', '.join(map(visible, names))}")
     return [shares[name] for name in categories]
 
 
-def _match(name: str, domains: Sequence[str], sides: Sequence[Side], *, partial: bool) -> Task:
+def estimate_shares(
+    task: Task, features: Sequence[Tensor], seed: int, device: torch.device
+) -> symloss.EstimatedPrior:
+    """Estimate the target's shares from features of both domains.
+
+    The first process does, and every process gets them.
+    """
+
+    def estimate() -> symloss.EstimatedPrior:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of features that an untrained network makes
+            try:
+                return symloss.estimate_prior(
+                    features[0], task.source.labels, features[1], random_state=seed, device=device
+                )
+            except (ValueError, FloatingPointError) as error:
+                raise UserError(f"{task.name}: the shares cannot be estimated: {error}") from None
+
+    prior, trust = distributed.in_first(estimate)
+    return symloss.EstimatedPrior(prior.to(device), trust)
+
+
+def match(name: str, domains: Sequence[str], sides: Sequence[Side], *, partial: bool) -> Task:
     """Make a task from two domains with the same categories, or fewer in a ``partial`` target."""
     source, target = (side.images.keys() for side in sides)
     if source != target and not (partial and target < source):
         raise UserError(_differ(domains, sides))
-    one, other = (_labelled(*side, [*source]) for side in zip(domains, sides, strict=True))
-    return _checked(name, one, other, sides[0])
+    one, other = (labelled(*side, [*source]) for side in zip(domains, sides, strict=True))
+    return checked(name, one, other, sides[0])
 
 
-def _labelled(name: str, side: Side, categories: Sequence[str]) -> Domain:
+def labelled(name: str, side: Side, categories: Sequence[str]) -> Domain:
+    """Return a domain whose labels index the categories."""
     images = [side.images.get(category, []) for category in categories]
     labels = [label for label, paths in enumerate(images) for _ in paths]
     return Domain(name, [path for paths in images for path in paths], labels, side.skipped)
 
 
-def _checked(name: str, source: Domain, target: Domain, side: Side) -> Task:
+def checked(name: str, source: Domain, target: Domain, side: Side) -> Task:
     """Return a task, if the source has several categories; warn about skipped files."""
     if len(side.images) < 2:
         raise UserError(
@@ -210,38 +232,31 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
         fault = f"none of {source}'s categories is one of {target}'s"
     for domain, names in ((source, theirs - ours), (target, ours - theirs)):
         if names:
-            fault += f"; missing in {domain}: {', '.join(map(told_apart, sorted(names)))}"
-    lines = [f"{fault}. Both need the same categories, under the same names"]
+            fault += f"; missing in {domain}: {', '.join(map(visible, sorted(names)))}"
     if ours < theirs:
-        lines.append(
-            f"{target} has all of {source}'s, and more: are --source and --target swapped?"
-        )
+        fault += ". The target has more: are --source and --target swapped?"
     if theirs < ours:
-        lines.append(
-            f"If {target} is meant to have only some of {source}'s categories (partial "
+        fault += (
+            f". If {target} is meant to have only some of {source}'s categories (partial "
             "adaptation), add --partial"
         )
-    pairs = zip(domains, sides, strict=True)
-    lines += [layouts.summary(name, side.skipped) for name, side in pairs if side.skipped]
-    return "\n".join(lines)
+    return fault
 
 
-def _compare_with_published(dataset: str, task: Task, images: Sequence[int]) -> None:
+def _compare_with_published(dataset: str, task: Task) -> None:
     """Refuse another benchmark's domains of the same names; warn of other counts."""
+    benchmark, (source, target) = DATASETS[dataset], task.name.split("2")
+    images = [benchmark.domains[domain].images for domain in (source, target)]
+    images[1] = benchmark.kept_images.get(target, images[1])
     k, counts = len(task.categories), [len(task.source.paths), len(task.target.paths)]
-    published = DATASETS[dataset].categories
-    likely = [
-        name
-        for name, other in DATASETS.items()
-        if other.categories == k != published
-        and not other.kept
-        and (k > published or {*counts} <= {part.images for part in other.domains.values()})
-    ]
-    if k > published or likely:
+    published = benchmark.categories
+    others = [n for n, b in DATASETS.items() if b.categories == k != published and not b.kept]
+    if k > published or others:
         where = visible(task.source.paths[0].parent.parent)
         raise UserError(
             f"{dataset} has {published} categories, but {where} has {k}"
-            f"{''.join(f', as {name}' for name in likely)}; set --root to the folder of {dataset}"
+            f"{''.join(f', as {name}' for name in others)}; set --root to the folder of "
+            f"{dataset}"
         )
     for name, count, expected, things in (
         (f"{dataset} {task.source.name}", counts[0], images[0], "images"),

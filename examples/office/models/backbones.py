@@ -1,6 +1,5 @@
 """Networks that turn images into features: torchvision's and timm's, without their last layer."""
 
-import itertools
 import math
 import re
 import sys
@@ -193,8 +192,7 @@ def _pretrained(timm: ModuleType, name: str) -> nn.Module:
         has = ", ".join(f"timm:{tag}" for tag in tags) or "none"
         raise UserError(
             f"--backbone timm:{name} does not say which weights timm should load: give the full "
-            f"tag (the paper's network is timm:resnet50.tv_in1k; of this one there are {has}), "
-            "--weights FILE or --weights none"
+            f"tag (there are {has}), --weights FILE or --weights none"
         )
     try:
         pretrained: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
@@ -232,49 +230,38 @@ def _load_into_timm(timm: ModuleType, network: nn.Module, name: str, path: Path)
 def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
     """Load the weights in a file, inside any dictionaries and with any prefix to their keys.
 
-    Those are taken that have most of the network's keys; they must have all, and no others but the
-    removed layer's.
+    They are below the prefix that has most of the network's keys. It must have all, and no others
+    but the removed layer's.
     """
-    content, expected = files.load(path), network.state_dict()
-    states = dict(_states(content))
-    matches = Counter(
-        (inside, key[:start])
-        for inside, state in states.items()
-        for key in state
-        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
-        if key[start:] in expected and not key.endswith(UNUSED)
-    ).most_common()
+    state = dict(_flat(files.load(path)))
+    expected = [key for key in network.state_dict() if not key.endswith(UNUSED)]
+    prefixes = {key.removesuffix(expected[0]) for key in state if key.endswith(expected[0])}
+    fits = Counter({p: sum(p + key in state for key in expected) for p in prefixes}).most_common(2)
     misfit = f"the weights {path} do not fit {backbone}"
-    if not matches:
-        some = ", ".join(map(str, itertools.islice(content, 3))) or "none"
-        raise UserError(f"{misfit}: it has other keys, the first {some}")
-    best = [_place(*where) for where, count in matches if count == matches[0][1]]
-    if len(best) > 1:
-        raise UserError(
-            f"{path} contains several weights for {backbone}:{' and'.join(best)}; save only one"
-        )
-    inside, prefix = matches[0][0]
-    state = {k.removeprefix(prefix): v for k, v in states[inside].items() if k.startswith(prefix)}
+    if not fits:
+        raise UserError(f"{misfit}: none of its keys ends in {expected[0]}")
+    prefix, count = fits[0]
+    if len(fits) == 2 and fits[1][1] == count:
+        both = " and ".join(sorted(prefix for prefix, _ in fits))
+        raise UserError(f"{path} contains several weights for {backbone}, {both}; save only one")
+    if prefix:
+        misfit += f", which have the prefix {prefix}"
+        distributed.say_once(f"weights {path}: loaded without the prefix {prefix}")
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:  # shapes differ
-        raise UserError(f"{misfit}{best[0]}: {_in_one_line(error)}") from None
-    _check(keys, [removed], f"{misfit}{best[0]}")
-    if inside or prefix:
-        distributed.say_once(f"weights {path}: loaded{best[0]}")
+        raise UserError(f"{misfit}: {_in_one_line(error)}") from None
+    _check(keys, [removed], misfit)
 
 
-def _states(content: dict[Any, Any], inside: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield where each dictionary in a file is, and its tensors."""
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    yield inside, {WRAPPERS.sub("", key): value for key, value in tensors.items()}
+def _flat(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested dictionaries, with their keys joined by dots."""
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _states(value, f"{inside}[{key!r}]")
-
-
-def _place(inside: str, prefix: str) -> str:
-    return f" from {inside}" * bool(inside) + f" without the prefix {prefix}" * bool(prefix)
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, Tensor):
+            yield WRAPPERS.sub("", f"{prefix}{key}"), value
 
 
 def _check(keys: Any, removed: Iterable[str], misfit: str) -> None:

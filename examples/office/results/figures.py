@@ -1,4 +1,4 @@
-"""Figures of one task: convergence, recall of each category, confusion matrices, t-SNE."""
+"""Figures of one task: convergence, recall of each category, t-SNE."""
 
 import math
 import statistics
@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.metrics import ConfusionMatrixDisplay
 
-from office.results import scores
+from office.results import outputs
 from office.results.outputs import Features, Result
 from office.results.tables import NAMES as ROWS
 
@@ -112,10 +111,13 @@ def recalls(results: Sequence[Result]) -> Figure | None:
     On top is what the last method recovered from the one before it, at the bottom what it lost.
     ``None`` without two of them.
     """
-    groups = _groups(results, COMPARED)
+    counted = [result for result in results if result.confusion]
+    alike = [result for result in counted if result.categories == counted[0].categories]
+    by_method = ([result for result in alike if result.method == method] for method in COMPARED)
+    groups = [group for group in by_method if group]
     if len(groups) < 2:
         return None
-    counts = np.array([_counts(group) for group in groups])
+    counts = np.array([np.sum([result.confusion for result in group], 0) for group in groups])
     known = counts[0].sum(1) > 0  # a category without an image has no recall
     recall = 100 * (counts.diagonal(axis1=1, axis2=2) / counts.sum(2).clip(1))[:, known]
     order = np.lexsort((recall[0], recall[-1] - recall[-2]))
@@ -132,47 +134,6 @@ def recalls(results: Sequence[Result]) -> Figure | None:
     axes.set(xlabel="recall (%)", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3)
-    return figure
-
-
-def _groups(results: Sequence[Result], methods: Iterable[str]) -> list[list[Result]]:
-    """Return each method's results with counts, those that know the first's categories."""
-    counted = [result for result in results if result.confusion]
-    alike = [result for result in counted if result.categories == counted[0].categories]
-    groups = [[result for result in alike if result.method == method] for method in methods]
-    return [group for group in groups if group]
-
-
-def _counts(results: Sequence[Result]) -> np.ndarray:
-    counts: np.ndarray = np.array([result.confusion for result in results]).sum(0)
-    return counts
-
-
-def confusion(results: Sequence[Result]) -> Figure | None:
-    """Draw which categories are taken for which, in % of each true category's images.
-
-    A panel for SymNets and one for its balanced variant, or for the first method if neither was
-    run; the counts of the seeds are added up. ``None`` without counts.
-    """
-    groups = _groups(results, ("symnets", "symnets-balanced"))
-    groups = groups or _groups(results, dict.fromkeys(r.method for r in results))[:1]
-    if not groups:
-        return None
-    names = _plain(groups[0][0].categories)
-    side = max(3.3, 0.13 * len(names))  # of a panel
-    figure = Figure(figsize=(side * len(groups), side), layout="constrained")
-    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        counts = _counts(group)
-        share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-        ConfusionMatrixDisplay(share, display_labels=names).plot(
-            ax=axes,
-            cmap="Blues",
-            include_values=len(names) <= 12,
-            values_format=".0f",
-            xticks_rotation="vertical",
-            colorbar=False,
-        )
-        axes.set(xlabel="predicted", ylabel="true", title=_title(group))
     return figure
 
 
@@ -239,7 +200,7 @@ def _mistaken(result: Result, saved: Features) -> np.ndarray:
     """Return which images are of the target, labelled, and given another category."""
     mistaken = np.zeros(len(saved.features), dtype=bool)
     if saved.logits is not None:
-        logits = scores.by_classifier(torch.from_numpy(saved.logits), len(result.categories))
+        logits = outputs.by_classifier(torch.from_numpy(saved.logits), len(result.categories))
         prediction = logits[result.classifier].argmax(1).numpy()
         label = saved.label[saved.domain == 1]
         mistaken[saved.domain == 1] = (label >= 0) & (prediction != label)

@@ -1,21 +1,23 @@
 """The files of a finished run: what they hold, how they are written and read.
 
 result.json (:class:`Result`), features.npz (:class:`Features`) and, for a target without labels,
-predictions.csv; model.pt is in ``models/saved.py``.
+predictions.csv; model.pt is in ``models/saved.py``. Below them are the numbers that they hold, from
+logits; accuracies, recalls and errors are in %.
 """
 
 import dataclasses
 import io
 import json
+import math
 import platform
-import reprlib
+import statistics
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,9 +31,10 @@ from office.methods import METHODS
 from office.models import saved
 from office.models.backbones import Extractor
 from office.options import Runtime
-from office.results import scores
 from office.training.runs import Run
 
+Mean: TypeAlias = tuple[float, float | None]  # and its standard error, if there is one
+BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
 # What results have that older ones lack.
 ADDED: dict[str, Any] = {"predicted": {}, "expected": {}, "agreement": None, "trust": None}
 
@@ -91,35 +94,10 @@ def write_result(folder: Path, result: Result) -> None:
 def read_result(path: Path) -> Result:
     """Read a result.json."""
     content = ADDED | files.load_json(path)
-    types = get_type_hints(Result)
-    for name, kind in types.items():
-        if name not in content:
-            raise UserError(f"{path} was not written by this train_office.py: it has no {name}")
-        if not _has_type(content[name], kind):
-            expected = kind.__name__ if type(kind) is type else kind
-            raise UserError(f"{path}: {name} must be {expected}, got {reprlib.repr(content[name])}")
-    result = Result(**{name: content[name] for name in types})
-    if any("epoch" not in epoch for epoch in result.epochs):
-        raise UserError(f"{path}: each entry of epochs must have its number, epoch")
-    if result.predicted.keys() != result.expected.keys():
-        raise UserError(f"{path}: predicted and expected must have the same categories")
-    k, rows = len(result.categories), result.confusion
-    if rows is not None and [*map(len, rows)] != [k] * k:
-        raise UserError(f"{path}: confusion must be {k} x {k}, for {k} categories")
-    return result
-
-
-def _has_type(value: object, kind: Any) -> bool:
-    """Whether a value from JSON has a type such as ``dict[str, float | None]``."""
-    if isinstance(kind, UnionType):
-        return any(_has_type(value, one) for one in get_args(kind))
-    base = get_origin(kind) or kind
-    if base is Any:
-        return True
-    if not isinstance(value, (int, float) if base is float else base):  # JSON's numbers are alike
-        return False
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return all(_has_type(part, get_args(kind)[-1]) for part in parts)
+    try:
+        return Result(**{field.name: content[field.name] for field in dataclasses.fields(Result)})
+    except KeyError as missing:
+        raise UserError(f"{path} was not written by this train_office.py: no {missing}") from None
 
 
 @dataclass(frozen=True)
@@ -144,16 +122,9 @@ def read_features(path: Path) -> Features:
     """Read a features.npz; :class:`UserError` names path and error."""
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:
-            features = Features(**{name: file[name] for name in file})
+            return Features(**{name: file[name] for name in file})
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if not len(features.features) == len(features.domain) == len(features.label):
-        raise UserError(f"{path}: features, domain and label must have the same length")
-    if features.logits is not None and len(features.logits) != (features.domain == 1).sum():
-        raise UserError(f"{path}: logits must have one row per target image")
-    if not np.isfinite(features.features).all():
-        raise UserError(f"{path}: features must be finite")
-    return features
 
 
 def write_run(
@@ -161,8 +132,8 @@ def write_run(
     runtime: Runtime,
     extractor: Extractor,
     classifier: nn.Linear,
-    features: tuple[Tensor, Tensor],
-    logits: Tensor,
+    features: Sequence[Tensor],
+    logits: Sequence[Tensor],
     history: list[dict[str, Any]],
     seconds: float,
     prior: Tensor | None = None,
@@ -170,23 +141,28 @@ def write_run(
 ) -> Result:
     """Write the files of a trained run, result.json last, because it marks the run as finished.
 
-    ``features`` are those of source and target, ``logits`` the head's of the target. The last entry
-    of ``history``, one per epoch, has all accuracies at the end of training. ``prior`` has the
+    ``features`` and the head's ``logits`` are those of source and target. The last entry of
+    ``history``, one per epoch, has all accuracies at the end of training. ``prior`` has the
     target's shares that a balanced run ended with, ``trust`` how far estimated ones are trusted.
     """
+    if not all(tensor.isfinite().all() for tensor in (*features, *logits)):
+        raise UserError(
+            f"{run.title}: the trained network's features or logits are not finite; the run has "
+            f"diverged, try a lower --lr than {run.recipe.lr:g}"
+        )
     recipe, task, method = run.recipe, run.task, METHODS[run.method]
     categories, labels, folder = task.categories, task.target.labels, run.folder(runtime.out)
     k, device = len(categories), runtime.device
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    counting = scores.by_classifier(logits, k)[method.classifier]
+    counting = by_classifier(logits[1], k)[method.classifier]
 
-    rows, half = torch.cat(features), torch.cat(features).half()
+    rows, half = torch.cat([*features]), torch.cat([*features]).half()
     of_both = [domain.labels or [-1] * len(domain.paths) for domain in (task.source, task.target)]
     content = Features(
         (half if half.isfinite().all() else rows).numpy(),
         np.repeat(np.arange(2, dtype=np.uint8), [*map(len, of_both)]),
         np.concatenate(of_both).astype(np.int16),
-        logits.numpy(),
+        logits[1].numpy(),
     )
     write_features(folder, content)
     model = saved.Model(
@@ -207,8 +183,8 @@ def write_run(
         files.write(folder / "predictions.csv", files.table(table))
 
     final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
-    confusion = None if labels is None else scores.confusion_matrix(counting, labels)
-    recalls = [None] * k if confusion is None else scores.recalls(confusion)
+    confusion = None if labels is None else confusion_matrix(counting, labels)
+    recall = [None] * k if confusion is None else recalls(confusion)
     shares = shares_of("source", categories, task.source.labels or ()) if prior is None else prior
     predicted, expected = symloss.diagnostics.category_shares(counting, shares)
     packages = ("torch", "torchvision", "symloss", "timm")
@@ -222,14 +198,14 @@ def write_run(
         accuracy=final[f"target_accuracy/{method.classifier}"],
         final=final,
         epochs=history,
-        per_category=dict(zip(categories, recalls, strict=True)),
+        per_category=dict(zip(categories, recall, strict=True)),
         confusion=confusion,
         categories=categories,
         recipe=run.settings,
         predicted=dict(zip(categories, predicted.tolist(), strict=True)),
         expected=dict(zip(categories, expected.tolist(), strict=True)),
         trust=trust,
-        agreement=scores.agreement(logits, k),
+        agreement=agreement(logits[1], k),
         images=run.identity["images"],
         machine={"device": str(device), "workers": runtime.workers, "cache": runtime.cache},
         versions={"python": platform.python_version(), **versions},
@@ -248,3 +224,78 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+# Numbers from logits, and means of them
+
+
+def by_classifier(logits: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Return the logits of C_t and C_s (target and source classifier); a single one is C_t."""
+    if logits.shape[1] == num_classes:
+        return {"C_t": logits}
+    source, target = logits.chunk(2, dim=1)
+    return {"C_t": target, "C_s": source}
+
+
+def accuracy(logits: Tensor, labels: Sequence[int]) -> float:
+    """Return the accuracy of one classifier."""
+    return 100 * (logits.argmax(1) == torch.tensor(labels)).double().mean().item()
+
+
+def target_accuracies(
+    logits: Tensor, labels: Sequence[int] | None, num_classes: int
+) -> dict[str, float | None]:
+    """Return ``target_accuracy/C_t`` and, if there is one, ``/C_s``; ``None`` without labels."""
+    return {
+        f"target_accuracy/{name}": None if labels is None else accuracy(part, labels)
+        for name, part in by_classifier(logits, num_classes).items()
+    }
+
+
+def source_accuracy(logits: Tensor, labels: Sequence[int], num_classes: int) -> dict[str, float]:
+    """Return ``source_accuracy/C_s``, or ``/C_t`` if there is only one classifier."""
+    name, part = [*by_classifier(logits, num_classes).items()][-1]
+    return {f"source_accuracy/{name}": accuracy(part, labels)}
+
+
+def confusion_matrix(logits: Tensor, labels: Sequence[int]) -> list[list[int]]:
+    """Count images by label (row) and prediction (column) of one classifier."""
+    k = logits.shape[1]
+    pairs = torch.tensor(labels) * k + logits.argmax(1)
+    counts: list[list[int]] = torch.bincount(pairs, minlength=k * k).view(k, k).tolist()
+    return counts
+
+
+def recalls(confusion: Sequence[Sequence[int]]) -> list[float | None]:
+    """Return the recall of each category, ``None`` for one without images."""
+    return [100 * row[k] / sum(row) if any(row) else None for k, row in enumerate(confusion)]
+
+
+def agreement(logits: Tensor, num_classes: int) -> float | None:
+    """Return the share of images, in [0, 1], for which C_t and C_s predict the same category."""
+    if logits.shape[1] == num_classes:
+        return None
+    return symloss.diagnostics.agreement(logits).item()
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    r"""Return one classifier's expected calibration error, over 15 bins of equal width.
+
+    .. math:: \sum_b \frac{n_b}{n} \left| \mathrm{accuracy}_b - \mathrm{confidence}_b \right|
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    right = (predicted == labels).double()
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(BINS, dtype=torch.float64).scatter_add(0, bins, right - confidence)
+    return 100 * gaps.abs().sum().item() / len(labels)
+
+
+def mean_and_error(values: Sequence[float]) -> Mean:
+    """Return the mean and its standard error, the sample deviation over sqrt(n); none for n = 1."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return statistics.fmean(values), error
+
+
+def plus_minus(mean: float, error: float | None, sign: str = "") -> str:
+    """Return "90.8 ± 0.1", or "90.8" without an error; with the sign "+", "+90.8"."""
+    return f"{mean:{sign}.1f}" + ("" if error is None else f" ± {error:.1f}")

@@ -18,8 +18,7 @@ from office import console
 from office.console import visible
 from office.methods import METHODS
 from office.options import BALANCE
-from office.results.outputs import Result, read_result
-from office.results.scores import Mean, mean_and_error, plus_minus
+from office.results.outputs import Mean, Result, mean_and_error, plus_minus, read_result
 from symloss.diagnostics import Diagnosis
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
@@ -33,15 +32,13 @@ NOTED = (
 )
 
 Groups: TypeAlias = dict[str, list[Result]]  # by method
-Settings: TypeAlias = tuple[str, str, dict[str, str]]  # a run's row, task and settings in words
 
 
 class Row(NamedTuple):
-    """A method's accuracies in %: a cell or ``None`` per task, average or ``None``."""
+    """A method's accuracies in %: a cell or ``None`` per task, and the average or ``None``."""
 
     label: str
     cells: list[Mean | None]
-    average: float | None
 
 
 class Table(NamedTuple):
@@ -93,11 +90,14 @@ def _table(
     rows, left = [], dict(ours)
     for row in published:
         cells = [cell and tuple(cell) for cell in row["cells"]]
-        theirs = Row(row["method"], cells, row["average"])
+        theirs = Row(row["method"], [*cells, (row["average"], None)])
         if group := left.pop(row.get("ours", ""), None):
             mine = _row(f"{NAMES[row['ours']]}, ours", group, tasks)
             rows += [theirs._replace(label=f"{theirs.label}, published"), mine]
-            rows.append(_difference(mine, theirs))
+            pairs = zip(mine.cells, theirs.cells, strict=True)
+            rows.append(
+                Row("difference", [(a[0] - b[0], None) if a and b else None for a, b in pairs])
+            )
         else:
             rows.append(theirs)
     for method, group in left.items():
@@ -118,40 +118,33 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
         values = [r.accuracy for r in results if r.task == task and r.accuracy is not None]
         cells.append(mean_and_error(values) if values else None)
     means = [cell[0] for cell in cells if cell]
-    return Row(label, cells, statistics.fmean(means) if len(means) == len(tasks) else None)
-
-
-def _difference(mine: Row, theirs: Row) -> Row:
-    cells: list[Mean | None] = [
-        (a[0] - b[0], None) if a and b else None
-        for a, b in zip(mine.cells, theirs.cells, strict=True)
-    ]
-    average = None
-    if mine.average is not None and theirs.average is not None:
-        average = mine.average - theirs.average
-    return Row("difference", cells, average)
+    average = (statistics.fmean(means), None) if len(means) == len(tasks) else None
+    return Row(label, [*cells, average])
 
 
 def _note(ours: Groups) -> str:
     """Say how a table's results were made, and warn if their settings, seeds or images differ."""
     if not ours:
         return "Published numbers only: none of our runs belongs in this table."
-    runs: list[Settings] = []
+    runs: dict[str, list[dict[str, str]]] = {}  # by method
     images: dict[str, set[int]] = defaultdict(set)
     for method, group in ours.items():
         for result in group:
             seeds = sorted({r.seed for r in group if r.task == result.task})
             settings = _settings(result) | {"seeds": ", ".join(map(str, seeds))}
-            runs.append((_label(method), result.task, settings))
+            runs.setdefault(method, []).append(settings)
             images[result.task].update(result.images[-1:])
-    made = []
-    for name in NOTED:
-        if values := dict.fromkeys(settings[name] for *_, settings in runs if name in settings):
-            made.append(f"{name} {' / '.join(values)}")
+    every = [settings for group in runs.values() for settings in group]
+    names = dict.fromkeys([*NOTED, *(name for settings in every for name in settings)])
+    words = {
+        name: " / ".join(dict.fromkeys(settings.get(name, "not set") for settings in every))
+        for name in names
+    }
+    made = [f"{name} {words[name]}" for name in NOTED if words[name] != "not set"]
     note = f"Ours: {'; '.join(made)}. Mean ± standard error over the seeds."
-    names = dict.fromkeys([*NOTED, *(name for *_, settings in runs for name in settings)])
-    if differences := "; ".join(filter(None, (_differences(name, runs) for name in names))):
-        note += f"\n\n**Warning: settings differ between the runs of this table:** {differences}."
+    if differing := [f"{name} {words[name]}" for name in names if _differs(name, runs)]:
+        listed = "; ".join(differing)
+        note += f"\n\n**Warning: settings differ between the runs of this table:** {listed}."
     if other := [arrow(task) for task, sums in sorted(images.items()) if len(sums) > 1]:
         note += (
             f"\n\n**Warning: runs of the same task are on different images:** {', '.join(other)}."
@@ -159,27 +152,11 @@ def _note(ours: Groups) -> str:
     return note
 
 
-def _differences(name: str, runs: list[Settings]) -> str:
-    """List a setting's values with their rows, and tasks if a row has several values.
-
-    Empty if all are equal; a setting that some methods lack is compared only where it is set.
-    """
-    places: dict[str, dict[str, set[str]]] = {}  # by value: the tasks of each row
-    for label, task, settings in runs:
-        rows = places.setdefault(settings.get(name, "not set"), {})
-        rows.setdefault(label, set()).add(arrow(task))
-    labels = [label for rows in places.values() for label in rows]
-    values = places.keys() - ({"not set"} if name in OF_SOME else set())
-    if len(values) < 2 and len(labels) == len({*labels}):
-        return ""
-    listed = []
-    for value, rows in places.items():
-        on = (
-            f"{label} on {', '.join(sorted(tasks))}" if labels.count(label) > 1 else label
-            for label, tasks in rows.items()
-        )
-        listed.append(f"{value} ({', '.join(on)})")
-    return f"{name} {', '.join(listed)}"
+def _differs(name: str, runs: dict[str, list[dict[str, str]]]) -> bool:
+    """Whether a setting has several values; that some methods lack it need not be one."""
+    of_each = [{settings.get(name, "not set") for settings in group} for group in runs.values()]
+    values = set().union(*of_each) - ({"not set"} if name in OF_SOME else set())
+    return len(values) > 1 or any(len(values) > 1 for values in of_each)
 
 
 def _settings(result: Result) -> dict[str, str]:
@@ -206,22 +183,11 @@ def arrow(task: str) -> str:
 def markdown(table: Table) -> str:
     """Return the table in Markdown, with one decimal as in the paper."""
     lines = [["Methods", *map(arrow, table.tasks), "Avg"], ["---"] * (len(table.tasks) + 2)]
-    for label, cells, average in table.rows:
+    for label, cells in table.rows:
         sign = "+" if label == "difference" else ""
-        means = [*cells, None if average is None else (average, None)]
-        lines.append([label, *(plus_minus(*mean, sign) if mean else "" for mean in means)])
+        lines.append([label, *(plus_minus(*cell, sign) if cell else "" for cell in cells)])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
-
-
-def csv_rows(table: Table) -> list[list[object]]:
-    """Return the rows of a CSV file, a column for each mean and each standard error, unrounded."""
-    columns = [column for task in table.tasks for column in (task, f"{task} error")]
-    rows: list[list[object]] = [["method", *columns, "average"]]
-    for label, cells, average in table.rows:
-        values = [value for cell in cells for value in cell or (None, None)]
-        rows.append([label, *values, average])
-    return rows
 
 
 # In words; most of it needs no target labels
@@ -265,15 +231,8 @@ def _concern(result: Result) -> str | None:
 def summarise(folders: Sequence[Path]) -> str:
     """Return a table of finished runs, what each rarely predicts, and where their files are."""
     results = [read_result(folder / "result.json") for folder in folders]
-    columns = (
-        "method",
-        "seed",
-        "accuracy",
-        "worst category",
-        "C^s and C^t agree",
-        "rarely predicted",
-    )
-    rows = [[*columns, "seconds"]]
+    columns = "method, seed, accuracy, worst category, C^s and C^t agree, rarely predicted, seconds"
+    rows = [columns.split(", ")]
     for result in results:
         worst = result.worst_category
         row = [result.method, str(result.seed)]

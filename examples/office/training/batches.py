@@ -1,13 +1,16 @@
 """The batches of a run: which images, crops or features at which step, all set by the seed."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from office import distributed
@@ -17,7 +20,9 @@ from office.methods import METHODS
 from office.options import Runtime
 from office.training.runs import Run
 
+Key: TypeAlias = tuple[int, int | None]  # an image's index, and a seed or none
 Crop: TypeAlias = tuple[Tensor, bool, int]  # pixels, whether to flip them, the image's index
+AHEAD = 2  # batches that are read while one is used
 
 
 class Batch(NamedTuple):
@@ -31,30 +36,26 @@ class Batch(NamedTuple):
     x_t: Tensor | None
 
 
-class Images(Dataset[Crop]):
-    """Crops by (index, seed), without labels: only the seed sets crop and flip, in any worker.
+class Images:
+    """Crops by (index, seed), without labels: only the seed sets crop and flip.
 
     An item is ``(crop, flip, index)``: a random uint8 crop ``(3, crop, crop)`` and whether to flip
     it; for the seed ``None``, the centre crop, not flipped. Images that are not in ``cache`` are
-    read, grey ones with the depths ``bits``, from :func:`images.grey_bits`.
+    read.
     """
 
     def __init__(
-        self,
-        paths: list[Path],
-        preprocessing: Preprocessing,
-        cache: dict[Path, Tensor],
-        bits: Mapping[Path, int] = images.AS_EACH,
+        self, paths: list[Path], preprocessing: Preprocessing, cache: dict[Path, Tensor]
     ) -> None:
-        self.paths, self.preprocessing, self.cache, self.bits = paths, preprocessing, cache, bits
+        self.paths, self.preprocessing, self.cache = paths, preprocessing, cache
 
-    def __getitem__(self, key: tuple[int, int | None]) -> Crop:
+    def __getitem__(self, key: Key) -> Crop:
         """Return ``(crop, flip, index)``; :class:`UserError` names an unreadable file."""
         index, seed = key
         path = self.paths[index]
         image = self.cache.get(path)
         if image is None:
-            image = resized(path, self.preprocessing, self.bits.get(path))
+            image = resized(path, self.preprocessing)
         side = self.preprocessing.crop
         if seed is None:
             return v2.functional.center_crop(image, [side]), False, index
@@ -66,42 +67,27 @@ class Images(Dataset[Crop]):
         flip = torch.rand((), generator=generator).item() < 0.5
         return image[:, top : top + side, left : left + side], flip, index
 
+    def batches(self, keys: Iterable[list[Key]], runtime: Runtime) -> Iterator[list[Tensor]]:
+        """Yield batches of crops, of whether to flip them and of indices, on the device.
 
-class _Loader(DataLoader[Crop]):
-    def __iter__(self) -> Any:
-        """Yield batches; Ctrl-C waits while workers start, and until a batch on its way has come.
-
-        Torch would print a traceback here, and a worker whose batch is not taken in the worker.
+        Images that are not cached are read ahead by threads: Pillow decodes and resizes without
+        holding Python's lock.
         """
-        with distributed.uninterrupted():
-            batches = super().__iter__()
-        while True:
-            with distributed.uninterrupted():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-
-
-def crop_loader(
-    images: Images, device: torch.device, workers: int, batches: Any
-) -> DataLoader[Crop]:
-    """Return a loader of batches of keys for a device; cached images need no worker processes.
-
-    Drop it in :func:`distributed.uninterrupted`: its workers then stop, and Python ignores
-    exceptions in a destructor, Ctrl-C's too.
-    """
-    first = next(iter(images.cache.values()), None)
-    workers = 0 if images.cache else workers
-    return _Loader(
-        images,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda" and (first is None or not first.is_cuda),
-        generator=torch.Generator(),
-        worker_init_fn=distributed.leave_group,
-    )
+        left, waiting = iter(keys), deque[Iterable[Crop]]()
+        with ThreadPoolExecutor(runtime.workers or 1) as pool:
+            read = map if self.cache or not runtime.workers else pool.map
+            try:
+                while True:
+                    for batch in itertools.islice(left, AHEAD + 1 - len(waiting)):
+                        waiting.append(read(self.__getitem__, batch))
+                    if not waiting:
+                        return
+                    tensors = default_collate([*waiting.popleft()])
+                    if runtime.device.type == "cuda" and not tensors[0].is_cuda:
+                        tensors = [tensor.pin_memory() for tensor in tensors]
+                    yield [tensor.to(runtime.device, non_blocking=True) for tensor in tensors]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # of an epoch that is cut short
 
 
 def seed_of(*key: int) -> int:
@@ -110,7 +96,7 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
+class EpochSampler:
     """This process's part of each batch of an epoch, as (index, seed) pairs.
 
     Batches are cut from one permutation after another, seeded by (seed, epoch, domain); incomplete
@@ -121,11 +107,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.images, self.batch_size, self.seed, self.domain = images, batch_size, seed, domain
         self.epoch, self.steps = 0, 0
 
-    def __len__(self) -> int:
-        """Return the number of batches in this epoch."""
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         """Yield the batches of ``epoch``."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, self.domain))
         share = slice(distributed.rank(), None, distributed.processes())
@@ -185,39 +167,25 @@ class Batches:
 class ImageBatches(Batches):
     """Random crops; ``decoded`` is what :func:`images.decode` returned, other images are read."""
 
-    def __init__(
-        self,
-        run: Run,
-        runtime: Runtime,
-        decoded: dict[Path, Tensor],
-        bits: Mapping[Path, int] = images.AS_EACH,
-    ) -> None:
+    def __init__(self, run: Run, runtime: Runtime, decoded: dict[Path, Tensor]) -> None:
         super().__init__(run, runtime)
-        self.decoded, self.bits = decoded, bits
+        self.decoded = decoded
         self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
-        self.loaders = [
-            self._loader(paths, sampler)
-            for paths, sampler in zip(self.domains, self.samplers, strict=True)
-        ]
 
-    def _loader(self, paths: list[Path], batches: Any) -> DataLoader[Crop]:
-        crops = Images(paths, self.recipe.preprocessing, self.decoded, self.bits)
-        return crop_loader(crops, self.runtime.device, self.runtime.workers, batches)
+    def _crops(self, paths: list[Path], keys: Iterable[list[Key]]) -> Iterator[list[Tensor]]:
+        return Images(paths, self.recipe.preprocessing, self.decoded).batches(keys, self.runtime)
 
     def _draw(self, domain: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loaders[domain]:
-            x, flip, index = (t.to(self.runtime.device, non_blocking=True) for t in batch)
+        for x, flip, index in self._crops(self.domains[domain], self.samplers[domain]):
             x = torch.where(flip[:, None, None, None], x.flip(-1), x)
             yield self.normalize(x, self.layout), index
 
     def once(self, paths: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield centre crops, on the device, and their index."""
-        loader = self._loader(paths, [[(i, None) for i in share] for share in self._shares(paths)])
-        for crops, _, index in loader:
-            yield self.normalize(crops.to(self.runtime.device, non_blocking=True)), index
-        with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
-            del loader
+        keys = ([(i, None) for i in share] for share in self._shares(paths))
+        for crops, _, index in self._crops(paths, keys):
+            yield self.normalize(crops), index
 
 
 class FeatureBatches(Batches):

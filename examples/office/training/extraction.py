@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from office import console, distributed, files
+from office import console, files
 from office.console import visible
-from office.data import hashes, images
-from office.data.features import Extraction, Store, Stored
+from office.data import features, hashes, images
+from office.data.features import Extraction, Stored
 from office.data.tasks import Task
 from office.models import backbones, saved
 from office.options import Frozen, Recipe, Runtime
-from office.training.batches import Images, crop_loader, seed_of
+from office.training.batches import Images, seed_of
 
 
 def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
@@ -31,23 +30,27 @@ def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int)
     network, folder = frozen_network(recipe), runtime.out / recipe.dataset
     files.try_writing(folder)
     with files.locked(folder):
-        stores = [
-            Store(folder, extraction, network.num_features)
-            for extraction in describe(tasks, recipe, views)
-        ]
-        missing = {store: store.extraction.images() for store in stores if not store.finished}
-        bits = images.grey_bits(
-            {store.extraction.domain: paths for store, paths in missing.items()}
+        extractions = [*describe(tasks, recipe, views)]
+        missing = [each for each in extractions if not features.is_written(folder, each)]
+        images.find_depths({each.domain: each.images() for each in missing})
+        paths = [path for each in missing for path in each.images()]
+        cache = images.decode(
+            runtime.cache, paths, recipe.preprocessing, runtime.device, runtime.out
         )
-        left = [path for store, paths in missing.items() for path in paths[store.done :]]
-        preprocessing, out, device = recipe.preprocessing, runtime.out, runtime.device
-        cache = images.decode(runtime.cache, left, preprocessing, device, out, bits)
-        network.eval().to(device).to(memory_format=torch.channels_last)
-        for store in stores:
-            if store.finished:
-                print(f"{store.extraction.domain}: already extracted, see {store.path}", flush=True)
-            else:
-                _extract(store, network, recipe, runtime, cache, bits)
+        network.eval().to(runtime.device).to(memory_format=torch.channels_last)
+        for each in extractions:
+            about = f"{each.domain}: already extracted"
+            if each in missing:
+                started, made = time.perf_counter(), []
+                with console.bar(each.domain, len(each.paths)) as bar:
+                    for values in batches(each, network, recipe, runtime, cache):
+                        made.append(values)
+                        bar.update(len(values))
+                values = np.concatenate(made)
+                features.write(folder, each, values)
+                size = " x ".join(f"{n:,}" for n in values.shape)
+                about = f"{each.domain}: {size} features in {time.perf_counter() - started:.0f} s"
+            print(f"{about}, see {folder / each.domain}.npy", flush=True)
 
 
 def frozen_network(recipe: Recipe) -> backbones.Extractor:
@@ -101,68 +104,30 @@ def describe(tasks: Sequence[Task], recipe: Recipe, views: int) -> Iterator[Extr
         )
 
 
-def _extract(
-    store: Store,
-    network: nn.Module,
-    recipe: Recipe,
-    runtime: Runtime,
-    cache: dict[Path, Tensor],
-    bits: Mapping[Path, int],
-) -> None:
-    domain, total, begun = store.extraction.domain, store.shape[0], store.done
-    started = time.perf_counter()
-    with console.bar(domain, total, begun) as bar:
-        try:
-            for features in batches(store.extraction, begun, network, recipe, runtime, cache, bits):
-                store.add(features)
-                bar.update(len(features))
-        except KeyboardInterrupt:
-            tqdm.write(
-                f"{domain}: stopped after {store.done:,} of {total:,} images; run the same "
-                "command to continue"
-            )
-            raise
-    store.finish()
-    seconds = time.perf_counter() - started
-    size = " x ".join(f"{n:,}" for n in store.shape)
-    speed = f"{seconds:.0f} s, {(total - begun) / seconds:.1f} images/s"
-    print(f"{domain}: {size} features in {speed}, see {store.path}", flush=True)
-
-
 @torch.inference_mode()
 def batches(
     extraction: Extraction,
-    first: int,
     network: nn.Module,
     recipe: Recipe,
     runtime: Runtime,
     cache: dict[Path, Tensor],
-    bits: Mapping[Path, int] = images.AS_EACH,
 ) -> Iterator[np.ndarray]:
-    """Yield the features of images from number ``first`` on, float16 ``(n, views, F)``, in order.
+    """Yield the features of a domain's images, float16 ``(n, views, F)``, in order.
 
     The network is in evaluation mode on the runtime's device; images not in the cache are read.
     """
-    device, paths, views = runtime.device, extraction.images(), extraction.views
+    paths, views = extraction.images(), extraction.views
     seeds = [None, *range(2, views)]  # the mirror image is not cropped again
-    keys = [(i, seed and seed_of(i, seed)) for i in range(first, len(paths)) for seed in seeds]
+    keys = [(i, seed and seed_of(i, seed)) for i in range(len(paths)) for seed in seeds]
     step = max(1, recipe.batch_size // views) * len(seeds)
-    loader = crop_loader(
-        Images(paths, recipe.preprocessing, cache, bits),
-        device,
-        runtime.workers,
-        [keys[i : i + step] for i in range(0, len(keys), step)],
-    )
-    normalize = images.Normalize(recipe.preprocessing).to(device)
-    autocast = recipe.autocast(device)
-    for crops, flips, _ in loader:
-        crops, flips = (t.to(device, non_blocking=True) for t in (crops, flips))
+    parts = (keys[i : i + step] for i in range(0, len(keys), step))
+    normalize = images.Normalize(recipe.preprocessing).to(runtime.device)
+    autocast = recipe.autocast(runtime.device)
+    for crops, flips, _ in Images(paths, recipe.preprocessing, cache).batches(parts, runtime):
         crops = torch.where(flips[:, None, None, None], crops.flip(-1), crops)
         crops = crops.reshape(-1, len(seeds), *crops.shape[1:])
         if views > 1:
             crops = torch.cat([crops[:, :1], crops[:, :1].flip(-1), crops[:, 1:]], 1)
         with autocast:
-            features = network(normalize(crops.flatten(0, 1), torch.channels_last))
-        yield features.half().unflatten(0, (-1, views)).cpu().numpy()
-    with distributed.uninterrupted():  # Python drops exceptions raised while workers stop
-        del loader
+            made = network(normalize(crops.flatten(0, 1), torch.channels_last))
+        yield made.half().unflatten(0, (-1, views)).cpu().numpy()

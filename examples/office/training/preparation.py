@@ -68,26 +68,17 @@ def load_tasks(dataset: str, selection: Selection, *, partial: bool = False) -> 
 def from_images(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
     """Plan runs that train the whole network on images."""
     tasks = load_tasks(recipe.dataset, selection, partial=recipe.partial)
-
-    def planned() -> tuple[list[Run], list[Run]]:
-        listings = hashes.listings(tasks, recipe.weights_file)
-        return plan(tasks, listings, recipe, runtime, selection)
-
-    runs, to_train = distributed.in_first(planned)
-    if to_train:  # weights that do not fit are reported before the images are decoded
+    listings = distributed.in_first(lambda: hashes.listings(tasks, recipe.weights_file))
+    runs = planned(recipe, tasks, selection, listings)
+    left = distributed.in_first(lambda: to_train(runs, runtime))
+    if left:  # weights that do not fit are reported before the images are decoded
         backbones.build_extractor(recipe.backbone, recipe.weights, recipe.bottleneck)
-    pairs = [(run.task.source, run.task.target) for run in to_train]
+    pairs = [(run.task.source, run.task.target) for run in left]
     domains = {domain.name: domain.paths for pair in pairs for domain in pair}
-    bits = distributed.in_first(lambda: images.grey_bits(domains))
-    decoded = images.decode(
-        runtime.cache,
-        [path for paths in domains.values() for path in paths],
-        recipe.preprocessing,
-        runtime.device,
-        runtime.out,
-        bits,
-    )
-    return Plan(runs, to_train, partial(ImageBatches, runtime=runtime, decoded=decoded, bits=bits))
+    images.find_depths(domains)
+    paths = [path for paths in domains.values() for path in paths]
+    decoded = images.decode(runtime.cache, paths, recipe.preprocessing, runtime.device, runtime.out)
+    return Plan(runs, left, partial(ImageBatches, runtime=runtime, decoded=decoded))
 
 
 def from_features(
@@ -104,8 +95,9 @@ def from_features(
     content = next(iter(stored.values())).extraction.weights_content
     weights = (recipe.weights, content) if content else None
     listings = {task.name: hashes.listing(task, contents, weights) for task in tasks}
-    runs, to_train = distributed.in_first(lambda: plan(tasks, listings, recipe, runtime, selection))
-    return Plan(runs, to_train, partial(FeatureBatches, runtime=runtime, features=rows))
+    runs = planned(recipe, tasks, selection, listings)
+    left = distributed.in_first(lambda: to_train(runs, runtime))
+    return Plan(runs, left, partial(FeatureBatches, runtime=runtime, features=rows))
 
 
 def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
@@ -133,28 +125,19 @@ def fitted(recipe: Recipe, images: list[int]) -> Recipe:
     return replace(recipe, batch_size=size, epochs=epochs)
 
 
-def plan(
-    tasks: Sequence[Task],
-    listings: Mapping[str, str],
-    recipe: Recipe,
-    runtime: Runtime,
-    selection: Selection,
-) -> tuple[list[Run], list[Run]]:
-    """Return the selected runs, and those to train; ``listings`` has each task's, by name."""
+def planned(
+    recipe: Recipe, tasks: Sequence[Task], selection: Selection, listings: Mapping[str, str]
+) -> list[Run]:
+    """Return the selected runs; ``listings`` has each task's, by name."""
     # Seeds outermost, so that a stopped sweep has complete tables.
-    runs = [
+    return [
         Run(recipe, task, method, seed, listings[task.name])
         for seed, task, method in itertools.product(selection.seeds, tasks, selection.methods)
     ]
-    return runs, to_train(runs, runtime)
 
 
 def to_train(runs: Sequence[Run], runtime: Runtime) -> list[Run]:
     """Return the runs that are not finished, after checking all of them; name the others."""
-    if str(runtime.out).encode("utf-8", "ignore").decode() != str(runtime.out):
-        raise UserError(
-            f"--out {runtime.out} is not UTF-8, which TensorBoard needs: choose another"
-        )
     for run in runs:
         check(run)
     finished = [run for run in runs if run.is_finished(runtime)]

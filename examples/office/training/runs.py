@@ -112,11 +112,13 @@ class Run:
         with ExitStack() as held:
             yield distributed.in_first(finished)
 
-    def start(self, out: Path) -> None:
-        """Make its folder, with inputs.csv, from which another run can tell what differs."""
-        folder = self.folder(out)
+    def start(self, runtime: Runtime) -> None:
+        """Make its folder, with inputs.csv, and begin to count the memory of a GPU."""
+        folder = self.folder(runtime.out)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / "inputs.csv", self.listing.encode())
+        if runtime.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(runtime.device)
 
     def load_checkpoint(self, runtime: Runtime) -> dict[str, Any] | None:
         """Read what :func:`save_checkpoint` wrote; None if this is a new run."""
@@ -145,21 +147,11 @@ class Run:
             saved["preprocessing"] = default["preprocessing"] | saved["preprocessing"]
         for name, value in self.identity.items():
             if saved.get(name) != value:
-                difference = f"{name} {saved.get(name)} there, {value} here"
-                if name == "images":
-                    difference = self._changed_images(path.with_name("inputs.csv"), saved[name])
+                listed = ", as inputs.csv beside it lists them" * (name == "images")
                 raise UserError(
-                    f"{path} belongs to another run ({difference}); choose another --out or "
-                    "delete it"
+                    f"{path} belongs to another run ({name} {saved.get(name)} there{listed}, "
+                    f"{value} here); choose another --out or delete it"
                 )
-
-    def _changed_images(self, listing: Path, images: object) -> str:
-        """Say which images differ from those of the run that left this listing, if it exists."""
-        with suppress(OSError, ValueError):
-            before = listing.read_text(encoding="utf-8")
-            if isinstance(images, list) and images[-1:] == [hashes.checksum(before)]:
-                return hashes.differences(before, self.listing)
-        return f"it used other images, and {listing} does not say which"
 
 
 class Progress(AbstractContextManager["Progress"]):
