@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     per_round = args.steps * run.recipe.batch_size * 2
     title = (
         f"{args.dataset} {args.task}, {args.backbone}, batches of {args.batch_size} "
-        f"per domain, {args.precision}; {args.workers} workers per domain for uncached images, "
+        f"per domain, {args.precision}; {args.workers} threads per domain for uncached images, "
         f"`--cache {args.cache}` for cached ones; median (quartiles) of {args.repeat} rounds of "
         f"{args.steps} steps"
     )

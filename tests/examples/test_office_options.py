@@ -63,7 +63,7 @@ def test_a_prior_may_be_a_file(tmp_path, capsys):
     path.write_text("mug,0.25\n")
     with pytest.raises(SystemExit):
         options.read(argv)
-    assert f"--prior: {path}: the shares of all categories must sum to 1" in capsys.readouterr().err
+    assert f"--prior: {path}: the shares must be above 0 and sum to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("methods", ["symnets-balanced", "source-only symnets-balanced", "all"])

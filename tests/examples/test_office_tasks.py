@@ -108,6 +108,7 @@ def test_a_single_category_is_refused_in_every_layout(tree: Callable[..., Path])
         root = tree(layout, categories=["mug"], name=layout)
         with pytest.raises(UserError, match=r"has a single category, \w+, so every prediction"):
             load(root)
+    root = tree("list", categories=["mug"], name="list")  # without folders of categories
     (root / "photos").mkdir()
     (root / "amazon").rename(root / "photos/images")
     with pytest.raises(UserError, match="single category, images, so every prediction"):

@@ -115,9 +115,10 @@ def check_images(tasks: Sequence[Task]) -> bool:
     totals = [*(len(domain.paths) for domain in domains.values()), len(skipped)]
     names = dict.fromkeys(name for task in tasks for name in task.categories)
     names |= dict.fromkeys(["no category"] * ("no category" in columns["skipped"]))
-    rows = [[name, *(column[name] for column in columns.values())] for name in names]
-    lines = [["category", *columns], *rows, ["all", *totals]]
-    print(console.columns([[visible(cell or "-") for cell in line] for line in lines], right=True))
+    rows: list[list[object]] = [["category", *columns]]
+    rows += [[name, *(column[name] for column in columns.values())] for name in names]
+    rows.append(["all", *totals])
+    print(console.columns([[visible(cell or "-") for cell in row] for row in rows], right=True))
     _, faults = images.read_all(paths, lambda path: images.load_image(path).size, "reading")
     print(f"{len(paths) - len(faults):,} of {len(paths):,} images can be read", end="")
     print(f", {len(skipped):,} files are skipped" if skipped else "")

@@ -235,7 +235,8 @@ def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
     """
     state = dict(_flat(files.load(path)))
     expected = [key for key in network.state_dict() if not key.endswith(UNUSED)]
-    prefixes = {key.removesuffix(expected[0]) for key in state if key.endswith(expected[0])}
+    ends = expected[0], expected[-1]  # either may be missing
+    prefixes = {key.removesuffix(end) for key in state for end in ends if key.endswith(end)}
     fits = Counter({p: sum(p + key in state for key in expected) for p in prefixes}).most_common(2)
     misfit = f"the weights {path} do not fit {backbone}"
     if not fits:

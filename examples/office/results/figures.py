@@ -117,7 +117,7 @@ def recalls(results: Sequence[Result]) -> Figure | None:
     groups = [group for group in by_method if group]
     if len(groups) < 2:
         return None
-    counts = np.array([np.sum([result.confusion for result in group], 0) for group in groups])
+    counts = np.array([np.array([r.confusion for r in group]).sum(0) for group in groups])
     known = counts[0].sum(1) > 0  # a category without an image has no recall
     recall = 100 * (counts.diagonal(axis1=1, axis2=2) / counts.sum(2).clip(1))[:, known]
     order = np.lexsort((recall[0], recall[-1] - recall[-2]))

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -67,7 +67,7 @@ class Images:
         flip = torch.rand((), generator=generator).item() < 0.5
         return image[:, top : top + side, left : left + side], flip, index
 
-    def batches(self, keys: Iterable[list[Key]], runtime: Runtime) -> Iterator[list[Tensor]]:
+    def batches(self, keys: Iterable[Sequence[Key]], runtime: Runtime) -> Iterator[list[Tensor]]:
         """Yield batches of crops, of whether to flip them and of indices, on the device.
 
         Images that are not cached are read ahead by threads: Pillow decodes and resizes without
@@ -173,7 +173,7 @@ class ImageBatches(Batches):
         self.layout = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
         self.normalize = images.Normalize(run.recipe.preprocessing).to(runtime.device)
 
-    def _crops(self, paths: list[Path], keys: Iterable[list[Key]]) -> Iterator[list[Tensor]]:
+    def _crops(self, paths: list[Path], keys: Iterable[Sequence[Key]]) -> Iterator[list[Tensor]]:
         return Images(paths, self.recipe.preprocessing, self.decoded).batches(keys, self.runtime)
 
     def _draw(self, domain: int) -> Iterator[tuple[Tensor, Tensor]]:
