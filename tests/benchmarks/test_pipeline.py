@@ -42,7 +42,7 @@ def test_rows_take_turns_after_a_round_that_is_not_measured():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--root nowhere", "no such folder: nowhere"),
+        ("--root nowhere", "nowhere is not a folder"),
         ("--steps 0", "must be a whole number of at least 1"),
         ("--device nonsense", "must be a device that torch can use"),
     ],
