@@ -145,7 +145,8 @@ def test_threads_read_the_same_batches_in_the_same_order(
     keys = [[(i % 7, SEEDS[4 * n + i]) for i in range(4)] for n in range(6)]
     crops = Images(odd_images, PAPER, {})
     alone, threads = ([*crops.batches(keys, Runtime(CPU, workers=n))] for n in (0, workers))
-    assert len(alone) == len(threads) == 6
+    for read in (alone, threads):
+        assert [index.tolist() for _, _, index in read] == [[i for i, _ in batch] for batch in keys]
     for left, right in zip(alone, threads, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
