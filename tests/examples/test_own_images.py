@@ -16,6 +16,7 @@ from office import options
 from office.console import UserError
 from office.options import Recipe
 from office.training import preparation
+from small_runs import RECIPE
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
 def test_quick_on_a_random_network_saves_that_network(folders, tmp_path, capsys):
     quick = ("--preset", "quick", "--unlabelled", "--epochs", "2")
     # Its random weights give features that are not all about 0.
-    out = run(folders, "none", tmp_path, *quick, "--backbone", "resnet18")
+    out = run(folders, "none", tmp_path, *quick, "--backbone", RECIPE.backbone)
     rows = read_predictions(out / "symnets/seed0/predictions.csv")
     capsys.readouterr()
     predict.main([str(out / "symnets/seed0/model.pt"), *(str(row.path) for row in rows)])
