@@ -251,6 +251,7 @@ def test_compiled_gradients(recipe):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch, about what it traces
 def test_a_whole_step_trains_the_same_compiled_without_fullgraph(recipe):
     names = recipe("torch_compile").names
