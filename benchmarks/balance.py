@@ -11,7 +11,8 @@ the first target's rows "source only" and "SymNets". The targets:
 
 "Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares or, where the
 row says so, the target's own, which are unknown in practice (0.1 % for a missing digit). "Category
-weights" are those of diagnostics.category_weights, re-estimated after every epoch.
+weights" are those of diagnostics.category_weights, re-estimated after every epoch. "Estimated
+shares" is the demo's symnets-balanced.
 
 Scores are those of C^t, the target classifier, after the last epoch on odd-indexed images: accuracy
 on the target as it is, recalls on all images of the target's digits, because the target has few of
@@ -21,9 +22,11 @@ digit it does not have.
 """
 
 import argparse
+import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import timing
 import torch
@@ -32,11 +35,14 @@ import torch
 from digits import Digits, Run, load_handwritten, mean_and_error, render_digits
 from timing import console
 from torch import Tensor, nn
-from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, train
+from train_digits import SCORED, SOURCE_SIZE, Method, Recipe, symnets_balanced, train
+from train_digits import Objective as Loss
 
 import symloss
 
 BALANCE = 5.0  # with the target's shares, and beside V2
+BALANCES = [0.5, 1.0, 3.0, 5.0, 10.0]
+ESTIMATED = "estimated shares"
 HEADER = [
     "Target",
     "Method",
@@ -93,7 +99,7 @@ def score(
     head: symloss.SymmetricHead,
     handwritten: Digits,
     kept: Tensor,
-    objective: Objective | None,
+    objective: Loss | None,
 ) -> dict[str, float]:
     """Return accuracy, share of absent digits and recalls of C^t (%), and estimate the weights.
 
@@ -101,7 +107,7 @@ def score(
     """
     extractor.eval()
     logits = head(extractor(handwritten.images))
-    if objective:
+    if isinstance(objective, Objective):
         objective.estimate(logits[kept])
     predicted = symloss.functional.split_logits(logits)[1].argmax(1)[SCORED]
     labels, kept = handwritten.labels[SCORED], kept[SCORED]
@@ -125,7 +131,9 @@ def targets(labels: Tensor) -> dict[str, Tensor]:
     }
 
 
-def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], Objective] | None]:
+def objectives(
+    labels: Tensor, balances: list[float], recipe: Recipe
+) -> dict[str, Callable[[], Loss] | None]:
     """Return, by method name, what makes its objective; ``labels`` are the target's."""
     shares = torch.bincount(labels, minlength=10).double().div(len(labels)).clamp(min=0.001)
     v2 = symloss.symnet_v2_losses
@@ -140,23 +148,42 @@ def objectives(labels: Tensor, balances: list[float]) -> dict[str, Callable[[], 
         "V2": partial(Objective, v2),
         f"V2, balance {BALANCE:g}": partial(Objective, v2, balance=BALANCE),
         "V2, category weights": partial(Objective, v2, partial=True),
+        ESTIMATED: lambda: partial(symnets_balanced, weight=recipe.balance),
     }
 
 
 def measure(
-    handwritten: Digits, sources: dict[int, Digits], recipe: Recipe, balances: list[float]
+    handwritten: Digits,
+    sources: dict[int, Digits],
+    recipe: Recipe,
+    balances: list[float],
+    methods: list[str] | None,
 ) -> Iterator[tuple[str, str, list[Run]]]:
     """Yield target, method and its runs, one per seed of ``sources``, the printed digits."""
     for target, kept in targets(handwritten.labels).items():
-        for name, make in objectives(handwritten.labels[kept], balances).items():
+        for name, make in objectives(handwritten.labels[kept], balances, recipe).items():
+            if methods and name not in methods:
+                continue
             runs = []
             for seed, source in sources.items():
                 objective = make and make()
-                method = Method(name, objective)
+                method = Method(name, objective, estimates=name == ESTIMATED)
                 score_ = partial(score, handwritten=handwritten, kept=kept, objective=objective)
                 images = handwritten.images[kept]
                 runs.append(train(method, source, images, score_, recipe, seed))
             yield target, name, runs
+
+
+def save(path: Path, results: list[tuple[str, str, list[Run]]]) -> None:
+    """Write a line per run."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["setting", "seed", "target", "accuracy", "worst_digit"])
+        for target, method, runs in results:
+            for run in runs:
+                worst = min(v for name, v in run.final.items() if name.startswith("recall/"))
+                numbers = run.final["target_accuracy/C_t"], worst
+                writer.writerow([method, run.seed, target, *(f"{v:.2f}" for v in numbers)])
 
 
 def cells(runs: list[Run], symnets: list[Run]) -> list[str]:
@@ -192,16 +219,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=seed, default=range(5), metavar="N", help=help_)
     help_ = "few printed digits, one epoch, one balance, to check that the script runs"
     parser.add_argument("--quick", action="store_true", help=help_)
+    names = [*objectives(torch.arange(10), BALANCES, Recipe())]
+    help_ = "rows of the table, besides SymNets (default: all)"
+    parser.add_argument("--methods", nargs="+", choices=names, metavar="NAME", help=help_)
+    help_ = "write accuracy and worst digit of every run to FILE"
+    parser.add_argument("--csv", type=timing.new_file, metavar="FILE", help=help_)
     help_ = "also write the table to FILE"
     parser.add_argument("--out", type=timing.new_file, metavar="FILE", help=help_)
     args = parser.parse_args(argv)
     # The network is too small to gain from threads; one gives the same numbers on every machine.
     torch.set_num_threads(1)
-    recipe, balances, printed = Recipe(), [0.5, 1.0, 3.0, 5.0, 10.0], SOURCE_SIZE
+    recipe, balances, printed = Recipe(), BALANCES, SOURCE_SIZE
     if args.quick:
         recipe, balances, printed = Recipe(epochs=1), balances[:1], 320
     sources = {seed: render_digits(printed, seed) for seed in args.seeds}
-    results = [*measure(load_handwritten(), sources, recipe, balances)]
+    methods = args.methods and ["SymNets", *args.methods]
+    results = [*measure(load_handwritten(), sources, recipe, balances, methods)]
+    if args.csv:
+        save(args.csv, results)
     symnets = {target: runs for target, method, runs in results if method == "SymNets"}
     rows = [[target, method, *cells(runs, symnets[target])] for target, method, runs in results]
     title = "C^t on handwritten digits (%); mean ± standard error of the seeds " + " ".join(

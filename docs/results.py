@@ -288,63 +288,88 @@ def prior(runs: list[Run]) -> list[Line]:
     return lines
 
 
-def shares(runs: list[Run]) -> list[Line]:
-    """Return the mean accuracy on each kind of target, over tasks, draws and seeds."""
+def kind_of(run: Run) -> str:
+    """Name a target's kind; the ten categories of the partial protocol are one of their own."""
+    kind = run["kind"].replace("dirichlet ", "Dirichlet, α = ")
+    if kind == "partial":
+        return "partial, the ten" if run["draw"] == "0" else "partial, random"
+    return kind
 
-    def kinds(run: Run) -> str:
-        protocol = run["kind"] == "partial" and run["draw"] == "0"
-        return "partial, the ten" if protocol else run["kind"].replace("partial", "partial, random")
 
-    shown = list(dict.fromkeys(kinds(run) for run in runs))
-    lines = [["Method", *(f"{kind}{tail}" for kind in shown for tail in TAILS)]]
+def by_seed(runs: list[Run], column: str) -> dict[str, float]:
+    """Return each seed's mean over tasks of the mean over draws."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        task = f"{run['source']} {run['target']}"
+        groups.setdefault(run["seed"], {}).setdefault(task, []).append(float(run[column]))
+    return {seed: statistics.fmean(map(statistics.fmean, t.values())) for seed, t in groups.items()}
+
+
+def shares(runs: list[Run], column: str = "accuracy") -> list[Line]:
+    """Return the mean on each kind of target, over tasks and draws, and without A→W."""
+    kinds = list(dict.fromkeys(map(kind_of, runs)))
+    lines = [["Method", *kinds]]
     for method, name in SHARES.items():
         line = [name]
-        for kind in shown:
-            some = [run for run in of(runs, method=method) if kinds(run) == kind]
-            for others in (False, True):
-                ways = {(run["source"], run["target"]) for run in some}
-                ways -= {("amazon", "webcam")} if others else set()
-                means = [
-                    statistics.fmean(numbers(of(some, source=a, target=b), "accuracy"))
-                    for a, b in sorted(ways)
-                ]
-                line.append(f"{statistics.fmean(means):.1f}" if means else "-")
+        for kind in kinds:
+            some = [run for run in of(runs, method=method) if kind_of(run) == kind]
+            others = [run for run in some if (run["source"], run["target"]) != DEV]
+            every, five = (by_seed(part, column).values() for part in (some, others))
+            line.append(f"{cell([*every])} ({statistics.fmean(five):.1f})" if five else "-")
+        lines.append(line)
+    return lines
+
+
+def recalls(runs: list[Run]) -> list[Line]:
+    """Return the mean recall of the target's categories, as :func:`shares` does the accuracy."""
+    return shares(runs, "recall")
+
+
+def paired(runs: list[Run]) -> list[Line]:
+    """Return how far estimated shares are ahead of others, on the same targets and seeds."""
+    kinds = list(dict.fromkeys(map(kind_of, runs)))
+    lines = [["Estimated shares less", *kinds]]
+    key = ("source", "target", "kind", "draw", "seed")
+    for method in ("equal shares", "SymmNets-V2", "MCC", "true shares"):
+        other = {tuple(run[name] for name in key): run for run in of(runs, method=method)}
+        line = [SHARES[method]]
+        for kind in kinds:
+            pairs = [
+                {**run, "gain": str(float(run["accuracy"]) - float(beside["accuracy"]))}
+                for run in of(runs, method="estimated shares")
+                if kind_of(run) == kind and (beside := other.get(tuple(run[n] for n in key)))
+            ]
+            line.append(cell([*by_seed(pairs, "gain").values()]))
         lines.append(line)
     return lines
 
 
 def by_task(runs: list[Run]) -> list[Line]:
-    """Return, by task and kind, estimated shares beside the better of V2 and equal shares."""
+    """Return the mean of every method by task and kind, over draws and seeds."""
     ways = list(dict.fromkeys((run["source"], run["target"]) for run in runs))
-    kinds = list(dict.fromkeys(run["kind"] for run in runs))
-    lines = [["Estimated, V2, equal shares, true shares", *kinds]]
-    for a, b in ways:
-        line = [arrow(f"{a[0]}2{b[0]}".upper())]
-        for kind in kinds:
-            some = of(runs, source=a, target=b, kind=kind)
-            means = [
-                numbers(of(some, method=method), "accuracy")
-                for method in ("estimated shares", "SymmNets-V2", "equal shares", "true shares")
-            ]
-            line.append(
-                ", ".join(f"{statistics.fmean(each):.1f}" if each else "-" for each in means)
-            )
-        lines.append(line)
+    lines = [["Target", *(SHORT.get(method, method) for method in SHARES)]]
+    for kind in dict.fromkeys(map(kind_of, runs)):
+        for a, b in ways:
+            some = [run for run in of(runs, source=a, target=b) if kind_of(run) == kind]
+            means = [numbers(of(some, method=method), "accuracy") for method in SHARES]
+            name = f"{arrow(f'{a[0]}2{b[0]}'.upper())}, {kind}"
+            lines.append([name, *(f"{statistics.fmean(m):.1f}" if m else "-" for m in means)])
     return lines
 
 
 def errors(runs: list[Run]) -> list[Line]:
     """Return the L1 error of estimated and of equal shares, and their trust, by kind."""
     lines = [["Target", "estimated", "equal", "trust", "trust 0"]]
-    for kind in dict.fromkeys(run["kind"] for run in runs):
-        some = of(runs, method="estimated shares", kind=kind)
+    for kind in dict.fromkeys(map(kind_of, runs)):
+        some = [run for run in of(runs, method="estimated shares") if kind_of(run) == kind]
         error, equal, trust = (numbers(some, name) for name in ("error", "equal", "trust"))
         none = f"{sum(value == 0 for value in trust)} of {len(trust)}"
         lines.append([kind, *(f"{statistics.fmean(v):.2f}" for v in (error, equal, trust)), none])
     return lines
 
 
-TAILS = ("", ", without dev.")
+DEV = ("amazon", "webcam")
+SHORT = {"equal shares": "equal", "estimated shares": "estimated", "true shares": "true"}
 SHARES = {
     "source only": "source only",
     "MCC": "minimum class confusion",
@@ -367,6 +392,8 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "caltech": ("office_caltech10", caltech),
     "prior": ("office_caltech10", prior),
     "shares": ("shares", shares),
+    "shares_recalls": ("shares", recalls),
+    "shares_paired": ("shares", paired),
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
 }

@@ -1,5 +1,6 @@
 """The ablations on the digits: what is trained, on which target, and what the table says of it."""
 
+import csv
 import statistics
 
 import numpy as np
@@ -18,22 +19,27 @@ from digits import Digits, Run, load_handwritten
 
 
 @pytest.mark.slow
-def test_quick_prints_a_row_for_each_method_on_each_target(tmp_path, capsys):
+def test_quick_prints_a_row_for_each_method_on_each_target(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("symloss.prior._STEPS", 20)
     out = tmp_path / "balance.md"
-    balance.main(["--quick", "--seeds", "7", "--out", str(out)])
+    runs = tmp_path / "runs.csv"
+    balance.main(["--quick", "--seeds", "7", "--out", str(out), "--csv", str(runs)])
     text = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
     title, table, machine = text.rstrip("\n").split("\n\n")
     header, _, *rows = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()]
     assert header == balance.HEADER
     labels = load_handwritten().labels
-    methods = [*balance.objectives(labels, [0.5])]
+    methods = [*balance.objectives(labels, [0.5], train_digits.Recipe())]
     assert "balance 0.5" in methods
     assert [row[:2] for row in rows] == [[t, m] for t in balance.targets(labels) for m in methods]
     for target, method, accuracy, beside, *_, absent in rows:
         assert 0 < float(accuracy) < 100
         assert (beside == "") == (method == "SymNets")
         assert (absent == "") == (target != "0 to 4 only")
+    lines = [*csv.reader(runs.read_text(encoding="utf-8").splitlines())][1:]
+    assert [[target, method] for method, _, target, _, _ in lines] == [row[:2] for row in rows]
+    assert [f"{float(line[3]):.1f}" for line in lines] == [row[2] for row in rows]
     assert "seeds 7" in title
     assert f"torch {torch.__version__}" in machine
 
@@ -59,7 +65,7 @@ def routed(seed, rows=6):
 
 def test_the_demo_s_methods_are_among_the_objectives():
     step = routed(0), torch.arange(6), routed(1), 0.4
-    methods = balance.objectives(torch.arange(10), [0.5, 5.0])
+    methods = balance.objectives(torch.arange(10), [0.5, 5.0], train_digits.Recipe())
     assert methods["source only"] is None
     assert torch.equal(methods["SymNets"]()(*step), train_digits.symnets(*step))
     equal = torch.full((10,), 0.1)
@@ -74,7 +80,7 @@ def test_the_target_s_shares_are_what_the_balance_expects():
     source, y, target = routed(0), torch.arange(6), routed(1)
     (make,) = [
         make
-        for name, make in balance.objectives(labels, []).items()
+        for name, make in balance.objectives(labels, [], train_digits.Recipe()).items()
         if name.endswith("the target's shares")
     ]
     prior = np.array([0.6, 0.3, 0.1] + [0.001] * 7)
@@ -89,7 +95,7 @@ def test_the_target_s_shares_are_what_the_balance_expects():
 
 @pytest.mark.parametrize("name", ["category weights", "V2, category weights"])
 def test_category_weights_come_from_the_target_and_the_last_lambda(name):
-    objective = balance.objectives(torch.arange(10), [])[name]()
+    objective = balance.objectives(torch.arange(10), [], train_digits.Recipe())[name]()
     source, labels, target = routed(0), torch.arange(6), routed(1)
     losses = symloss.symnet_v2_losses if "V2" in name else symloss.symnet_losses
     first = objective(source, labels, target, 0.25)
@@ -104,7 +110,7 @@ def test_category_weights_come_from_the_target_and_the_last_lambda(name):
 
 
 def test_without_category_weights_none_are_estimated():
-    objective = balance.objectives(torch.arange(10), [])["V2"]()
+    objective = balance.objectives(torch.arange(10), [], train_digits.Recipe())["V2"]()
     objective(routed(0), torch.arange(6), routed(1), 0.5)
     objective.estimate(routed(2).head)
     assert objective.weight is None

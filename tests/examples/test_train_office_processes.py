@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,20 @@ def test_two_processes_take_the_single_processs_steps(one_and_two):
     assert left.confusion == right.confusion
     assert np.sum(right.confusion) == 7
     assert left.epochs[-1] == pytest.approx(right.epochs[-1], rel=1e-4)
+
+
+def test_two_processes_estimate_the_shares_that_one_does(root, tmp_path, start, command):
+    shutil.rmtree(root / "webcam/mouse")
+    command += ["--max-steps", 1, "--backbone", "plain", "--partial"]
+    command += ["--method", "symnets-v2-balanced"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    priors = []
+    for name, program in (("one", []), ("two", torchrun)):
+        finish(start(*program, *command, "--out", tmp_path / name))
+        folder = tmp_path / name / "office31" / "A2W" / "symnets-v2-balanced" / "seed0"
+        priors.append(files.load(folder / "checkpoint.pt")["prior"])
+    torch.testing.assert_close(*priors)
+    assert priors[0].min() < 0.2  # the shares were told: equal ones have a third each
 
 
 def test_of_two_processes_the_first_ones_batch_norm_is_saved(root, tmp_path, start, command):
