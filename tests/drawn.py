@@ -3,14 +3,24 @@
 import torch
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-EXTREMES = [
-    (torch.float32, 1e4, 0.0, 1e-4),
-    (torch.float32, 3.0, 1e3, 1e-4),
-    (torch.float32, 3.0, 1e4, 1e-4),
-    (torch.float32, 3.0, -1e4, 1e-4),
-    (torch.float16, 2e4, 0.0, 1e-3),
-    (torch.bfloat16, 1e38, 0.0, 1e-2),
-]  # dtype, scale, shift, tolerance of the gradient
+
+
+def halves(cases):
+    """Cases (dtype, scale, shift, the gradient's tolerance), each with the logits to be shifted."""
+    both = [slice(None), slice(5), slice(5, None)]
+    return [(*case, half) for case in cases for half in (both if case[2] else both[:1])]
+
+
+EXTREMES = halves(
+    [
+        (torch.float32, 1e4, 0.0, 1e-4),
+        (torch.float32, 3.0, 1e3, 1e-4),
+        (torch.float32, 3.0, 1e4, 1e-4),
+        (torch.float32, 3.0, -1e4, 1e-4),
+        (torch.float16, 2e4, 0.0, 1e-3),
+        (torch.bfloat16, 1e38, 0.0, 1e-2),
+    ]
+)
 
 
 def draw(shape, dtype=torch.float64, scale=3.0, seed=0):

@@ -221,6 +221,7 @@ def test_a_wrapped_optimizer_is_refused_by_name(parts):
         symloss.TwoOptimizerStep(extractor=Wrapped(sgd(extractor)), head=sgd(head))
 
 
+@pytest.mark.slow  # to import them takes most of its time
 def test_accelerate_and_lightning_are_wrappers(parts):
     accelerate = pytest.importorskip("accelerate", reason="needs Accelerate")
     lightning = pytest.importorskip("lightning.pytorch.core.optimizer", reason="needs Lightning")

@@ -33,7 +33,8 @@ def domains(n_s=240, n_t=180, shift=1.5, seed=0):
 
 
 def quick(**params):
-    return SymNetClassifier(**{"epochs": 3, "batch_size": 60, "random_state": 0} | params)
+    defaults = {"epochs": 3, "batch_size": 60, "bottleneck": 32, "random_state": 0}
+    return SymNetClassifier(**defaults | params)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
 
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(WIDTH, 256), torch.nn.BatchNorm1d(256), torch.nn.ReLU()]
-    backbone, head = torch.nn.Sequential(*layers), symloss.SymmetricHead(256, K)
+    layers = [torch.nn.Linear(WIDTH, 32), torch.nn.BatchNorm1d(32), torch.nn.ReLU()]
+    backbone, head = torch.nn.Sequential(*layers), symloss.SymmetricHead(32, K)
     sgd = partial(torch.optim.SGD, lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-3)
     optimizers = {"extractor": sgd(backbone.parameters()), "head": sgd(head.parameters())}
     step = symloss.TwoOptimizerStep(**optimizers)
@@ -234,7 +235,7 @@ def test_arrays_give_arrays_and_tensors_give_tensors(fitted):
         assert isinstance(tensor, torch.Tensor)
         np.testing.assert_array_equal(array, tensor.numpy())
         assert not tensor.requires_grad
-    assert fitted.transform(x_t).shape == (180, 256)
+    assert fitted.transform(x_t).shape == (180, 32)
 
 
 def test_predictions_are_those_of_the_target_classifier(fitted):
@@ -329,14 +330,16 @@ def maps(tmp_path_factory):
     return found[0], y_s, found[1]
 
 
-def test_a_memory_map_gives_what_its_array_gives(maps):
+def test_a_memory_map_gives_what_its_array_gives(maps, monkeypatch):
     source, labels, target = maps
+    monkeypatch.setattr("symloss.prior._ROWS", 1000)
+    fit = quick(epochs=1, batch_size=1000, bottleneck=4).fit
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = quick(epochs=1, batch_size=1000).fit(source, labels, target)
+        model = fit(source, labels, target)
         predicted = model.predict(target)
     arrays = [np.array(x) for x in (source, target)]
-    same = quick(epochs=1, batch_size=1000).fit(arrays[0], labels, arrays[1])
+    same = fit(arrays[0], labels, arrays[1])
     assert_same(model, same)
     np.testing.assert_array_equal(predicted, same.predict(arrays[1]))
 
@@ -903,9 +906,10 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone():
 
 def test_fits_in_threads_equal_a_single_one():
     x_s, y, x_t, _ = domains()
-    expected, state = quick(epochs=1).fit(x_s, y, x_t), torch.get_rng_state()
+    fit = quick(epochs=1, bottleneck=8).fit
+    expected, state = fit(x_s, y, x_t), torch.get_rng_state()
     with ThreadPoolExecutor(8) as pool:
-        models = [*pool.map(lambda _: quick(epochs=1).fit(x_s, y, x_t), range(64))]
+        models = [*pool.map(lambda _: fit(x_s, y, x_t), range(64))]
     for model in models:
         assert_same(model, expected)
     assert torch.equal(torch.get_rng_state(), state)
@@ -939,7 +943,7 @@ def test_a_generator_gives_a_seed(make):
             for kind in (np.int64, np.uint8, float, np.array, torch.tensor)
         ),
         {"random_state": 3, "epochs": 1.0},
-        {"random_state": 3, "batch_size": np.float64(60), "bottleneck": 256.0},
+        {"random_state": 3, "batch_size": np.float64(60), "bottleneck": 32.0},
         {"random_state": 3, "lr": np.float64(0.01), "balance": torch.tensor(1.0)},
         {"random_state": 3, "verbose": np.False_, "objective": np.str_("symnets-v2")},
     ],
@@ -1443,7 +1447,9 @@ def test_scikit_learns_own_checks(monkeypatch):
     WithTransform.__qualname__ = "WithTransform"  # for pickle
     monkeypatch.setitem(globals(), "WithTransform", WithTransform)
     results = check_estimator(
-        WithTransform(epochs=10, batch_size=32), expected_failed_checks=REFUSED, on_skip=None
+        WithTransform(epochs=10, batch_size=32, bottleneck=32),
+        expected_failed_checks=REFUSED,
+        on_skip=None,
     )
     statuses = {result["check_name"]: result["status"] for result in results}
     assert len(statuses) > 45

@@ -18,6 +18,7 @@ import train_digits
 from digits import Digits, Run, load_handwritten
 
 
+@pytest.mark.slow
 def test_quick_prints_a_row_for_each_method_on_each_target(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("symloss.prior._STEPS", 20)
     out = tmp_path / "balance.md"

@@ -123,7 +123,9 @@ def gradients(step, name):
     return {key: parameter.grad for key, parameter in parts}
 
 
-@pytest.mark.parametrize("name", ["symloss", "symloss, compiled"])
+@pytest.mark.parametrize(
+    "name", ["symloss", pytest.param("symloss, compiled", marks=pytest.mark.slow)]
+)
 def test_the_variants_of_a_step_give_the_same_gradients(step, name, monkeypatch):
     # Tracing and autograd as in the benchmark, without the minute of a C++ compiler.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

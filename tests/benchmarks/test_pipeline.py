@@ -6,6 +6,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_quick_prints_one_table_and_the_machine(tmp_path, capsys):
     out = tmp_path / "pipeline.md"
     pipeline.main(["--quick", "--device", "cpu", "--out", str(out)])

@@ -79,6 +79,13 @@ def test_scores_that_follow_oppose_or_ignore_accuracy_are_told_apart(monkeypatch
     assert worth["blind"][2] == pytest.approx(25, abs=2)
 
 
+@pytest.fixture
+def few_draws(monkeypatch):
+    """For what does not depend on the candidates that are drawn."""
+    monkeypatch.setattr(selection, "DRAWS", 20)
+
+
+@pytest.mark.usefixtures("few_draws")
 def test_candidates_without_a_score_are_not_counted():
     found = candidates()
     found[:3] = [replace(c, agreement=math.nan) for c in found[:3]]
@@ -248,6 +255,7 @@ def test_finished_runs_are_candidates_of_their_task(tmp_path):
     assert len(CATEGORIES) == found[0].logits.shape[1]
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_the_table_of_finished_runs(tmp_path, capsys):
     for task in ("A2W", "D2W"):
         for seed in range(5):

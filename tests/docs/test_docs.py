@@ -67,6 +67,7 @@ def name(page):
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("symloss.estimator._STEPS", 300)  # which is enough for toy data
     torch.manual_seed(0)
     setup = (SETUP / name(page)).with_suffix(".py")
     names = runpy.run_path(str(setup)) if setup.exists() else {}

@@ -31,7 +31,7 @@ NEEDS = {
     "with_transformers": ["accelerate", "peft", "transformers"],
 }
 IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
-SLOW = {"with_transformers"}
+SLOW = {"with_lightning", "with_transformers"}
 
 
 @dataclass
@@ -70,6 +70,11 @@ def run(name, folder):
         patch.chdir(folder)
         # Traced as for any backend, but without a C++ compiler.
         patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        patch.setattr("symloss.estimator._STEPS", 300)  # which is enough for toy data
+        if name == "with_timm":
+            import timm
+
+            patch.setattr(timm, "create_model", partial(timm.create_model, depth=2))
         for owner, function, keep in noted_calls(name):
             note(patch, owner, function, keep, noted.setdefault(function, []))
         if name in NEEDS:
@@ -246,6 +251,7 @@ def test_compiled_gradients(recipe):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch, about what it traces
 def test_a_whole_step_trains_the_same_compiled_without_fullgraph(recipe):
     names = recipe("torch_compile").names
@@ -585,6 +591,7 @@ def test_one_cycle_with_one_number_makes_the_rates_equal():
         assert head == pytest.approx(ratio * backbone)
 
 
+@pytest.mark.slow
 def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
     lightning = pytest.importorskip("lightning")
     finished = recipe("with_lightning")
@@ -605,6 +612,7 @@ def test_lightning_resumes_where_lambda_was(recipe, monkeypatch):
     assert progress == pytest.approx([i / 288 for i in range(240, 288)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # another package's; the one looked for is still seen
 def test_lightning_tells_of_a_frozen_backbone(recipe, tmp_path, monkeypatch):
     lightning = pytest.importorskip("lightning")

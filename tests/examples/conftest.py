@@ -122,7 +122,10 @@ def office(root: Path, tmp_path: Path, one_thread: None) -> Callable[..., Path]:
     return call
 
 
-@pytest.fixture(autouse=True)
-def _short_estimates(monkeypatch):
-    """Let the network behind the target's shares train briefly."""
-    monkeypatch.setattr("symloss.prior._STEPS", 60)
+@pytest.fixture(autouse=True, scope="module")
+def _short_estimates() -> Iterator[None]:
+    """Estimate the target's shares from few rows, and let the network for it train briefly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("symloss.prior._STEPS", 20)
+        patch.setattr("symloss.prior._ROWS", 500)
+        yield

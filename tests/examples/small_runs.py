@@ -14,11 +14,28 @@ from office.data.tasks import Domain, Task
 from office.options import Recipe, Runtime, Selection
 from office.results import outputs
 from office.training.runs import Run
+from torch import nn
+from torchvision.models._api import WeightsEnum, register_model
+
+
+class TinyWeights(WeightsEnum):
+    """None are published."""
+
+
+def tiny(*, weights: TinyWeights | None = None) -> nn.Module:
+    """A network with batch norm and dropout, a hundred times faster than torchvision's smallest."""
+    layers = nn.Conv2d(3, 8, 5, stride=3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    pooled = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 16), nn.Dropout(0.1)
+    return nn.Sequential(*layers, *pooled, nn.Linear(16, 5))
+
+
+tiny.__module__ = "torchvision.models.tiny"  # where its list of networks looks
+register_model()(tiny)
 
 PREPROCESSING = Preprocessing(resize=36, crop=32)
 RECIPE = Recipe(
     "office31",
-    backbone="shufflenet_v2_x0_5",
+    backbone="tiny",
     weights="none",
     batch_size=4,
     epochs=2,

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 import train_office
 from office.data import hashes
 from office.data.tasks import load_task
 from office.training.batches import ImageBatches
-from small_runs import features, result
+from small_runs import features, result, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published")
 QUICK = {"max_steps": 2, "seeds": (0,)}
@@ -116,7 +115,7 @@ def test_other_weights_under_an_old_name_are_another_run(office, tmp_path):
     path = tmp_path / "weights.pt"
     for seed in (0, 1):
         torch.manual_seed(seed)
-        torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), path)
+        torch.save(tiny().state_dict(), path)
         if seed == 0:
             office(**QUICK, weights=str(path))
     assert "(images " in refusal(office, weights=str(path))

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import small_runs
 import torch
 from office import files
 from office.console import UserError
@@ -19,11 +20,16 @@ PREPROCESSING = Preprocessing(36, 32, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bicubic
 
 
 @pytest.fixture
-def model() -> saved.Model:
+def backbone() -> str:
+    return small_runs.RECIPE.backbone
+
+
+@pytest.fixture
+def model(backbone: str) -> saved.Model:
     torch.manual_seed(0)
-    extractor = build_extractor("shufflenet_v2_x0_5", "none", 8)
+    extractor = build_extractor(backbone, "none", 8)
     parts = (extractor, nn.Linear(8, 3), NAMES, PREPROCESSING)
-    return saved.Model("shufflenet_v2_x0_5", 8, *parts)
+    return saved.Model(backbone, 8, *parts)
 
 
 def probabilities(model: saved.Model, images: torch.Tensor) -> torch.Tensor:
@@ -60,7 +66,7 @@ def test_the_file_has_only_tensors_and_plain_values_by_these_names(tmp_path, mod
     assert content["preprocessing"] == dataclasses.asdict(PREPROCESSING)
     assert content["extractor"].keys() == model.extractor.state_dict().keys()
     assert content["classifier"].keys() == {"weight", "bias"}
-    others = {"backbone": "shufflenet_v2_x0_5", "bottleneck": 8, "categories": NAMES}
+    others = {"backbone": "tiny", "bottleneck": 8, "categories": NAMES}
     assert others | {"frozen": None} == {
         k: v for k, v in content.items() if k not in ("preprocessing", "extractor", "classifier")
     }
@@ -101,6 +107,9 @@ def test_a_broken_model_is_refused(tmp_path, model, name, value):
 # Programs
 
 
+@pytest.mark.parametrize(
+    "backbone", ["tiny", pytest.param("shufflenet_v2_x0_5", marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore")  # torch.export's own
 def test_the_exported_program_gives_the_models_probabilities(tmp_path, model):
     path = tmp_path / "model.pt2"

@@ -13,26 +13,29 @@ import numpy as np
 import predict
 import pytest
 import torch
-import torchvision
 from conftest import write_image
 from office import console
 from PIL import Image
-from small_runs import features
+from small_runs import features, tiny
 from torch import nn
 
-PLACES = (Path(predict.__file__).parent, Path(predict.__file__).parents[1])
+EXAMPLES = Path(predict.__file__).parent
+PLACES = (EXAMPLES, EXAMPLES.parent, Path(__file__).parent)
 CATEGORIES = ["bike", "mouse", "mug"]
 
 
-def save_model(path: Path, classifier: nn.Linear, categories: list[str] = CATEGORIES) -> Path:
-    """A small network in the format of a run's model.pt, its backbone random."""
+def backbone() -> nn.Module:
+    """A small network, its weights random."""
     torch.manual_seed(0)
-    backbone = torchvision.models.resnet18(weights=None)
-    backbone.fc = nn.Identity()
+    return tiny()[:-1].eval()
+
+
+def save_model(path: Path, classifier: nn.Linear, categories: list[str] = CATEGORIES) -> Path:
+    """The backbone and a classifier in the format of a run's model.pt."""
     model = {
-        "backbone": "resnet18",
+        "backbone": "tiny",
         "bottleneck": None,
-        "extractor": {f"backbone.{name}": v for name, v in backbone.state_dict().items()},
+        "extractor": {f"backbone.{name}": v for name, v in backbone().state_dict().items()},
         "classifier": classifier.state_dict(),
         "categories": categories,
         "preprocessing": {
@@ -49,19 +52,16 @@ def save_model(path: Path, classifier: nn.Linear, categories: list[str] = CATEGO
 @pytest.fixture
 def classifier() -> nn.Linear:
     torch.manual_seed(1)
-    return nn.Linear(512, 3)
+    return nn.Linear(16, 3)
 
 
 def reference(image: Path) -> torch.Tensor:
-    """The random backbone's features of a square image, by hand."""
+    """The backbone's features of a square image, by hand."""
     pixels = np.asarray(Image.open(image).resize((256, 256), Image.Resampling.BILINEAR))
     pixels = pixels[16:240, 16:240] / 255
     pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    torch.manual_seed(0)
-    backbone = torchvision.models.resnet18(weights=None).eval()
-    backbone.fc = nn.Identity()
     with torch.no_grad():
-        return backbone(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])
+        return backbone()(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])
 
 
 def test_category_and_confidence_are_the_classifiers(
@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(
     broken.write_bytes(image.read_bytes()[:300])
     assert f"cannot read the image {broken}" in failure([model, broken], capsys, code=1)
     cut = tmp_path / "cut.pt"
-    cut.write_bytes(model.read_bytes()[:100_000])
+    cut.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
     assert str(cut) in failure([cut, image], capsys)
     foreign = tmp_path / "foreign.pt"
     torch.save({"weights": torch.zeros(3)}, foreign)
@@ -254,6 +254,7 @@ def test_prediction_goes_on_after_a_folder_that_cannot_be_opened(
     assert "deeper (a folder that cannot be opened: Permission denied)\n" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_table_has_the_rows_so_far(model, photos, tmp_path, number) -> None:
@@ -261,7 +262,9 @@ def test_a_stopped_table_has_the_rows_so_far(model, photos, tmp_path, number) ->
     pipe.mkdir()
     write_image(pipe / "last.jpg", 0, 9)
     code = (
-        "import signal, time, predict; from office import console; from office.data import images\n"
+        "import signal, small_runs, time, predict\n"
+        "from office import console\n"
+        "from office.data import images\n"
         "read = images.load_image\n"
         "def slow(path, bits=None):\n"
         "    if path.name == 'last.jpg': print('last', flush=True); time.sleep(60)\n"
@@ -317,7 +320,7 @@ def test_a_table_may_go_to_standard_output(model, photos, capsys):
 
 def test_certain_predictions_can_be_ranked(tmp_path, capsys):
     """In float32, all of them are 1."""
-    classifier = nn.Linear(512, 3)
+    classifier = nn.Linear(16, 3)
     nn.init.zeros_(classifier.weight)
     classifier.bias.data = torch.tensor([22.0, 0, 0])
     model = save_model(tmp_path / "model.pt", classifier)

@@ -96,7 +96,7 @@ def untrained(run):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_lowers_its_classification_loss_and_moves_every_parameter(name, tree, train):
     task = load_task("office31", tree(images=4), "A2W")
-    run = made_run(task, name, batch_size=12, max_steps=12, lr=0.02)
+    run = made_run(task, name, batch_size=6, max_steps=12, lr=0.02)
     folder = train(run)
     epochs = result(folder).epochs
     classification = "source_task" if name.startswith("symnets") else "task"

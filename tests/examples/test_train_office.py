@@ -475,7 +475,7 @@ def interrupt():
 def test_ctrl_c_names_the_checkpoint_and_resume_goes_on_bit_for_bit(
     office, stopped_at, capsys, monkeypatch
 ):
-    recipe = {"epochs": 4, "backbone": "mobilenet_v3_small"}  # with dropout
+    recipe = {"epochs": 4}
     folder = office(**recipe)
     stopped_at(2, interrupt)
     with pytest.raises(SystemExit) as stop:
@@ -602,21 +602,22 @@ def test_out_of_memory_is_one_line(office, stopped_at, error):
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(office, stopped_at, monkeypatch):
     resource = pytest.importorskip("resource")
+    recipe = {"epochs": 4, "bottleneck": 1024}  # so that the checkpoint is by far the largest file
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     stopped_at(2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])))
     try:
-        line = fails(office, epochs=4)
+        line = fails(office, **recipe)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         monkeypatch.undo()
     assert "cannot write" in line
     assert "the previous one is intact" in line
-    folder = office(epochs=4, out="whole")
+    folder = office(**recipe, out="whole")
     path = folder.parents[4] / "runs" / folder.relative_to(folder.parents[3]) / "checkpoint.pt"
     assert str(path) in line
     assert [p.name for p in path.parent.glob(".*")] == [".lock"]
     assert len(files.load(path)["history"]) == 2
-    office(epochs=4, resume=True)
+    office(**recipe, resume=True)
     assert_same_run(folder, path.parent)
 
 

@@ -20,7 +20,8 @@ from small_runs import assert_same_run, features, network, result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*published")]
 
-SMALL = "--backbone shufflenet_v2_x0_5 --weights none --workers 0 --batch-size 4 --device cpu"
+BACKBONE = "shufflenet_v2_x0_5"  # slow enough to be stopped
+SMALL = f"--backbone {BACKBONE} --weights none --workers 0 --batch-size 4 --device cpu"
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def stop_after_an_epoch(process, checkpoint, how, delay):
 def test_killed_at_random_moments_it_ends_with_the_uninterrupted_weights(
     office, tmp_path, start, command
 ):
-    folder = office(epochs=12)
+    folder = office(epochs=12, backbone=BACKBONE)
     other = tmp_path / "killed" / folder.relative_to(tmp_path / "runs")
     written = other / "checkpoint.pt"
     # One thread per domain and no cache: the numbers must not depend on it.
