@@ -43,9 +43,9 @@ class Network(nn.Module):
 
     def forward(self, x_s: Tensor, x_t: Tensor | None) -> list[RoutedLogits | None]:
         """Return the routed logits of source and target images."""
-        # A pass for each domain, so that batch norm does not mix their statistics. head.route(f),
-        # for heads of any kind, gives the logits twice: gradients of one copy reach the head
-        # alone, those of the other the extractor alone.
+        # A pass for each domain, so that batch norm does not mix their statistics. symloss.route
+        # gives the logits twice: gradients of one copy reach the head alone (the features are
+        # detached), those of the other the extractor alone (the head's weights are).
         features = [None if x is None else self.extractor(x) for x in (x_s, x_t)]
         return [None if f is None else symloss.route(self.head, f) for f in features]
 
@@ -88,7 +88,7 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     if distributed.processes() > 1:
         model = DistributedDataParallel(network)
 
-    # The target's shares that the balance is to, and how far they can be trusted if estimated.
+    # The target's shares that balanced methods expect; how far to trust estimated ones is reported.
     prior: Tensor | None = None
     trust: float | None = None
     estimates: set[int] = set()
@@ -137,8 +137,9 @@ def train(run: Run, runtime: Runtime, batches: Batches) -> None:
                 with autocast:
                     source, target = model(x_s, x_t)
                     if run.method == "symnets":
-                        # Eq. (11), the published method: the head minimises (5) + (6) + (7), the
-                        # extractor (8) + λ ((9) + (10)).
+                        # Eq. (11), as published. The head minimises both task losses and domain
+                        # discrimination, (5) + (6) + (7); the extractor category confusion, and λ
+                        # times domain confusion and entropy, (8) + λ ((9) + (10)).
                         losses = symloss.symnet_losses(source, y_s, target, weight=settings.weight)
                         loss, terms = losses.total(lam), losses._asdict()
                     else:  # an ablation or a later method, from methods.METHODS
@@ -206,7 +207,10 @@ def predict(
 def estimate_prior(
     run: Run, network: Network, batches: Batches, autocast: torch.autocast, done: int
 ) -> symloss.EstimatedPrior:
-    """Estimate the target's shares from the pretrained backbone's features, later the network's."""
+    """Estimate the target's shares from the pretrained backbone's features, later the network's.
+
+    The first process estimates, and every process gets the same shares.
+    """
     pretrained = backbones.Extractor(network.extractor.backbone, network.extractor.num_features)
     seen = network if done else Network(pretrained, nn.Identity())
     domains = (run.task.source, run.task.target)
