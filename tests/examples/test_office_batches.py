@@ -142,7 +142,7 @@ def test_batches_are_as_torchvisions_transforms_make_them(odd_images: list[Path]
 def test_threads_read_the_same_batches_in_the_same_order(
     odd_images: list[Path], workers: int
 ) -> None:
-    keys = [[(i % 7, SEEDS[4 * n + i]) for i in range(4)] for n in range(6)]
+    keys = [[((n + i) % 7, SEEDS[4 * n + i]) for i in range(4)] for n in range(6)]
     crops = Images(odd_images, PAPER, {})
     alone, threads = ([*crops.batches(keys, Runtime(CPU, workers=n))] for n in (0, workers))
     for read in (alone, threads):
