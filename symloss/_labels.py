@@ -229,14 +229,13 @@ def of_target(labels: Any, classes: Any, count: int) -> Tensor:
             raise TypeError(f"{name} must be dense, got {labels.layout}; call .to_dense()")
         values: Any = labels.detach().cpu()
         _check_shape(values, name=name)
-        holes = values.isnan().tolist() if values.is_floating_point() else []
+        holes = [False] * len(values)
     else:
         import numpy as np
 
         values = _as_array(name, labels)
-        holes = np.isnat(values).tolist() if values.dtype.kind in "mM" else []
-        if np.ma.isMaskedArray(labels):
-            holes = np.ma.getmaskarray(labels).tolist()
+        dates = values.dtype.kind in "mM"
+        holes = (np.isnat(values) if dates else np.ma.getmaskarray(labels)).tolist()
     if len(values) != count:
         raise ValueError(
             f"{name} must have one entry for each of the {count} rows of target_features, got "
@@ -245,13 +244,13 @@ def of_target(labels: Any, classes: Any, count: int) -> Tensor:
     categories, given = plain(classes), values.tolist()
     place = {category: i for i, category in enumerate(categories)}
     index, unknown = [], []
-    for row, value in enumerate(given):
-        number = value if isinstance(value, Real) else 0
-        at = place.get(value) if isinstance(value, Hashable) else None
-        marked = (holes and holes[row]) or number == -1 or _is_missing(value)
-        if at is None and (not marked or abs(number) == math.inf):
-            unknown.append(row)
+    for row, (value, hole) in enumerate(zip(given, holes, strict=True)):
+        at = place.get(value) if isinstance(value, Hashable) and not hole else None
         index.append(-1 if at is None else at)
+        number = value if isinstance(value, Real) else 0
+        marked = hole or number == -1 or (_is_missing(value) and abs(number) != math.inf)
+        if at is None and not marked:
+            unknown.append(row)
     if unknown:
         raise ValueError(
             f"{name} must be categories of labels, {_listed(categories)}, or mark rows without a "
