@@ -1325,6 +1325,12 @@ def test_labels_of_pandas(make, pd, tables):
         quick().fit(source, labels, target)
     with pytest.raises(ValueError, match=told):
         model.score(source, labels)
+    few = labels[:180].mask(np.arange(180) >= 9)
+    few[[3, 5]] = labels[4]  # known where it was made missing
+    model = quick(epochs=1).fit(source, plain, target, target_labels=few)
+    known = [plain[4] if i in (3, 5) else plain[i] if i < 9 else None for i in range(180)]
+    assert_same(model, quick(epochs=1).fit(source, plain, target, target_labels=known))
+    assert "target_labels" in model.history_[0]
 
 
 def test_shares_of_pandas_go_by_name(pd, tables):
@@ -1395,6 +1401,11 @@ def test_labels_whose_index_has_another_order_are_told(pd, tables):
         together = quick().fit(shuffled, labels.loc[shuffled.index], target)
         together.score(shuffled.set_index(shuffled.index + 1000), labels)  # other rows
         together.score(shuffled, y.tolist())  # a list's index is a method
+    few = pd.Series(-1, index=target.index[::-1])
+    with pytest.warns(
+        UserWarning, match=r"target_labels has the index of target_features .*"
+    ):
+        quick().fit(source, y, target, target_labels=few)
 
 
 @pytest.mark.parametrize("text", ["nan", "None", "<NA>", "NaT"])
