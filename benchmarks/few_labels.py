@@ -84,17 +84,17 @@ def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Ru
 def train(method: str, source: Domain, target: Domain, known: np.ndarray, seed: int) -> Any:
     """Return a method's model, which has seen the labels of the ``known`` rows of the target."""
     (x_s, y_s), (x_t, y_t) = source, target
-    if method == "labels alone":
-        return features.classifier().fit(x_t[known], y_t[known])
     labels = None
     if method == "target_labels":
         labels = np.full(len(y_t), -1)
         labels[known] = y_t[known]
     elif method == "as source images":
         x_s, y_s = np.concatenate([x_s, x_t[known]]), np.concatenate([y_s, y_t[known]])
-    model = symloss.SymNetClassifier(random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a batch larger than the target
+        warnings.simplefilter("ignore", UserWarning)  # of batches larger than the target, few rows
+        if method == "labels alone":
+            return features.classifier().fit(x_t[known], y_t[known])
+        model = symloss.SymNetClassifier(random_state=seed)
         return model.fit(x_s, y_s, x_t, target_labels=labels)
 
 

@@ -1402,9 +1402,7 @@ def test_labels_whose_index_has_another_order_are_told(pd, tables):
         together.score(shuffled.set_index(shuffled.index + 1000), labels)  # other rows
         together.score(shuffled, y.tolist())  # a list's index is a method
     few = pd.Series(-1, index=target.index[::-1])
-    with pytest.warns(
-        UserWarning, match=r"target_labels has the index of target_features .*"
-    ):
+    with pytest.warns(UserWarning, match=r"target_labels has the index of target_features .*"):
         quick().fit(source, y, target, target_labels=few)
 
 
