@@ -23,7 +23,7 @@ def tags() -> Any:
 
 
 def requests(model: Any) -> Any:
-    """Return what scikit-learn's metadata routing shall pass on to the model's fit."""
+    """Return what scikit-learn's metadata routing shall pass on to the model's methods."""
     from sklearn.utils.metadata_routing import MetadataRequest
 
     if hasattr(model, "_metadata_request"):  # scikit-learn's name for it, which clone copies
@@ -31,6 +31,7 @@ def requests(model: Any) -> Any:
     found = MetadataRequest(owner=type(model).__name__)
     for name in _ROUTED:
         found.fit.add_request(param=name, alias=True)
+    found.score.add_request(param="sample_weight", alias=True)
     return found
 
 

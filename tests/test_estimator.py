@@ -1707,6 +1707,10 @@ def test_a_pipeline_transforms_the_target(name):
     pipe.fit(x_s, y_s, **{name: x_t}, target_labels=few)
     assert_same(pipe[-1], expected)
     np.testing.assert_array_equal(pipe.predict(x_t), expected.predict(scaler(x_t)))
+    assert pipe.score(x_t, y_t) == expected.score(scaler(x_t), y_t)
+    weight = np.arange(240)
+    weighted = expected.score(scaler(x_t), y_t, sample_weight=weight)
+    assert pipe.score(x_t, y_t, sample_weight=weight) == weighted
     assert isinstance(pipe._repr_html_(), str)
 
 
