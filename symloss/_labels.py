@@ -234,8 +234,10 @@ def of_target(labels: Any, classes: Any, count: int) -> Tensor:
         import numpy as np
 
         values = _as_array(name, labels)
-        dates = values.dtype.kind in "mM"
-        holes = (np.isnat(values) if dates else np.ma.getmaskarray(labels)).tolist()
+        mask = np.isnat(values) if values.dtype.kind in "mM" else np.zeros(len(values), bool)
+        if np.ma.isMaskedArray(labels):
+            mask = mask | np.ma.getmaskarray(labels)
+        holes = mask.tolist()
     if len(values) != count:
         raise ValueError(
             f"{name} must have one entry for each of the {count} rows of target_features, got "
