@@ -357,6 +357,20 @@ def by_task(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def few_labels(runs: list[Run]) -> list[Line]:
+    """Return the accuracy of every method, by task and number of target labels."""
+    lines = [["Labels of each category", *FEW_LABELS.values()]]
+    for a, b, shots in dict.fromkeys((run["source"], run["target"], run["shots"]) for run in runs):
+        some = of(runs, source=a, target=b, shots=shots)
+        cells = [cell(numbers(of(some, method=method), "accuracy")) for method in FEW_LABELS]
+        lines.append([f"{arrow(f'{a[0]}2{b[0]}'.upper())}, {shots}", *cells])
+    for shots in dict.fromkeys(run["shots"] for run in runs):
+        others = [run for run in of(runs, shots=shots) if run["target"] != "webcam"]
+        means = [numbers(of(others, method=method), "accuracy") for method in FEW_LABELS]
+        lines.append([f"without dev., {shots}", *(f"{statistics.fmean(v):.1f}" for v in means)])
+    return lines
+
+
 def errors(runs: list[Run]) -> list[Line]:
     """Return the L1 error of estimated and of equal shares, and their trust, by kind."""
     lines = [["Target", "estimated", "equal", "trust", "trust 0"]]
@@ -379,6 +393,12 @@ SHARES = {
     "estimated shares": "`SymNetClassifier()`: estimated shares",
     "true shares": "true shares, unknown in practice",
 }
+FEW_LABELS = {
+    "labels alone": "logistic regression on them",
+    "no target labels": "`SymNetClassifier`, none",
+    "as source images": "as source images",
+    "target_labels": "`target_labels=`",
+}
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -396,6 +416,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "shares_paired": ("shares", paired),
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
+    "few_labels": ("few_labels", few_labels),
 }
 
 if __name__ == "__main__":

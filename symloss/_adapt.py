@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from symloss._rows import gather, shuffled
-from symloss.functional import category_balance
-from symloss.heads import SymmetricHead
+from symloss.functional import category_balance, category_confusion, source_task, target_task
+from symloss.heads import RoutedLogits, SymmetricHead
 from symloss.objective import SymNetLosses, SymNetV2Losses
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep
@@ -45,6 +45,7 @@ class Training:
         size: Rows of each domain per step.
         total: Steps until the end of training, which the schedules need.
         generator: Draws the batches.
+        y_t: The target's categories, as indices, ``(M,)``, and -1 where they are not known.
         lr: Initial learning rate.
         weight_decay: Weight decay.
     """
@@ -59,6 +60,7 @@ class Training:
         size: int,
         total: int,
         generator: torch.Generator,
+        y_t: Tensor | None = None,
         lr: float = 0.01,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -72,6 +74,10 @@ class Training:
         self.schedules = [AnnealedLR(optimizer, total) for optimizer in optimizers]
         self.batches_s = shuffled(len(self.source), size, generator)
         self.batches_t = shuffled(len(self.target), size, generator)
+        self.labelled: tuple[Tensor, Tensor] | None = None  # rows of the target, their categories
+        if y_t is not None and len(known := (y_t >= 0).nonzero().squeeze(1)):
+            self.labelled = known, y_t[known]
+            self.batches_l = shuffled(len(known), min(size, len(known)), generator)
 
     def step(
         self, i: int, objective: Objective, balance: float = 0.0, prior: Tensor | None = None
@@ -84,11 +90,29 @@ class Training:
         index = next(self.batches_s)
         x_s, y_s = gather(self.source, index, device), self.y[index].to(device)
         x_t = gather(self.target, next(self.batches_t), device)
+        if self.labelled:
+            chosen = next(self.batches_l)
+            index, y_l = (values[chosen] for values in self.labelled)
+            x_t = torch.cat([x_t, gather(self.target, index, device)])  # too few for a batch norm
         source, target = (self.head.route(self.extractor(x)) for x in (x_s, x_t))
+        if self.labelled:
+            known = RoutedLogits(*(logits[-len(y_l) :] for logits in target))
+            target = RoutedLogits(*(logits[: -len(y_l)] for logits in target))
         weight = None if prior is None else (_PRESENT * len(prior) * prior).clamp_max(1)
         losses = objective(source, y_s, target, weight=weight)
         imbalance = category_balance(target.extractor, prior)
-        self.update(losses.total(lam) + lam * balance * imbalance)
+        total = losses.total(lam) + lam * balance * imbalance
+        terms = losses._asdict() | {"category_balance": imbalance}
+        if self.labelled:
+            terms["target_labels"] = _supervised(known, y_l.to(device))
+            total = total + terms["target_labels"]
+        self.update(total)
         for schedule in self.schedules:
             schedule.step()
-        return [*losses._fields, "category_balance"], torch.stack([*losses, imbalance]).detach()
+        return [*terms], torch.stack([*terms.values()]).detach()
+
+
+def _supervised(logits: RoutedLogits, y: Tensor) -> Tensor:
+    """Return (5) + (6) for the head and (8) for the extractor, of labelled target rows."""
+    task = source_task(logits.head, y) + target_task(logits.head, y)
+    return task + category_confusion(logits.extractor, y)

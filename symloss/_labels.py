@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Hashable
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -42,17 +43,7 @@ def read(labels: Any) -> Any:
 def _read_array(labels: Any) -> Any:
     import numpy as np
 
-    try:
-        values = np.asarray(labels)
-    except ValueError:  # NumPy's, on nested lists of several lengths
-        raise ValueError(
-            f"labels must have shape (N,), got a ragged {type(labels).__name__}"
-        ) from None
-    if values.dtype.kind in "UT" and not hasattr(labels, "dtype"):  # NumPy made text of the rest
-        values = np.asarray(labels, dtype=object)
-    if values.dtype.kind == "T":  # NumPy's variable-width strings
-        values = values.astype(object)
-    _check_shape(values, table=hasattr(labels, "columns"))
+    values = _as_array("labels", labels)
     if np.ma.isMaskedArray(labels):
         missing = np.flatnonzero(np.ma.getmaskarray(labels)).tolist()
         _check_complete(values.astype(object), missing, "a masked entry")
@@ -75,7 +66,24 @@ def _read_array(labels: Any) -> Any:
     return values if hasattr(labels, "dtype") else np.asarray(labels)
 
 
-def _check_shape(values: Any, table: bool = False) -> None:
+def _as_array(name: str, labels: Any) -> Any:
+    import numpy as np
+
+    try:
+        values = np.asarray(labels)
+    except ValueError:  # NumPy's, on nested lists of several lengths
+        raise ValueError(
+            f"{name} must have shape (N,), got a ragged {type(labels).__name__}"
+        ) from None
+    if values.dtype.kind in "UT" and not hasattr(labels, "dtype"):  # NumPy made text of the rest
+        values = np.asarray(labels, dtype=object)
+    if values.dtype.kind == "T":  # NumPy's variable-width strings
+        values = values.astype(object)
+    _check_shape(values, table=hasattr(labels, "columns"), name=name)
+    return values
+
+
+def _check_shape(values: Any, table: bool = False, name: str = "labels") -> None:
     if values.ndim != 1:
         column = values.ndim == 2 and values.shape[1] == 1
         hint = (
@@ -86,7 +94,7 @@ def _check_shape(values: Any, table: bool = False) -> None:
                 "order is fit(features, labels, target_features) and score(features, labels)"
             )
         )
-        raise ValueError(f"labels must have shape (N,), got {tuple(values.shape)}; {hint}")
+        raise ValueError(f"{name} must have shape (N,), got {tuple(values.shape)}; {hint}")
 
 
 def _check_complete(values: Any, missing: list[int], what: str | None = None) -> None:
@@ -204,6 +212,54 @@ def positions(labels: Any, classes: Any, count: int) -> Tensor:
             f"{_listed(sorted(set(values)))}"
         )
     return index
+
+
+def of_target(labels: Any, classes: Any, count: int) -> Tensor:
+    """Return each target row's index among the classes, and -1 where its label is missing.
+
+    Missing is None or NaN, and -1 unless that is a class.
+
+    Raises:
+        TypeError: If they are a sparse tensor.
+        ValueError: If they are not one for each row, or some are no classes.
+    """
+    name = "target_labels"
+    if isinstance(labels, Tensor):
+        if labels.layout != torch.strided:
+            raise TypeError(f"{name} must be dense, got {labels.layout}; call .to_dense()")
+        values: Any = labels.detach().cpu()
+        _check_shape(values, name=name)
+        holes = [False] * len(values)
+    else:
+        import numpy as np
+
+        values = _as_array(name, labels)
+        mask = np.isnat(values) if values.dtype.kind in "mM" else np.zeros(len(values), bool)
+        if np.ma.isMaskedArray(labels):
+            mask = mask | np.ma.getmaskarray(labels)
+        holes = mask.tolist()
+    if len(values) != count:
+        raise ValueError(
+            f"{name} must have one entry for each of the {count} rows of target_features, got "
+            f"{len(values)}; mark rows without a label with -1, None or NaN"
+        )
+    categories, given = plain(classes), values.tolist()
+    place = {category: i for i, category in enumerate(categories)}
+    index, unknown = [], []
+    for row, (value, hole) in enumerate(zip(given, holes, strict=True)):
+        at = place.get(value) if isinstance(value, Hashable) and not hole else None
+        index.append(-1 if at is None else at)
+        number = value if isinstance(value, Real) else 0
+        marked = hole or number == -1 or (_is_missing(value) and abs(number) != math.inf)
+        if at is None and not marked:
+            unknown.append(row)
+    if unknown:
+        raise ValueError(
+            f"{name} must be categories of labels, {_listed(categories)}, or mark rows without a "
+            f"label with {'' if -1 in place else '-1, '}None or NaN, got {given[unknown[0]]!r} in "
+            f"{_rows(unknown, count)}"
+        )
+    return torch.tensor(index, dtype=torch.long, device="cpu")
 
 
 def _listed(categories: list[Any]) -> str:

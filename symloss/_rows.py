@@ -15,6 +15,7 @@ _ALMOST_ALL = 0.99  # of the variance
 _LONGEST = 1e15  # batch norm squares it in float32
 _AXES = 384  # principal components that are kept
 _SAMPLE = 20_000  # rows of each domain that the components are computed from
+_LOOK, _FEW, _APART = 1000, 10, 10  # rows looked at, too few to tell, and a difference of scale
 _HELD = 2**28  # bytes of preprocessed rows that are held in memory
 
 
@@ -251,7 +252,7 @@ def _where(array: Any) -> str:
     return ""
 
 
-def warn_about_order(features: Any, labels: Any) -> None:
+def warn_about_order(features: Any, labels: Any, domain: str = "") -> None:
     """Warn if a table and its labels name the same rows in another order."""
     rows: Any = getattr(features, "index", None)
     others: Any = getattr(labels, "index", None)  # a list's is a method
@@ -259,10 +260,45 @@ def warn_about_order(features: Any, labels: Any) -> None:
         return
     if len(rows) == len(others) and set(rows) == set(others):
         warnings.warn(
-            "labels has the index of features in another order, but rows go by position: unless "
-            "they do belong together so, give labels.loc[features.index]",
+            f"{domain}labels has the index of {domain}features in another order, but rows go by "
+            f"position: unless they do belong together so, give {domain}labels.loc[{domain}features"
+            ".index]",
             stacklevel=3,
         )
+
+
+def warn_about_scale(source: Tensor, target: Tensor) -> None:
+    """Warn if the target seems to have skipped transformers that the source went through.
+
+    In units of their spread, columns of two domains differ as much before a transformer that scales
+    each column as after it, if both went through it. So whatever differs by an order of magnitude
+    in most columns is no shift. Columns that are constant in a domain do not count.
+    """
+    if min(len(source), len(target)) < _FEW:
+        return
+    (mean_s, std_s), (mean_t, std_t) = (_spread(rows) for rows in (source, target))
+    varies = (std_s > 0) & (std_t > 0)
+    if not varies.any():
+        return
+    larger, smaller = torch.maximum(std_s, std_t), torch.minimum(std_s, std_t)
+    apart = (mean_s - mean_t).abs() > _APART * ((std_s.square() + std_t.square()) / 2).sqrt()
+    unlike = apart | (larger > _APART * smaller)
+    share = float(unlike[varies].double().mean())
+    if share > 0.5:
+        warnings.warn(
+            f"in {100 * share:.0f} % of the columns, features and target_features differ more than "
+            f"{_APART} times in standard deviation, or lie more than {_APART} of them apart, which "
+            "is more than domains do: scale both alike. A Pipeline transforms target_features only "
+            "if it has transform_input=['target_features'], under scikit-learn's metadata routing",
+            stacklevel=3,
+        )
+
+
+def _spread(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each column's mean and standard deviation, of a sample of the rows."""
+    chosen = sample(len(rows), _LOOK, torch.Generator("cpu").manual_seed(0))
+    std, mean = torch.std_mean(gather(rows, chosen, torch.device("cpu")).double(), dim=0)
+    return mean, std.where(std > _precision(rows.dtype) * mean.abs(), 0.0)
 
 
 def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:

@@ -1,10 +1,13 @@
 """What scikit-learn requires of a classifier; scikit-learn is imported only where it is used."""
 
+import copy
 import inspect
 from contextlib import suppress
 from typing import Any
 
 import torch
+
+_ROUTED = ("target_features", "target_labels")  # arguments of fit
 
 
 def tags() -> Any:
@@ -17,6 +20,33 @@ def tags() -> Any:
         classifier_tags=ClassifierTags(),
         transformer_tags=TransformerTags(preserves_dtype=["float32"]),
     )
+
+
+def requests(model: Any) -> Any:
+    """Return what scikit-learn's metadata routing shall pass on to the model's methods."""
+    from sklearn.utils.metadata_routing import MetadataRequest
+
+    if hasattr(model, "_metadata_request"):  # scikit-learn's name for it, which clone copies
+        return copy.deepcopy(model._metadata_request)
+    found = MetadataRequest(owner=type(model).__name__)
+    for name in _ROUTED:
+        found.fit.add_request(param=name, alias=True)
+    found.score.add_request(param="sample_weight", alias=True)
+    return found
+
+
+def request(model: Any, changes: dict[str, Any]) -> None:
+    """Change what :func:`requests` returns.
+
+    Raises:
+        TypeError: If an argument of fit is none that can be passed on.
+    """
+    if unknown := [name for name in changes if name not in _ROUTED]:
+        raise TypeError(f"set_fit_request takes {' and '.join(_ROUTED)}, got {unknown[0]!r}")
+    found = requests(model)
+    for name, alias in changes.items():
+        found.fit.add_request(param=name, alias=alias)
+    model._metadata_request = found
 
 
 def described(model: Any) -> str:

@@ -45,10 +45,16 @@ class SymNetClassifier:
     target classifier :math:`C^t`.
 
     It follows scikit-learn's conventions, except that :meth:`fit` takes the target as a third
-    argument. ``GridSearchCV`` would split the target by the source's folds, so search with a loop
-    over ``ParameterGrid`` and compare label-free scores from :mod:`symloss.scores`. Tensors in,
-    tensors out; anything else gives NumPy arrays. A memory map (``np.load(path, mmap_mode="r")``)
-    is read in batches and never copied whole.
+    argument. The transformers of a ``Pipeline`` are applied to the target only if it has
+    ``transform_input=["target_features"]``, under ``sklearn.set_config(enable_metadata_routing=
+    True)``, with scikit-learn 1.6 or later; otherwise transform both domains yourself, and a target
+    of quite another scale warns. ``GridSearchCV`` tests on held-out rows of the source, and splits
+    a target of as many rows by the source's folds, so that its ``best_score_`` is accuracy on the
+    source. Search with a loop over ``ParameterGrid`` instead, and compare label-free scores from
+    :mod:`symloss.scores`.
+
+    Tensors in, tensors out; anything else gives NumPy arrays. A memory map (``np.load(path,
+    mmap_mode="r")``) is read in batches and never copied whole.
 
     Args:
         objective: ``"symnets-v2"`` or ``"symnets"``.
@@ -130,8 +136,10 @@ class SymNetClassifier:
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, features: Any, labels: Any, target_features: Any) -> "SymNetClassifier":
-        """Train on labelled source features and unlabelled target features.
+    def fit(
+        self, features: Any, labels: Any, target_features: Any, *, target_labels: Any = None
+    ) -> "SymNetClassifier":
+        """Train on labelled source features and target features, few or none of them labelled.
 
         A fit that fails or is interrupted leaves the model as it was.
 
@@ -139,6 +147,10 @@ class SymNetClassifier:
             features: Source features, ``(N, F)``, at least 2 rows.
             labels: Source labels, ``(N,)``, none missing: whole numbers, strings or booleans.
             target_features: Target features, ``(M, F)``, at least 2 rows.
+            target_labels: Labels of target rows, ``(M,)``, missing ones marked -1 (whole numbers;
+                not if -1 is one of ``labels``), None or NaN. Labelled rows are trained on with (5)
+                and (6) for the head and (8) for the extractor, and stay among the unlabelled ones.
+                All missing is the same as None.
 
         Returns:
             The classifier itself.
@@ -146,8 +158,8 @@ class SymNetClassifier:
         Raises:
             TypeError: If features are sparse, or a parameter has the wrong type.
             ValueError: If features are masked or not finite, labels are missing or marked as
-                unlabelled (-1), shapes do not fit, there is only one category, or a parameter is
-                out of range.
+                unlabelled (-1), target labels are no categories of ``labels``, shapes do not fit,
+                there is only one category, or a parameter is out of range.
             FloatingPointError: If training diverged.
         """
         aside = copy.copy(self)
@@ -161,15 +173,20 @@ class SymNetClassifier:
             source = as_rows("features", features)
             target = as_rows("target_features", target_features)
             _rows.check_pair(source, y, target)
+            y_t = None
+            if target_labels is not None:
+                y_t = _labels.of_target(target_labels, classes, len(target))
+                _rows.warn_about_order(target_features, target_labels, "target_")
             prior = aside._given_prior(classes)
             seed = _sklearn.seed(aside.random_state)
             generator = torch.Generator("cpu").manual_seed(seed)
             preprocessing = Preprocessing(aside.preprocessing, source.shape[1]).to(device)
             preprocessing.fit(source, target, generator)
+            _rows.warn_about_scale(source, target)
             length = aside._length(len(source), len(target))
             aside._build(preprocessing, aside.bottleneck, classes, seed)
             try:
-                names, means = aside._train(source, y, target, prior, length, generator)
+                names, means = aside._train((source, target), (y, y_t), prior, length, generator)
                 learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
                 if not all(values.isfinite().all() for values in (means, *learnt)):
                     raise FloatingPointError("training diverged")
@@ -183,14 +200,14 @@ class SymNetClassifier:
 
     def _train(
         self,
-        rows_s: Tensor,
-        y: Tensor,
-        rows_t: Tensor,
+        rows: tuple[Tensor, Tensor],
+        labels: tuple[Tensor, Tensor | None],
         prior: Tensor | None,
         length: tuple[int, int, int],
         generator: torch.Generator,
     ) -> tuple[list[str], Tensor]:
         """Return the names of the losses and their means, one row per epoch."""
+        (rows_s, rows_t), (y, y_t) = rows, labels
         size, per_epoch, total = length
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         preprocessing, bottleneck = extractor[0], extractor[1:]
@@ -204,11 +221,12 @@ class SymNetClassifier:
         training = _adapt.Training(
             bottleneck if held else extractor,
             head,
-            held or (rows_s, rows_t),
+            held or rows,
             y,
             size=size,
             total=total,
             generator=generator,
+            y_t=y_t,
             lr=self.lr,
             weight_decay=self.weight_decay,
         )
@@ -387,6 +405,20 @@ class SymNetClassifier:
     def __repr__(self) -> str:
         """Return the constructor call, without arguments that have their default."""
         return _sklearn.described(self)
+
+    def set_fit_request(self, **requests: bool | str | None) -> "SymNetClassifier":
+        """Say what scikit-learn's metadata routing shall pass on to :meth:`fit`; return itself.
+
+        Args:
+            requests: ``target_features``, ``target_labels``: True, the default, False, or the name
+                under which a Pipeline or a search is given them.
+        """
+        _sklearn.request(self, requests)
+        return self
+
+    def get_metadata_routing(self) -> Any:
+        """Return scikit-learn's ``MetadataRequest``; only scikit-learn calls it."""
+        return _sklearn.requests(self)
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's estimator tags; only scikit-learn calls it."""

@@ -71,12 +71,20 @@ def test_it_adapts():
         ({"prior": [0.5, 0.3, 0.2], "balance": 1.0}, symloss.symnet_v2_losses),
         ({"prior": [0.9, 0.06, 0.04], "balance": 1.0}, symloss.symnet_v2_losses),
         ({"prior": "estimate", "balance": 2.0}, symloss.symnet_v2_losses),
+        ({"prior": None, "balance": 1.0, "labelled": 7}, symloss.symnet_v2_losses),
+        ({"objective": "symnets", "balance": 0.0, "labelled": 80}, symloss.symnet_losses),
     ],
 )
 def test_fit_is_the_loop_of_the_readme(params, objective):
     x_s, y_s, x_t, y_t = map(torch.from_numpy, domains())
-    x_t = x_t[y_t < 2]  # else the estimate would be equal shares throughout
-    model = quick(**params, preprocessing="l2", lr=0.02, weight_decay=1e-3).fit(x_s, y_s, x_t)
+    x_t, y_t = x_t[y_t < 2], y_t[y_t < 2]  # else the estimate would be equal shares throughout
+    labelled = params.get("labelled", 0)
+    params = {name: value for name, value in params.items() if name != "labelled"}
+    model = quick(**params, preprocessing="l2", lr=0.02, weight_decay=1e-3)
+    known = torch.where(torch.arange(len(y_t)) < labelled, y_t, -1).roll(30)
+    y_t = y_t.roll(30)
+    x_t = x_t.roll(30, 0)
+    model.fit(x_s, y_s, x_t, target_labels=known if labelled else None)
 
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -91,7 +99,7 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
     prior, balance = params.get("prior"), params["balance"]
     if prior == "estimate":
         prior = shares.before().prior
-    orders, history, weight = {"s": [], "t": []}, [], None
+    orders, history, weight = {"s": [], "t": [], "l": []}, [], None
     for i in range(12):  # three epochs of the source's 240 rows in batches of 60
         lam = symloss.progressive_lambda(i / 12)
         if params.get("prior") == "estimate" and i in (2, 4, 7, 9):
@@ -104,18 +112,33 @@ def test_fit_is_the_loop_of_the_readme(params, objective):
                 order = torch.randperm(len(x), generator=generator)
                 orders[domain] = [index.sort().values for index in order.split(60)]
             batch[domain] = orders[domain].pop(0)
+        if labelled:
+            if not orders["l"]:
+                order = torch.randperm(labelled, generator=generator)
+                size = min(labelled, 60)
+                orders["l"] = [i.sort().values for i in order.split(size) if len(i) == size]
+            batch["l"] = 30 + orders["l"].pop(0)
+            batch["t"] = torch.cat([batch["t"], batch["l"]])
         unit_s, unit_t = (
             x[index] / x[index].norm(dim=1, keepdim=True)
             for x, index in ((x_s, batch["s"]), (x_t, batch["t"]))
         )
-        source, target = head.route(backbone(unit_s)), head.route(backbone(unit_t))
+        source, both = head.route(backbone(unit_s)), head.route(backbone(unit_t))
+        target = symloss.RoutedLogits(both.head[:60], both.extractor[:60])
         losses = objective(source, y_s[batch["s"]], target, weight=weight)
         imbalance = symloss.functional.category_balance(target.extractor, prior)
-        step(losses.total(lam=lam) + lam * balance * imbalance)
-        for schedule in schedules:
-            schedule.step()
         history.append({name: loss.item() for name, loss in losses._asdict().items()})
         history[-1]["category_balance"] = imbalance.item()
+        loss = losses.total(lam=lam) + lam * balance * imbalance
+        if labelled:
+            y, v, u = y_t[batch["l"]], both.head[60:], both.extractor[60:].log_softmax(1)
+            pair = -(u[:, :K].gather(1, y[:, None]) + u[:, K:].gather(1, y[:, None])) / 2
+            tasks = sum(torch.nn.functional.cross_entropy(half, y) for half in v.chunk(2, 1))
+            history[-1]["target_labels"] = (tasks + pair.mean()).item()
+            loss = loss + tasks + pair.mean()
+        step(loss)
+        for schedule in schedules:
+            schedule.step()
 
     ours = [*model.extractor_[1:].state_dict().values(), *model.head_.state_dict().values()]
     theirs = [*backbone.state_dict().values(), *head.state_dict().values()]
@@ -1306,6 +1329,12 @@ def test_labels_of_pandas(make, pd, tables):
         quick().fit(source, labels, target)
     with pytest.raises(ValueError, match=told):
         model.score(source, labels)
+    few = labels[:180].mask(np.arange(180) >= 9)
+    few[[3, 5]] = labels[4]  # known where it was made missing
+    model = quick(epochs=1).fit(source, plain, target, target_labels=few)
+    known = [plain[4] if i in (3, 5) else plain[i] if i < 9 else None for i in range(180)]
+    assert_same(model, quick(epochs=1).fit(source, plain, target, target_labels=known))
+    assert "target_labels" in model.history_[0]
 
 
 def test_shares_of_pandas_go_by_name(pd, tables):
@@ -1376,6 +1405,9 @@ def test_labels_whose_index_has_another_order_are_told(pd, tables):
         together = quick().fit(shuffled, labels.loc[shuffled.index], target)
         together.score(shuffled.set_index(shuffled.index + 1000), labels)  # other rows
         together.score(shuffled, y.tolist())  # a list's index is a method
+    few = pd.Series(-1, index=target.index[::-1])
+    with pytest.warns(UserWarning, match=r"target_labels has the index of target_features .*"):
+        quick().fit(source, y, target, target_labels=few)
 
 
 @pytest.mark.parametrize("text", ["nan", "None", "<NA>", "NaT"])
@@ -1396,6 +1428,239 @@ def test_a_bar_if_tqdm_is_there(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+# A few target labels
+
+
+def moved_far():
+    """Three clusters that lie somewhere else in the target."""
+    rng, y = np.random.default_rng(3), np.arange(240) % K
+    centres = 3 * rng.normal(size=(2, K, WIDTH))
+    x_s, x_t = (c[y] + rng.normal(size=(240, WIDTH)) for c in centres)
+    return x_s, y, x_t
+
+
+def test_a_few_target_labels_tell_what_no_shift_shows():
+    x_s, y, x_t = moved_far()
+    labels = np.where(np.arange(240) < 9, y, -1)  # three of each
+    without, with_labels = (
+        quick(epochs=20).fit(x_s, y, x_t, target_labels=given) for given in (None, labels)
+    )
+    assert without.score(x_t[9:], y[9:]) < 0.5
+    assert with_labels.score(x_t[9:], y[9:]) > 0.95
+    assert {*with_labels.history_[0]} - {*without.history_[0]} == {"target_labels"}
+    assert with_labels.history_[-1]["target_labels"] < with_labels.history_[0]["target_labels"]
+
+
+NOTHING = {
+    "numbers": np.full(180, -1),
+    "list": [-1] * 180,
+    "tensor": torch.full((180,), -1),
+    "NaN": np.full(180, np.nan),
+    "NaN in a tensor": torch.full((180,), math.nan),
+    "None": [None] * 180,
+    "-1 as an object": np.full(180, -1, dtype=object),
+    "masked": np.ma.masked_all(180, dtype=int),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_target_labels_that_are_all_missing_change_nothing(kind, fitted):
+    x_s, y_s, x_t, _ = domains()
+    model = quick().fit(x_s, y_s, x_t, target_labels=NOTHING[kind])
+    assert_same(model, fitted)
+    assert model.history_ == fitted.history_
+    states = []
+    for labels in (None, NOTHING[kind]):
+        torch.manual_seed(3)
+        quick(random_state=None).fit(x_s, y_s, x_t, target_labels=labels)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def marked(kind):
+    """Labels of three kinds of the same 180 rows: known for the first ten."""
+    y, known = np.arange(180) % K, np.arange(180) < 10
+    names = np.array(["bike", "mug", "pen"], dtype=object)
+    text = names[y]
+    as_strings = {
+        "strings and None": np.where(known, text, None),
+        "strings and NaN": [
+            name if k else math.nan for name, k in zip(names[y], known, strict=True)
+        ],
+        "strings and -1": np.where(known, text, -1),
+        "masked strings": np.ma.masked_array(text.astype(str), ~known),
+    }
+    if kind in as_strings:
+        return names, as_strings[kind]
+    return np.arange(K), {
+        "numbers": np.where(known, y, -1),
+        "float": np.where(known, y, np.nan),
+        "tensor": torch.from_numpy(np.where(known, y, -1)),
+        "masked": np.ma.masked_array(y, ~known),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "float",
+        "tensor",
+        "masked",
+        "strings and None",
+        "strings and NaN",
+        "strings and -1",
+        "masked strings",
+    ],
+)
+def test_missing_target_labels_may_be_marked_in_many_ways(kind):
+    x_s, y_s, x_t, _ = domains()
+    numbers = quick().fit(x_s, y_s, x_t, target_labels=marked("numbers")[1])
+    names, labels = marked(kind)
+    model = quick().fit(x_s, names[y_s], x_t, target_labels=labels)
+    assert_same(model, numbers)
+    assert "target_labels" in model.history_[0]
+
+
+@pytest.mark.filterwarnings("ignore:labels hold -1")
+def test_minus_one_may_be_a_category_of_target_labels():
+    x_s, y, x_t = moved_far()
+    y = y - 1
+    few = np.where(np.arange(240) < 9, y, np.nan)
+    fit = partial(quick(epochs=20).fit, x_s, y, x_t)
+    assert fit(target_labels=few).score(x_t[9:], y[9:]) > 0.95
+    nothing, one = quick(), quick()
+    nothing.fit(x_s, y, x_t, target_labels=np.full(240, np.nan))
+    one.fit(x_s, y, x_t, target_labels=np.full(240, -1))
+    assert "target_labels" not in nothing.history_[0]
+    assert (one.predict(x_t) == -1).mean() > (nothing.predict(x_t) == -1).mean()
+    with pytest.raises(ValueError, match="label with None or NaN, got 5 in 240 of 240 rows"):
+        one.fit(x_s, y, x_t, target_labels=np.full(240, 5))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.full(179, -1), ValueError, "one entry for each of the 180 rows of target_f.* got 179"),
+        (
+            np.full((180, 1), -1),
+            ValueError,
+            r"target_labels must have shape \(N,\), got \(180, 1\)",
+        ),
+        (
+            np.full(180, 7),
+            ValueError,
+            "categories of labels, 0, 1, 2, .* -1, None or NaN, got 7 in",
+        ),
+        (np.full(180, 0.5), ValueError, r"got 0.5 in 180 of 180 rows \(the first: 0, 1"),
+        (np.full(180, -2), ValueError, "target_labels must be categories .* got -2"),
+        (np.full(180, np.inf), ValueError, "target_labels must be categories .* got inf"),
+        (torch.full((180,), math.inf), ValueError, "target_labels must be categories .* got inf"),
+        (["mug"] * 180, ValueError, "target_labels must be categories .* got 'mug'"),
+        ([-1, [2]] * 90, ValueError, "target_labels must have shape .* got a ragged list"),
+        (torch.full((180,), 1).to_sparse(), TypeError, "target_labels must be dense, got torch.sp"),
+        (3, ValueError, r"target_labels must have shape \(N,\), got \(\)"),
+        ("mug", ValueError, r"target_labels must have shape \(N,\), got \(\)"),
+    ],
+)
+def test_target_labels_that_cannot_be_used(labels, error, message, fitted):
+    x_s, y_s, x_t, _ = domains()
+    with pytest.raises(error, match=message):
+        quick().fit(x_s, y_s, x_t, target_labels=labels)
+
+
+def test_one_target_label_is_enough_and_other_domains_names_are_refused():
+    x_s, y_s, x_t, _ = domains()
+    labels = [None] * 179 + ["bike"]
+    names = np.array(["bike", "mug", "pen"])[y_s]
+    model = quick(epochs=1).fit(x_s, names, x_t, target_labels=labels)
+    assert "target_labels" in model.history_[0]
+    with pytest.raises(ValueError, match=r"'bike', 'mug', 'pen', .* got 'Bike' in 1 of 180 rows"):
+        quick().fit(x_s, names, x_t, target_labels=[*labels[:-1], "Bike"])
+
+
+# Domains of another scale
+
+
+def standard(x):
+    """A function that does what StandardScaler, fitted on x, does."""
+    mean, std = x.mean(0), x.std(0)
+    return lambda rows: (rows - mean) / np.where(std > 0, std, 1)
+
+
+def embeddings(width=384, seed=0, shift=0.3):
+    """Features of one network: skewed, at least 0, columns of several scales; 31 categories."""
+    rng = np.random.default_rng(seed)
+    scale, y = np.exp(rng.normal(size=width)), np.arange(620) % 31
+    centres = rng.normal(size=(31, width))
+    x_s, x_t = (
+        scale * np.maximum(0, centres[y] + rng.normal(size=(620, width)) + moved)
+        for moved in (0.0, shift * rng.normal(size=width))
+    )
+    return x_s, x_t
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def apart():
+    """Source and target, one of which skipped a transformer."""
+    x_s, x_t = embeddings()
+    units = 10.0 ** np.random.default_rng(1).integers(-4, 5, size=384)
+    u_s, u_t = x_s * units, x_t * units
+    return {
+        "unit length": (standard(unit(x_s))(unit(x_s)), unit(x_t)),
+        "units": (standard(u_s)(u_s), u_t),
+        "units, and the source skipped it": (u_s, standard(u_s)(u_t)),
+        "offset": (standard(x_s + 50)(x_s + 50), x_t + 50),
+        "a range of 0 to 1": (x_s / x_s.max(0), 255 * x_t / x_s.max(0)),
+    }
+
+
+def shifted():
+    """Source and target that only differ as domains do."""
+    x_s, x_t = embeddings()
+    rng = np.random.default_rng(1)
+    units, often = np.exp(3 * rng.normal(size=384)), rng.beta(0.2, 5, size=384)
+    rates = often, np.clip(often * rng.lognormal(0, 2, size=384), 0, 1)
+    pixels = np.clip(rng.normal(0.1, 0.3, size=(620, 384)), 0, 1)
+    return {
+        "units": (x_s * units + 100, x_t * units + 100),
+        "unit length": (unit(x_s), unit(x_t)),
+        "transformed alike": tuple(standard(unit(x_s))(unit(x)) for x in (x_s, x_t)),
+        "a strong shift": embeddings(shift=3.0),
+        "sparse": tuple((rng.random((620, 384)) < rate).astype(float) for rate in rates),
+        "one-hot": tuple(np.eye(384)[rng.integers(0, most, 620)] for most in (384, 20)),
+        "inverted": (pixels, 1 - pixels[::-1]),
+        "one category": (x_s, x_t[::31]),
+        "constant columns": tuple(
+            np.pad(x, [(0, 0), (0, 900)], constant_values=value)
+            for x, value in ((x_s, 0), (x_t, 1000))
+        ),
+        "few rows": (x_s, 1e-3 * x_t[:9]),
+    }
+
+
+def warned(source, target):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        symloss._rows.warn_about_scale(torch.from_numpy(source), torch.from_numpy(target))
+    return [str(warning.message) for warning in caught]
+
+
+MORE = "features and target_features differ more than 10 times"
+
+
+def test_a_domain_that_skipped_a_transformer_is_told():
+    told = {case: MORE in "".join(warned(*both)) for case, both in apart().items()}
+    assert [case for case in told if not told[case]] == []
+
+
+def test_a_shift_is_not_taken_for_a_transformer_that_was_skipped():
+    told = {case: warned(*both) for case, both in shifted().items()}
+    assert [case for case in told if told[case]] == []
+
+
 # scikit-learn's conventions
 
 
@@ -1406,6 +1671,106 @@ def test_parameters():
     assert model.get_params()["epochs"] == 7
     with pytest.raises(ValueError, match="Invalid parameter 'balanced': must be one of objective"):
         model.set_params(balanced=1)
+
+
+@pytest.fixture
+def routing():
+    sklearn = pytest.importorskip("sklearn", minversion="1.6")
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+def pipeline(model, **options):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), model, **options)
+
+
+def in_units():
+    """Domains whose columns have different units, in which adaptation needs a scaler."""
+    x_s, y_s, x_t, y_t = domains(n_t=240)
+    units = np.array([1e3, 1e-3, 1, 1, 1, 1, 1, 1])
+    return 100 + x_s * units, y_s, 100 + x_t * units, y_t
+
+
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("name", ["target_features", "x_t"])
+def test_a_pipeline_transforms_the_target(name):
+    from sklearn.base import clone
+
+    x_s, y_s, x_t, y_t = in_units()
+    few = np.where(np.arange(240) < 9, y_t, -1)
+    scaler = standard(x_s)
+    expected = quick().fit(scaler(x_s), y_s, scaler(x_t), target_labels=few)
+    model = quick()
+    if name != "target_features":
+        assert model.set_fit_request(target_features=name) is model
+    # It is the name of fit's argument that counts for transform_input.
+    pipe = clone(pipeline(model, transform_input=["target_features"]))
+    pipe.fit(x_s, y_s, **{name: x_t}, target_labels=few)
+    assert_same(pipe[-1], expected)
+    np.testing.assert_array_equal(pipe.predict(x_t), expected.predict(scaler(x_t)))
+    assert pipe.score(x_t, y_t) == expected.score(scaler(x_t), y_t)
+    weight = np.arange(240)
+    weighted = expected.score(scaler(x_t), y_t, sample_weight=weight)
+    assert pipe.score(x_t, y_t, sample_weight=weight) == weighted
+    assert isinstance(pipe._repr_html_(), str)
+
+
+@pytest.mark.usefixtures("routing")
+def test_what_is_not_requested_is_refused():
+    x_s, y_s, x_t, y_t = domains()
+    pipe = pipeline(quick().set_fit_request(target_labels=False))
+    with pytest.raises(TypeError, match="target_labels"):
+        pipe.fit(x_s, y_s, target_features=x_t, target_labels=y_t)
+    with pytest.raises(TypeError, match="takes target_features and target_labels, got 'labels'"):
+        quick().set_fit_request(labels=True)
+
+
+def test_without_routing_a_target_that_skips_the_scaler_is_told():
+    pytest.importorskip("sklearn")
+    x_s, y_s, x_t, _ = in_units()
+    with pytest.warns(UserWarning, match=rf"{MORE} .* transform_input=\['target_features'\]"):
+        pipeline(quick()).fit(x_s, y_s, symnetclassifier__target_features=x_t)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_search_tests_on_the_source_and_splits_a_target_of_as_many_rows(monkeypatch):
+    from sklearn.model_selection import GridSearchCV
+
+    sizes, tested = [], []
+    fit, score = SymNetClassifier.fit, SymNetClassifier.score
+
+    def counting(self, features, labels, target_features, **options):
+        sizes.append((len(features), len(target_features)))
+        return fit(self, features, labels, target_features, **options)
+
+    def noting(self, features, labels):
+        tested.append(features)
+        return score(self, features, labels)
+
+    monkeypatch.setattr(SymNetClassifier, "fit", counting)
+    monkeypatch.setattr(SymNetClassifier, "score", noting)
+    x_s, y_s, x_t, _ = domains(n_t=240)
+    search = partial(GridSearchCV, quick(epochs=1), {"balance": [0.0]}, refit=False)
+    for target, rows in ((x_t, 120), (x_t[:200], 200)):
+        search(cv=2).fit(x_s, y_s, target_features=target)
+        assert sizes == [(120, rows)] * 2
+        np.testing.assert_array_equal(np.sort(np.concatenate(tested), 0), np.sort(x_s, 0))
+        sizes.clear()
+        tested.clear()
+
+    def label_free(model, features, labels):
+        logits = np.log(model.predict_proba(x_t))
+        return symloss.scores.information_maximization(torch.from_numpy(logits)).item()
+
+    everything = np.arange(240)
+    found = search(cv=[(everything, everything)], scoring=label_free)
+    found.fit(x_s, y_s, target_features=x_t)
+    assert sizes == [(240, 240)]
+    expected = label_free(quick(epochs=1, balance=0.0).fit(x_s, y_s, x_t), None, None)
+    assert found.best_score_ == pytest.approx(expected)
 
 
 def test_clones_and_a_search_without_labels():

@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from symloss import functional as L
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "examples" / "recipes"
 NEEDS = {
+    "search": ["sklearn"],
+    "with_sklearn": ["sklearn"],
     "with_timm": ["timm"],
     "with_lightning": ["lightning"],
     "with_accelerate": ["accelerate"],
@@ -66,6 +68,7 @@ def run(name, folder):
         pytest.MonkeyPatch.context() as patch,
         redirect_stdout(printed),
         warnings.catch_warnings(),
+        configuration(),
     ):
         patch.chdir(folder)
         # Traced as for any backend, but without a C++ compiler.
@@ -81,6 +84,15 @@ def run(name, folder):
             warnings.simplefilter("ignore")  # another package's
         names = runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
     return Finished(names, printed.getvalue(), folder, noted)
+
+
+def configuration():
+    """Restore scikit-learn's configuration afterwards, if scikit-learn is there."""
+    try:
+        from sklearn import config_context
+    except ImportError:
+        return nullcontext()
+    return config_context()
 
 
 def note(patch, owner, function, keep, notes):
@@ -221,6 +233,39 @@ def test_the_health_check_names_what_is_lost_and_the_page_shows_it(recipe):
     # Another processor may move a number, and with it the order of the categories.
     words = [re.sub(r"%: .*|[\d.]+", "", text).strip() for text in (shown, finished.printed)]
     assert words[0] == words[1]
+
+
+def test_a_pipeline_without_transform_input_warns_and_does_worse(recipe):
+    finished = recipe("with_sklearn")
+    sklearn = pytest.importorskip("sklearn")
+    names, y = finished.names, finished.names["names"][finished.names["labels"]]
+    pipeline = sklearn.clone(names["pipeline"]).set_params(transform_input=None)
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.warns(UserWarning, match="differ more than 10 times in standard deviation"),
+    ):
+        pipeline.fit(names["features"], y, target_features=names["target_features"])
+    skipped = 100 * pipeline.score(names["target_features"], y)
+    page = (ROOT / "docs" / "recipes" / "sklearn.md").read_text("utf-8")
+    numbers = re.search(r"ends at ([\d.]+) % instead of ([\d.]+\d)", page).groups()
+    assert skipped == pytest.approx(float(numbers[0]), abs=10)
+    assert accuracy(finished.printed) == pytest.approx(float(numbers[1]), abs=2)
+
+
+def test_the_search_is_shown_and_source_accuracy_does_not_tell(recipe):
+    finished = recipe("search")
+    page = (ROOT / "docs" / "recipes" / "sklearn.md").read_text("utf-8")
+    shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
+    settings = [re.findall(r"\{.*\}", text) for text in (shown, finished.printed)]
+    assert settings[0] == settings[1]
+    runs = finished.names["runs"]
+    assert finished.names["picked"] == max(runs)[2] <= finished.names["best"]
+    assert min(finished.names["ties"]) < finished.names["picked"] - 5
+
+
+def test_a_few_labels_help(recipe):
+    without, with_labels = recipe("few_labels").printed.splitlines()
+    assert float(re.search(r"([\d.]+) %", without)[1]) < 80 < accuracy(with_labels)
 
 
 def test_the_balance_is_the_backbones_to_learn(recipe):
