@@ -31,7 +31,7 @@ NEEDS = {
     "with_transformers": ["accelerate", "peft", "transformers"],
 }
 IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
-SLOW = {"dense_prediction", "with_transformers"}
+SLOW = {"dense_prediction", "signals", "with_transformers"}
 
 
 @dataclass
@@ -250,6 +250,15 @@ def test_the_estimated_shares_are_those_of_a_perfect_classifier():
     shares = names["estimate_shares"](network, torch.zeros(1, 3, 15, 18), torch.full((5,), 0.2))
     sampled = categories[:, ::3, ::3].flatten().bincount(minlength=5) / 30
     torch.testing.assert_close(shares, sampled, atol=1e-4, rtol=0)
+
+
+def test_pixels_that_say_nothing_leave_the_shares_as_they_were():
+    names = segmentation()
+    trained_on = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1])
+    logits = trained_on.log().view(1, 5, 1, 1).expand(1, 5, 6, 6)
+    network = lambda images: torch.cat([logits, logits], dim=1)  # noqa: E731
+    shares = names["estimate_shares"](network, torch.zeros(1, 3, 6, 6), trained_on)
+    torch.testing.assert_close(shares, trained_on)
 
 
 def test_intersection_over_union_counts_labelled_pixels_only():
