@@ -70,7 +70,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the joint logits alone."""
-        return self.route(x).head
+        return F.interpolate(self.head(self.backbone(x)), x.shape[-2:], mode="bilinear")
 
 
 Objective = Callable[[Network, Tensor, Tensor, Tensor, float], Tensor]
