@@ -354,6 +354,16 @@ SHARES = {
     "estimated shares": "`SymNetClassifier()`: estimated shares",
     "true shares": "true shares, unknown in practice",
 }
+def recipe(runs: list[Run]) -> list[Line]:
+    """Return a recipe's methods, with the batch-norm statistics of training and of the target."""
+    (first,) = {"accuracy", "miou"} & runs[0].keys()
+    lines = [["statistics", "of training", "of the target"]]
+    for name in dict.fromkeys(run["method"] for run in runs):
+        own = of(runs, method=name)
+        lines.append([name, *(cell(numbers(own, c)) for c in (first, "with_target_statistics"))])
+    return lines
+
+
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -369,6 +379,8 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "shares": ("shares", shares),
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
+    "dense": ("dense", recipe),
+    "signals": ("signals", recipe),
 }
 
 if __name__ == "__main__":

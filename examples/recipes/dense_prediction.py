@@ -1,8 +1,15 @@
-"""Semantic segmentation: which objective adapts to other light and other frequencies of objects?"""
+"""Semantic segmentation: which objective adapts to other light and other frequencies of objects?
+
+    python examples/recipes/dense_prediction.py --seeds 0 1 2 > results/dense.csv
+    python examples/recipes/dense_prediction.py --cost > results/dense_cost.csv
+
+For each seed and method: mean intersection over union on other scenes of the target, in %, with
+the batch-norm statistics of training and with the target's, and the seconds of training.
+"""
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -11,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 import symloss
-from symloss.functional import category_balance, source_task, split_logits, target_task
+from symloss.functional import source_task, split_logits, target_task
 
 # Toy data: scenes of four kinds of objects. In the target the light, the noise and the frequencies
 # of the objects differ, and there are no labels.
@@ -73,6 +80,9 @@ class Network(nn.Module):
         return F.interpolate(self.head(self.backbone(x)), x.shape[-2:], mode="bilinear")
 
 
+COLUMNS = "seed,method,miou,with_target_statistics,seconds"
+Pair = tuple[Tensor, Tensor]  # images and labels
+Domains = tuple[Pair, Tensor, Pair]  # source, target's images, for the test
 Objective = Callable[[Network, Tensor, Tensor, Tensor, float], Tensor]
 
 
@@ -93,21 +103,20 @@ def symnets(
     x_t: Tensor,
     progress: float,
     weight: Tensor | None = None,
-    shares: Tensor | None = None,
+    later: bool = False,
 ) -> Tensor:
-    """Return SymNets' objective; with the target's shares, balanced, and λ is 0 at first."""
+    """Return SymNets' objective; ``later``: λ is 0 in the first half of training."""
     source, target = network.route(x_s), network.route(x_t)
     losses = symloss.symnet_losses(source, y_s, target, weight=weight, ignore_index=VOID)
-    if shares is None:
-        return losses.total(symloss.progressive_lambda(progress))
-    lam = symloss.progressive_lambda(max(0.0, 2 * progress - 1))  # the first half: source only
-    return losses.total(lam) + 3 * lam * category_balance(target.extractor, shares)
+    return losses.total(
+        symloss.progressive_lambda(max(0.0, 2 * progress - 1) if later else progress)
+    )
 
 
 def train(
     network: Network,
     objective: Objective,
-    source: tuple[Tensor, Tensor],
+    source: Pair,
     x_target: Tensor,
     steps: int = 300,
 ) -> None:
@@ -141,22 +150,14 @@ def take_statistics(network: Network, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def estimate_shares(network: Network, images: Tensor, trained_on: Tensor) -> Tensor:
-    """Return the categories' shares of the pixels, (K,), by EM (Saerens et al., 2002)."""
-    p = torch.cat([split_logits(network(x))[1].softmax(1) for x in images.split(32)])
-    p = p[:, :, ::3, ::3].movedim(1, -1).flatten(0, 2)
-    shares = trained_on
-    for _ in range(50):
-        posterior = p * (shares / trained_on)
-        shares = (posterior / posterior.sum(1, keepdim=True)).mean(0)
-    return shares
-
-
-@torch.no_grad()
-def mean_iou(network: Network, images: Tensor, labels: Tensor) -> float:
-    """Return the mean over categories of intersection over union, in %."""
+def predict(network: Network, images: Tensor) -> Tensor:
+    """Return the target classifier's categories, (N, H, W)."""
     network.eval()
-    predicted = torch.cat([split_logits(network(x))[1].argmax(1) for x in images.split(32)])
+    return torch.cat([split_logits(network(x))[1].argmax(1) for x in images.split(32)])
+
+
+def mean_iou(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean over categories of intersection over union, in %."""
     labelled = labels != VOID
     pairs = (K * labels + predicted)[labelled].bincount(minlength=K * K).view(K, K)
     return float(100 * (pairs.diag() / (pairs.sum(0) + pairs.sum(1) - pairs.diag())).mean())
@@ -167,8 +168,7 @@ def kept_and_seconds(compute: Callable[[], Tensor]) -> tuple[float, float]:
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -181,20 +181,22 @@ def kept_and_seconds(compute: Callable[[], Tensor]) -> tuple[float, float]:
     return sum(kept.values()), sorted(seconds)[10]
 
 
-def cost(network: Network, x_s: Tensor, y_s: Tensor, x_t: Tensor) -> str:
-    """Return the losses' share in a training step."""
+def print_cost() -> None:
+    """Print what a training step costs, and the losses' share of it."""
+    (x_s, y_s), (x_t, _) = draw("source", 8), draw("target", 8)
+    network = Network()
     source, target = (
         symloss.RoutedLogits(*(v.detach().requires_grad_() for v in network.route(x)))
         for x in (x_s, x_t)
     )
-    losses = kept_and_seconds(
-        lambda: symloss.symnet_losses(source, y_s, target, ignore_index=VOID).total(1.0)
-    )
-    step = kept_and_seconds(lambda: symnets(network, x_s, y_s, x_t, 1.0))
-    return (
-        f"a step keeps {step[0] / 1e6:.0f} MB, of which the losses {losses[0] / 1e6:.0f} MB, "
-        f"and takes {1e3 * step[1]:.0f} ms, of which the losses {1e3 * losses[1]:.0f} ms"
-    )
+    parts = {
+        "step": lambda: symnets(network, x_s, y_s, x_t, 1.0),
+        "losses": lambda: symloss.symnet_losses(source, y_s, target, ignore_index=VOID).total(1.0),
+    }
+    print("part,megabytes,milliseconds")
+    for name, compute in parts.items():
+        kept, seconds = kept_and_seconds(compute)
+        print(f"{name},{kept / 1e6:.1f},{1e3 * seconds:.1f}")
 
 
 def shares_of(labels: Tensor) -> Tensor:
@@ -207,40 +209,50 @@ def class_weights(shares: Tensor) -> Tensor:
     return shares.rsqrt() / shares.sqrt().sum()
 
 
-def experiment(seed: int, steps: int = 300) -> Iterator[tuple[str, float, float]]:
-    """Yield each method and its mIoU, with the statistics of training and with the target's."""
+def domains(seed: int, count: int = 256) -> Domains:
+    """Return the source, the target's scenes, and other scenes of the target with labels."""
     torch.manual_seed(seed)
-    source, (x_target, _), test = draw("source", 256), draw("target", 256), draw("target", 128)
-    shares = shares_of(source[1])
-    weight = class_weights(shares)
-    methods: dict[str, Objective] = {
+    source, (x_target, _) = draw("source", count), draw("target", count)
+    return source, x_target, draw("target", count // 2)
+
+
+def methods(weight: Tensor) -> dict[str, Objective]:
+    """Return what is compared."""
+    return {
         "source only": partial(source_only, weight=weight),
         "SymNets as published": symnets,
         "with class weights": partial(symnets, weight=weight),
+        "and later": partial(symnets, weight=weight, later=True),
     }
-    for name in (*methods, "and shares, later"):
-        torch.manual_seed(seed)
-        network = Network()
-        train(network, methods[name], source, x_target, steps)
-        own = mean_iou(network, *test)
-        take_statistics(network, x_target)
-        yield name, own, mean_iou(network, *test)
-        if name == "source only":  # class weights change the shares it was trained on
-            estimate = estimate_shares(network, x_target, weight * shares)
-            methods["and shares, later"] = partial(symnets, weight=weight, shares=estimate)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print the table of one seed or more."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    for seed in parser.parse_args(argv).seeds:
-        print(f"seed {seed}: mIoU on the target, and with the target's batch-norm statistics")
-        for name, own, adapted in experiment(seed):
-            print(f"{name:22}{own:6.1f}{adapted:6.1f}", flush=True)
-    (x_s, y_s), (x_t, _) = draw("source", 8), draw("target", 8)
-    print(cost(Network(), x_s, y_s, x_t))
+def measure(name: str, objective: Objective, data: Domains, seed: int, steps: int = 300) -> Network:
+    """Train a network, print its line, and return it with the target's statistics."""
+    source, x_target, (images, labels) = data
+    torch.manual_seed(seed)
+    network, start = Network(), time.perf_counter()
+    train(network, objective, source, x_target, steps)
+    seconds = time.perf_counter() - start
+    own = mean_iou(predict(network, images), labels)
+    take_statistics(network, x_target)
+    adapted = mean_iou(predict(network, images), labels)
+    print(f'{seed},"{name}",{own:.1f},{adapted:.1f},{seconds:.1f}', flush=True)
+    return network
+
+
+def main(seeds: Iterable[int] = (0,), count: int = 256, steps: int = 300) -> None:
+    """Print a line for each seed and method."""
+    print(COLUMNS)
+    for seed in seeds:
+        data = domains(seed, count)
+        weight = class_weights(shares_of(data[0][1]))
+        for name, objective in methods(weight).items():
+            measure(name, objective, data, seed, steps)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--cost", action="store_true", help="memory and time of a step instead")
+    arguments = parser.parse_args()
+    print_cost() if arguments.cost else main(arguments.seeds)

@@ -30,8 +30,9 @@ NEEDS = {
     "with_accelerate": ["accelerate"],
     "with_transformers": ["accelerate", "peft", "transformers"],
 }
-IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
-SLOW = {"dense_prediction", "signals", "with_transformers"}
+ELSEWHERE = {"several_gpus", "dense_prediction", "signals"}  # the last two: test_experiments.py
+IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem not in ELSEWHERE)
+SLOW = {"with_transformers"}
 
 
 @dataclass
@@ -141,7 +142,7 @@ def test_a_recipe_runs(name, recipe):
         assert printed
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
+@pytest.mark.parametrize("name", [*IN_PROCESS, "dense_prediction", "signals"])
 def test_a_recipe_is_shown_whole_on_one_page(name):
     shown = f"```{{literalinclude}} ../../examples/recipes/{name}.py\n:language: python\n```"
     pages = [p.read_text("utf-8") for p in (ROOT / "docs" / "recipes").glob("*.md")]
@@ -223,67 +224,6 @@ def test_the_balance_is_the_backbones_to_learn(recipe):
     assert len(noted["category_balance"]) == 600
     pairs = zip(noted["category_balance"], noted["symnet_losses"], strict=True)
     assert all(balanced is target.extractor for balanced, target in pairs)
-
-
-def segmentation():
-    """The names of the segmentation recipe, which is not run: that takes minutes."""
-    torch.manual_seed(0)
-    return runpy.run_path(str(RECIPES / "dense_prediction.py"), run_name="recipe")
-
-
-def test_outlines_have_no_label_and_no_loss():
-    names = segmentation()
-    images, labels = names["draw"]("source", 4)
-    void = labels == names["VOID"]
-    assert void.any()
-    loss = L.source_task(names["Network"]()(images), labels, "none", ignore_index=names["VOID"])
-    assert (loss[void] == 0).all()
-    assert (loss[~void] > 0).all()
-
-
-def test_the_estimated_shares_are_those_of_a_perfect_classifier():
-    """Trained on equal shares, certain of pixels in the ratio 6:1:1:1:1."""
-    names = segmentation()
-    categories = torch.tensor([0] * 6 + [1, 2, 3, 4]).repeat(27).view(1, 15, 18)
-    certain = 20.0 * nn.functional.one_hot(categories, 5).movedim(-1, 1)
-    network = lambda images: torch.cat([torch.zeros_like(certain), certain], dim=1)  # noqa: E731
-    shares = names["estimate_shares"](network, torch.zeros(1, 3, 15, 18), torch.full((5,), 0.2))
-    sampled = categories[:, ::3, ::3].flatten().bincount(minlength=5) / 30
-    torch.testing.assert_close(shares, sampled, atol=1e-4, rtol=0)
-
-
-def test_pixels_that_say_nothing_leave_the_shares_as_they_were():
-    names = segmentation()
-    trained_on = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1])
-    logits = trained_on.log().view(1, 5, 1, 1).expand(1, 5, 6, 6)
-    network = lambda images: torch.cat([logits, logits], dim=1)  # noqa: E731
-    shares = names["estimate_shares"](network, torch.zeros(1, 3, 6, 6), trained_on)
-    torch.testing.assert_close(shares, trained_on)
-
-
-def test_intersection_over_union_counts_labelled_pixels_only():
-    names = segmentation()
-    labels = torch.tensor([0, 0, 1, 2, 3, 4, 255]).view(1, 1, 7)
-    predicted = torch.tensor([0, 1, 1, 2, 3, 4, 0]).view(1, 1, 7)
-
-    class Certain(nn.Module):
-        def forward(self, images):
-            half = nn.functional.one_hot(predicted, 5).movedim(-1, 1).float()
-            return torch.cat([-half, half], dim=1)
-
-    value = names["mean_iou"](Certain(), torch.zeros(1, 3, 1, 7), labels)
-    assert value == pytest.approx(100 * (0.5 + 0.5 + 3) / 5)
-
-
-def test_the_objectives_of_segmentation_train_both_players():
-    names = segmentation()
-    source, (x_t, _) = names["draw"]("source", 8), names["draw"]("target", 8)
-    for shares in (None, torch.full((5,), 0.2)):
-        network = names["Network"]()
-        before = [p.clone() for p in network.parameters()]
-        objective = partial(names["symnets"], shares=shares)
-        names["train"](network, objective, source, x_t, steps=2)
-        assert all(not torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
 
 
 def test_compiled_gradients(recipe):
