@@ -221,8 +221,8 @@ def methods(weight: Tensor) -> dict[str, Objective]:
     return {
         "source only": partial(source_only, weight=weight),
         "SymNets as published": symnets,
-        "with class weights": partial(symnets, weight=weight),
-        "and later": partial(symnets, weight=weight, later=True),
+        "SymNets, class weights": partial(symnets, weight=weight),
+        "SymNets, class weights, λ later": partial(symnets, weight=weight, later=True),
     }
 
 

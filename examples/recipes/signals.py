@@ -138,8 +138,8 @@ def experiment(seed: int, total: int = 300) -> Iterator[tuple[str, float, float]
     settings: dict[str, dict[str, Any]] = {
         "source only": {"adapt": False},
         "SymNets as published": {},
-        "SymNets, later": {"later": True},
-        "SymNets, later, balanced": {"later": True},
+        "SymNets, λ later": {"later": True},
+        "SymNets, λ later, balanced": {"later": True},
     }
     for name, setting in settings.items():
         torch.manual_seed(seed)
@@ -149,7 +149,7 @@ def experiment(seed: int, total: int = 300) -> Iterator[tuple[str, float, float]
         yield name, own, accuracy(network, *test)
         if name == "source only":
             shares = estimate_shares(network, source, x_target)
-            settings["SymNets, later, balanced"]["shares"] = shares
+            settings["SymNets, λ later, balanced"]["shares"] = shares
 
 
 def main(seeds: Iterable[int] = (0, 1, 2), total: int = 300) -> None:

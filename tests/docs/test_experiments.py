@@ -2,6 +2,7 @@
 
 import csv
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -115,4 +116,21 @@ def test_the_losses_keep_a_part_of_what_a_step_keeps(capsys):
 @pytest.mark.slow
 def test_signals_adapt_beyond_batch_norms_statistics():
     results = {name: adapted for name, _, adapted in signals.experiment(0)}
-    assert results["SymNets, later"] > results["source only"]
+    assert results["SymNets, λ later"] > results["source only"]
+
+
+def test_the_picture_shows_what_the_page_says(tmp_path):
+    pytest.importorskip("matplotlib", reason="docs/figures/dense.py needs Matplotlib")
+    from PIL import Image
+
+    figures = ROOT / "docs" / "figures"
+    page = (ROOT / "docs" / "recipes" / "dense-prediction.md").read_text("utf-8")
+    runpy.run_path(str(figures / "dense.py"))["main"](tmp_path, steps=1)
+    for name, theme in (("dense", "light"), ("dense_dark", "dark")):
+        with (
+            Image.open(figures / f"{name}.png") as shown,
+            Image.open(tmp_path / f"{name}.png") as now,
+        ):
+            assert shown.size == now.size
+        assert f"```{{image}} ../figures/{name}.png\n:alt: " in page
+        assert f":class: only-{theme}\n" in page
