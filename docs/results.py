@@ -364,6 +364,12 @@ def recipe(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def cost(runs: list[Run]) -> list[Line]:
+    """Return what a training step keeps in memory and takes, and the losses' share."""
+    header = ["", "MB kept for the backward pass", "ms, forward and backward"]
+    return [header, *([run["part"], run["megabytes"], run["milliseconds"]] for run in runs)]
+
+
 TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "frozen": ("frozen", frozen),
     "order": ("frozen", order),
@@ -380,6 +386,8 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
     "dense": ("dense", recipe),
+    "dense_development": ("dense_development", recipe),
+    "dense_cost": ("dense_cost", cost),
     "signals": ("signals", recipe),
 }
 
