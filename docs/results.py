@@ -354,6 +354,8 @@ SHARES = {
     "estimated shares": "`SymNetClassifier()`: estimated shares",
     "true shares": "true shares, unknown in practice",
 }
+
+
 def recipe(runs: list[Run]) -> list[Line]:
     """Return a recipe's methods, with the batch-norm statistics of training and of the target."""
     (first,) = {"accuracy", "miou"} & runs[0].keys()

@@ -5,6 +5,7 @@
 It trains source only and the last of the recipe's methods, with seed 0.
 """
 
+import io
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "examples"))
@@ -37,13 +39,13 @@ def predictions(steps: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if name == "source only":
             rows[name] = recipe.predict(network, images)
         recipe.take_statistics(network, x_target)
-        rows[f"{name},\ntarget statistics"] = recipe.predict(network, images)
+        rows[f"{name},\ntarget statistics".replace(", ", ",\n")] = recipe.predict(network, images)
     return images, rows
 
 
 def draw(images: torch.Tensor, rows: dict[str, torch.Tensor]) -> Figure:
     """Return a grid: a column for each scene, a row for each method."""
-    figure = Figure(figsize=(8, 7.2), layout="constrained")
+    figure = Figure(figsize=(8, 6.1), layout="constrained")
     axes = figure.subplots(1 + len(rows), len(images), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -68,7 +70,10 @@ def main(out: Path = HERE, steps: int = 300) -> None:
     for ending, styles in (("", []), ("_dark", [HERE / "dark.mplstyle"])):
         with matplotlib.style.context(styles):
             figure = draw(images, rows)
-            figure.savefig(out / f"dense{ending}.png", dpi=WIDTH / figure.get_figwidth())
+            drawn = io.BytesIO()
+            figure.savefig(drawn, dpi=WIDTH / figure.get_figwidth())
+        few = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        few.save(out / f"dense{ending}.png", optimize=True)
 
 
 if __name__ == "__main__":
