@@ -113,12 +113,6 @@ def test_the_losses_keep_a_part_of_what_a_step_keeps(capsys):
     assert 0 < float(losses["megabytes"]) < float(step["megabytes"])
 
 
-@pytest.mark.slow
-def test_signals_adapt_beyond_batch_norms_statistics():
-    results = {name: adapted for name, _, adapted in signals.experiment(0)}
-    assert results["SymNets, λ later"] > results["source only"]
-
-
 def test_the_picture_shows_what_the_page_says(tmp_path):
     pytest.importorskip("matplotlib", reason="docs/figures/dense.py needs Matplotlib")
     from PIL import Image
