@@ -125,8 +125,8 @@ def main(argv: list[str] | None = None) -> None:
         source, x_target, _ = data
         shares = recipe.shares_of(source[1])
         weight = recipe.class_weights(shares)
-        objective = partial(recipe.source_only, weight=weight)
-        network = recipe.measure("source only, weights", objective, data, seed, steps)
+        source_only = partial(recipe.source_only, weight=weight)
+        network = recipe.measure("source only, weights", source_only, data, seed, steps)
         estimate = estimate_shares(network, x_target, weight * shares)
         for name, objective in settings(weight, estimate).items():
             recipe.measure(name, objective, data, seed, steps)

@@ -51,11 +51,11 @@ def draw(images: torch.Tensor, rows: dict[str, torch.Tensor]) -> Figure:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for axis, image in zip(axes[0], images, strict=True):
-        axis.imshow(image.movedim(0, -1).clamp(0, 1))
+        axis.imshow(image.movedim(0, -1).clamp(0, 1).numpy())
     for line, categories in zip(axes[1:], rows.values(), strict=True):
         for axis, one in zip(line, categories, strict=True):
             one = one.masked_fill(one == recipe.VOID, recipe.K)
-            axis.imshow(one, cmap=ListedColormap(COLOURS), vmin=0, vmax=recipe.K)
+            axis.imshow(one.numpy(), cmap=ListedColormap(COLOURS), vmin=0, vmax=recipe.K)
     for axis, name in zip(axes[:, 0], ["scene", *rows], strict=True):
         axis.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
     names = [*recipe.NAMES, "no label"]
@@ -72,7 +72,8 @@ def main(out: Path = HERE, steps: int = 300) -> None:
             figure = draw(images, rows)
             drawn = io.BytesIO()
             figure.savefig(drawn, dpi=WIDTH / figure.get_figwidth())
-        few = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        image = Image.open(drawn).convert("RGB")
+        few = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
         few.save(out / f"dense{ending}.png", optimize=True)
 
 

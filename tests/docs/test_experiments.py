@@ -94,10 +94,12 @@ def test_target_statistics_are_those_of_the_target():
     for recipe in (dense, signals):
         network = recipe.Network().train()
         if recipe is dense:
-            (x, _), (conv, norm) = dense.draw("source", 64), network.backbone[0][:2]
+            x, _ = dense.draw("source", 64)
+            conv, norm, *_ = network.backbone[0]
             target, _ = dense.draw("target", 64)
         else:
-            (x, _), (conv, norm) = signals.record("source", 64), network.backbone[:2]
+            x, _ = signals.record("source", 64)
+            conv, norm, *_ = network.backbone
             target, _ = signals.record("target", 64)
         network(x)
         recipe.take_statistics(network, target)
