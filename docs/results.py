@@ -382,6 +382,22 @@ def errors(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def recipe(runs: list[Run]) -> list[Line]:
+    """Return a recipe's methods, with the batch-norm statistics of training and of the target."""
+    (first,) = {"accuracy", "miou"} & runs[0].keys()
+    lines = [["statistics", "of training", "of the target"]]
+    for name in dict.fromkeys(run["method"] for run in runs):
+        own = of(runs, method=name)
+        lines.append([name, *(cell(numbers(own, c)) for c in (first, "with_target_statistics"))])
+    return lines
+
+
+def cost(runs: list[Run]) -> list[Line]:
+    """Return what a training step keeps in memory and takes, and the losses' share."""
+    header = ["", "MB kept for the backward pass", "ms, forward and backward"]
+    return [header, *([run["part"], run["megabytes"], run["milliseconds"]] for run in runs)]
+
+
 DEV = ("amazon", "webcam")
 SHORT = {"equal shares": "equal", "estimated shares": "estimated", "true shares": "true"}
 SHARES = {
@@ -417,6 +433,10 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
     "few_labels": ("few_labels", few_labels),
+    "dense": ("dense", recipe),
+    "dense_development": ("dense_development", recipe),
+    "dense_cost": ("dense_cost", cost),
+    "signals": ("signals", recipe),
 }
 
 if __name__ == "__main__":

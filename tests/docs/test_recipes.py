@@ -32,7 +32,8 @@ NEEDS = {
     "with_accelerate": ["accelerate"],
     "with_transformers": ["accelerate", "peft", "transformers"],
 }
-IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem != "several_gpus")
+ELSEWHERE = {"several_gpus", "dense_prediction", "signals"}  # the last two: test_experiments.py
+IN_PROCESS = sorted(p.stem for p in RECIPES.glob("*.py") if p.stem not in ELSEWHERE)
 SLOW = {"with_lightning", "with_transformers"}
 
 
@@ -158,7 +159,7 @@ def test_a_recipe_runs(name, recipe):
         assert printed
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
+@pytest.mark.parametrize("name", [*IN_PROCESS, "dense_prediction", "signals"])
 def test_a_recipe_is_shown_whole_on_one_page(name):
     shown = f"```{{literalinclude}} ../../examples/recipes/{name}.py\n:language: python\n```"
     pages = [p.read_text("utf-8") for p in (ROOT / "docs" / "recipes").glob("*.md")]
@@ -273,14 +274,6 @@ def test_the_balance_is_the_backbones_to_learn(recipe):
     assert len(noted["category_balance"]) == 600
     pairs = zip(noted["category_balance"], noted["symnet_losses"], strict=True)
     assert all(balanced is target.extractor for balanced, target in pairs)
-
-
-def test_unlabelled_pixels_have_no_loss(recipe):
-    names = recipe("dense_prediction").names
-    logits = names["routed"](names["x_source"]).head
-    loss = L.source_task(logits, names["y_source"], "none", ignore_index=255)
-    assert (loss[:, :2] == 0).all()
-    assert (loss[:, 2:] > 0).all()
 
 
 def test_compiled_gradients(recipe):
