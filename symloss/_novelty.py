@@ -11,7 +11,7 @@ _PROTOTYPES, _MOST = 4, 256  # of the target, per category; at most
 _ROUNDS = 20  # of k-means
 _TEMPERATURE = 0.2
 _UNUSUAL = 0.05  # of held-out source rows
-_MANY, _FEWEST = 1 / 3, 5  # of the target; categories, below which nothing can be said
+_MANY, _FEWEST = 1 / 4, 5  # of the target; categories, below which nothing can be said
 
 
 class Novelty(nn.Module):

@@ -24,8 +24,8 @@ _ABSENT = 20  # times rarer than with equal shares
 _SHOWN = 10  # categories
 _AGREEMENT = 0.5  # share of the target; below it, classifiers disagree
 _FRACTIONS = {
-    "About a tenth": 0.1,
     "About a fifth": 0.2,
+    "About a quarter": 0.25,
     "About a third": 1 / 3,
     "About two fifths": 0.4,
     "About half": 0.5,
