@@ -12,6 +12,7 @@ _ROUNDS = 20  # of k-means
 _TEMPERATURE = 0.2
 _UNUSUAL = 0.05  # of held-out source rows
 _MANY, _FEWEST = 1 / 4, 5  # of the target; categories, below which nothing can be said
+_DIVERSE, _LOOKED_AT = 1.25, 2000  # target beside source, beyond which neither; rows
 
 
 class Novelty(nn.Module):
@@ -26,6 +27,7 @@ class Novelty(nn.Module):
         radius: Largest distance of a target row from the origin.
         nearness: Smallest cosine of a target row and its nearest prototype.
         usual: Similarity that all but a few held-out source rows reach.
+        diversity: Distance of a target row's nearest neighbour, relative to a source row's.
     """
 
     origin: Tensor
@@ -36,6 +38,7 @@ class Novelty(nn.Module):
     radius: Tensor
     nearness: Tensor
     usual: Tensor
+    diversity: Tensor
 
     def __init__(self, **buffers: Tensor) -> None:
         super().__init__()
@@ -64,6 +67,7 @@ class Novelty(nn.Module):
             radius=(rows.target - origin).norm(dim=1).max(),
             nearness=cosine.min().clamp_min(1e-3),
             usual=_held_out(rows.source, rows.y, len(means)).quantile(_UNUSUAL),
+            diversity=_nearest(rows.target, rows.generator) / _nearest(rows.source, rows.generator),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,8 +84,12 @@ class Novelty(nn.Module):
         return _similarity(x, self.origin, self.directions) < self.usual
 
     def reported(self, share: float) -> float:
-        """Return a share of unusual rows if domains of the same categories hardly have so many."""
-        return share if share > _MANY and len(self.directions) >= _FEWEST else 0.0
+        """Return a share of unusual rows if domains of the same categories hardly have so many.
+
+        What is usual for a source of few objects, seen often, is not for a more diverse target.
+        """
+        comparable = len(self.directions) >= _FEWEST and self.diversity < _DIVERSE
+        return share if share > _MANY and comparable else 0.0
 
 
 def _similarity(x: Tensor, origin: Tensor, directions: Tensor) -> Tensor:
@@ -99,6 +107,14 @@ def _held_out(source: Tensor, y: Tensor, num_classes: int) -> Tensor:
         middle = means.mean(0)
         parts.append(_similarity(source[~fitted], middle, normalize(means - middle)))
     return torch.cat(parts)
+
+
+def _nearest(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the median distance (1 - cosine, about the mean) of a row's nearest neighbour."""
+    some = rows[_rows.sample(len(rows), _LOOKED_AT, generator).to(rows.device)]
+    z = normalize(some - some.mean(0))
+    distance = (1 - z @ z.T).fill_diagonal_(2)
+    return distance.amin(1).median().clamp_min(1e-6)
 
 
 def _clusters(z: Tensor, count: int, generator: torch.Generator) -> Tensor:

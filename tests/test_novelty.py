@@ -147,6 +147,16 @@ def test_of_few_categories_nothing_is_said(open_set):
     assert few.diagnose(x_t).novel == 0
 
 
+def test_beside_a_source_of_few_objects_nothing_is_said(open_set):
+    x_s, y_s, x_t, _ = open_set
+    means = np.stack([x_s[y_s == k].mean(0) for k in range(K)])
+    alike = means[y_s] + 0.1 * (x_s - means[y_s])
+    fitted = fit(alike, y_s, x_t)
+    assert fitted._novelty.unusual(torch.from_numpy(x_t).float()).float().mean() > 0.25
+    assert fitted._novelty.diversity > 2
+    assert fitted.diagnose(x_t).novel == 0
+
+
 def test_rows_do_not_depend_on_others_and_clusters_on_the_seed_alone(model, open_set):
     x_s, y_s, x_t, _ = open_set
     whole = model.novelty(torch.from_numpy(x_t))
@@ -169,7 +179,7 @@ def test_clusters_are_at_most_256_and_no_more_than_rows(monkeypatch):
 def test_rows_that_do_not_vary():
     labels = torch.arange(60) % 3
     features = torch.eye(3)[labels]
-    fitted = fit(features, labels, torch.ones(50, 3) / 3)
+    fitted = fit(features, labels, torch.ones(60, 3) / 3)
     assert fitted.novelty(torch.cat([features, torch.ones(1, 3) / 3])).isfinite().all()
 
 
