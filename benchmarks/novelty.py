@@ -95,7 +95,8 @@ def best(predicted: np.ndarray, score: np.ndarray, true: np.ndarray) -> float:
 
 def highest(score: np.ndarray, share: float) -> np.ndarray:
     """Return the mask of the rows that have the highest scores."""
-    return score > np.quantile(score, 1 - share)
+    rejected: np.ndarray = score > np.quantile(score, 1 - share)
+    return rejected
 
 
 def told(

@@ -77,7 +77,8 @@ class Novelty(nn.Module):
         distance = (x - self.origin).norm(dim=1).clamp_min(1e-12)
         within = (self.radius / distance).clamp_max(1)
         within = within * (cosine.amax(1) / self.nearness).clamp(0, 1)
-        return 1 - within * similarity
+        novelty: Tensor = 1 - within * similarity
+        return novelty
 
     def unusual(self, x: Tensor) -> Tensor:
         """Return which rows resemble their category less than nearly all source rows do."""
