@@ -367,13 +367,14 @@ def novelty(runs: list[Run]) -> list[Line]:
 
 
 def rejected(runs: list[Run]) -> list[Line]:
-    """Return accuracy on known rows and H-scores, the mean over pairs and that without A→W."""
+    """Return means over pairs of accuracy and H-scores, the latter where a share is reported."""
     columns = {"known": "accuracy on known", "h_score": "H-score", "h_best": "H-score, best"}
     lines = [["Score", *(f"{name}{tail}" for name in columns.values() for tail in TAILS)]]
     for method, name in SCORES.items():
         line = [name]
         for column in columns:
-            values = on_pairs(of(runs, method=method), column)
+            some = [r for r in of(runs, method=method) if column == "known" or float(r["reported"])]
+            values = on_pairs(some, column)
             line += [f"{statistics.fmean(values):.1f}", f"{statistics.fmean(values[1:]):.1f}"]
         lines.append(line)
     return lines
