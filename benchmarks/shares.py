@@ -111,6 +111,13 @@ def methods(true: np.ndarray) -> dict[str, Any]:
 
 
 def source_only(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: int) -> Any:
+    """Predict with a network that saw the labelled source alone."""
+    return features.predict(trained(source, labels, target, seed), target)
+
+
+def trained(
+    source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: int
+) -> torch.nn.Module:
     """Train cross-entropy on the source alone, with the bottleneck and steps of the others."""
     torch.manual_seed(seed)
     head = torch.nn.Linear(features.BOTTLENECK, int(labels.max()) + 1)
@@ -123,7 +130,7 @@ def source_only(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed
         loss.backward()
         optimizer.step()
         schedule.step()
-    return features.predict(net, target)
+    return net
 
 
 def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Run]:

@@ -398,6 +398,61 @@ def cost(runs: list[Run]) -> list[Line]:
     return [header, *([run["part"], run["megabytes"], run["milliseconds"]] for run in runs)]
 
 
+def on_pairs(runs: list[Run], column: str) -> list[float]:
+    """Return a column's means over seeds, by pair of domains."""
+    return [statistics.fmean(numbers(of(runs, source=a, target=b), column)) for a, b in pairs(runs)]
+
+
+def pairs(runs: list[Run]) -> list[tuple[str, str]]:
+    """Return the pairs of domains in the order of the page."""
+    ways = {(run["source"], run["target"]) for run in runs}
+    return sorted(ways, key=lambda way: OFFICE31.index(f"{way[0][0]}2{way[1][0]}".upper()))
+
+
+def novelty(runs: list[Run]) -> list[Line]:
+    """Return the area under the ROC curve of each score."""
+    names = [arrow(f"{a[0]}2{b[0]}".upper()) for a, b in pairs(runs)]
+    lines = [["AUROC", *names, "Avg", "without dev."]]
+    for method, name in SCORES.items():
+        values = on_pairs(of(runs, method=method), "auroc")
+        means = statistics.fmean(values), statistics.fmean(values[1:])  # A→W comes first
+        lines.append([name, *(f"{value:.1f}" for value in (*values, *means))])
+    return lines
+
+
+def rejected(runs: list[Run]) -> list[Line]:
+    """Return means over pairs of accuracy and H-scores, the latter where a share is reported."""
+    columns = {"known": "accuracy on known", "h_score": "H-score", "h_best": "H-score, best"}
+    lines = [["Score", *(f"{name}{tail}" for name in columns.values() for tail in TAILS)]]
+    for method, name in SCORES.items():
+        line = [name]
+        for column in columns:
+            some = [r for r in of(runs, method=method) if column == "known" or float(r["reported"])]
+            values = on_pairs(some, column)
+            line += [f"{statistics.fmean(values):.1f}", f"{statistics.fmean(values[1:]):.1f}"]
+        lines.append(line)
+    return lines
+
+
+def reported(runs: list[Run]) -> list[Line]:
+    """Return the share of unknown rows, and the one that diagnose reports."""
+    some = of(runs, method="novelty")
+    names = [arrow(f"{a[0]}2{b[0]}".upper()) for a, b in pairs(some)]
+    lines = [["Share of the target in %", *names]]
+    for column, name in (("unknown", "unknown"), ("reported", "reported by `diagnose`")):
+        lines.append([name, *(f"{value:.0f}" for value in on_pairs(some, column))])
+    return lines
+
+
+SCORES = {
+    "logistic regression": "logistic regression, 1 - top probability",
+    "nearest neighbours": "fifth nearest source row, cosine",
+    "source only": "source only, 1 - top probability",
+    "V2, no balance": "SymmNets-V2, no balance, 1 - top probability",
+    "default": "`SymNetClassifier()`, 1 - top probability",
+    "novelty": "`SymNetClassifier().novelty`",
+}
+TAILS = ("", ", without dev.")
 DEV = ("amazon", "webcam")
 SHORT = {"equal shares": "equal", "estimated shares": "estimated", "true shares": "true"}
 SHARES = {
@@ -437,6 +492,9 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "dense_development": ("dense_development", recipe),
     "dense_cost": ("dense_cost", cost),
     "signals": ("signals", recipe),
+    "novelty": ("novelty", novelty),
+    "novelty_h": ("novelty", rejected),
+    "novelty_reported": ("novelty", reported),
 }
 
 if __name__ == "__main__":

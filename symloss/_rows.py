@@ -387,6 +387,12 @@ def apply(
     return result
 
 
+def means(rows: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Return the mean of each category's rows, 0 if it has none."""
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, y, rows)
+    return sums / torch.bincount(y, minlength=num_classes).clamp_min(1).unsqueeze(1)
+
+
 def like(features: Any, result: Tensor) -> Any:
     """Return a result as a tensor if features were one, else as an array."""
     return result.to(features.device) if isinstance(features, Tensor) else result.numpy()

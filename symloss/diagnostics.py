@@ -23,6 +23,15 @@ _RARELY = 5  # times less often than expected
 _ABSENT = 20  # times rarer than with equal shares
 _SHOWN = 10  # categories
 _AGREEMENT = 0.5  # share of the target; below it, classifiers disagree
+_FRACTIONS = {
+    "About a fifth": 0.2,
+    "About a quarter": 0.25,
+    "About a third": 1 / 3,
+    "About two fifths": 0.4,
+    "About half": 0.5,
+    "About two thirds": 2 / 3,
+    "Most": 0.85,
+}
 
 
 def category_shares(
@@ -137,6 +146,8 @@ class Diagnosis:
         samples: Number n of target samples (positions); None if unknown.
         trust: How far estimated shares can be trusted (:class:`symloss.EstimatedPrior`); None if
             they were given.
+        novel: Share of the target that resembles no category, 0 if it cannot be told from a target
+            of known ones (:meth:`symloss.SymNetClassifier.novelty`); None if unknown.
 
     Example:
         >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
@@ -152,6 +163,7 @@ class Diagnosis:
     agreement: float | None = None
     samples: int | None = None
     trust: float | None = None
+    novel: float | None = None
 
     @property
     def classifiers_disagree(self) -> bool:
@@ -201,22 +213,24 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether both classifiers agree on at least half, and no category seems lost.
+        """Whether both classifiers agree on at least half, no category seems lost, no row novel.
 
         Rarely predicted ones do not if they are at most as many as are expected to be absent by
         chance, and two standard deviations (of a Poisson distribution) more.
         """
         chance = self.absent_by_chance
         within = len(self.rarely_predicted) <= chance + 2 * math.sqrt(chance)
-        return within and not self.classifiers_disagree
+        return within and not self.classifiers_disagree and not self.novel
 
     def sentence(self, remedy: str | None = None) -> str:
-        """Return what matters most: that the classifiers disagree, else which categories are rare.
+        """Return what matters most: disagreement, else unknown objects, else rare categories.
 
         Args:
             remedy: What to try if categories seem lost, for example ``"--balance 3"``.
         """
-        return self._on_agreement() if self.classifiers_disagree else self._on_categories(remedy)
+        if self.classifiers_disagree:
+            return self._on_agreement()
+        return self._on_novelty() if self.novel else self._on_categories(remedy)
 
     def describe(self, remedy: str | None = None) -> str:
         """Return the whole diagnosis in a few lines; ``remedy`` as in :meth:`sentence`."""
@@ -233,6 +247,8 @@ class Diagnosis:
         lines = [f"{what} share in %: {', '.join(listed)}", self._on_categories(remedy)]
         if self.trust is not None:
             lines.insert(0, self._on_shares())
+        if self.novel:
+            lines.insert(0, self._on_novelty())
         if self.agreement is not None:
             lines.insert(0, self._on_agreement())
         return "\n".join(lines)
@@ -248,6 +264,13 @@ class Diagnosis:
         return (
             f"The source and target classifiers agree on only {share}, so neither is to be "
             "trusted: training was too short, or λ or a learning rate does not fit."
+        )
+
+    def _on_novelty(self) -> str:
+        about = min(_FRACTIONS, key=lambda name: abs(_FRACTIONS[name] - (self.novel or 0)))
+        return (
+            f"{about} of the target resembles no category, so predictions there mean nothing: see "
+            "novelty(target_features)."
         )
 
     def _on_shares(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symloss import _adapt, _labels, _rows, _sklearn
+from symloss._novelty import Novelty
 from symloss._rows import Preprocessing, as_rows, like, own_modes, plain
 from symloss.diagnostics import Diagnosis, diagnose
 from symloss.functional import category_balance, split_logits
@@ -106,6 +107,7 @@ class SymNetClassifier:
     trust_: float | None
     history_: list[dict[str, float]]
     _columns: list[Any] | None
+    _novelty: Novelty | None = None  # of a state that was saved without it
 
     def __init__(
         self,
@@ -194,6 +196,8 @@ class SymNetClassifier:
                 raise FloatingPointError(f"{error} at lr={self.lr}: try a smaller one") from None
             aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
             aside._columns = columns
+            own = torch.Generator("cpu").manual_seed(seed)  # novelty changes no prediction
+            aside._novelty = Novelty.of(Shares(preprocessing, source, y, target, own))
         params = self.get_params()
         vars(self).update({k: v for k, v in vars(aside).items() if k not in params})
         return self
@@ -259,6 +263,60 @@ class SymNetClassifier:
         """Return the bottleneck's features, ``(N, bottleneck)``, float32."""
         return like(features, self._read("features", features, lambda f: f))
 
+    def novelty(self, features: Any) -> Any:
+        r"""Return how little each row resembles any category, ``(N,)``, float32; higher: less.
+
+        To find objects that only the target has, do not threshold :meth:`predict_proba`: adaptation
+        makes predictions on them certain, too. This score is that of the features :math:`z` before
+        adaptation, after preprocessing. A row resembles its nearest category by
+
+        .. math::
+
+            s(z) = \max_k \cos(z - o, \; \mu_k - \bar\mu), \qquad
+            o = \bar z + \sum_k (1/K - \pi_k) \mu_k
+
+        where :math:`\mu_k` are the means of the source's categories and :math:`\bar\mu` their
+        mean, :math:`\bar z` is the mean of the target and :math:`\pi` its shares, estimated as by
+        the first mixture of :func:`symloss.estimate_prior`. Since objects come in groups, it is
+        averaged over the target's clusters, whose mean resemblances :math:`s_j` and directions
+        :math:`p_j` are found by k-means in fit (four per category, at most 256):
+
+        .. math::
+
+            \mathrm{novelty}(z) = 1 - b(z) \sum_j w_j s_j, \qquad
+            w = \mathrm{softmax}_j \bigl(5 \cos(z - \bar z, \; p_j)\bigr)
+
+        :math:`b` is 1 where target rows were in fit, and falls towards 0 farther out, or in another
+        direction. To choose a threshold, reject the share of the target that :meth:`diagnose`
+        reports, or look at the rows around it.
+
+        Args:
+            features: Features, ``(N, F)``, of the target.
+
+        Returns:
+            Novelty, about 0 to 1. Predictions do not depend on it.
+
+        Raises:
+            RuntimeError: If the model was loaded from a state that was saved without it.
+
+        Example:
+            >>> labels = torch.arange(600) % 3
+            >>> features = torch.eye(4)[labels] + 0.1 * torch.randn(600, 4)
+            >>> unknown = torch.eye(4)[3] + 0.1 * torch.randn(200, 4)
+            >>> target = torch.cat([features, unknown])
+            >>> model = SymNetClassifier(epochs=1, random_state=0).fit(features, labels, target)
+            >>> novelty = model.novelty(target)
+            >>> bool(novelty[600:].mean() > novelty[:600].mean() + 0.2)
+            True
+        """
+        _sklearn.check_fitted(self)
+        if self._novelty is None:
+            raise RuntimeError(
+                "a model loaded from a state that was saved without novelty cannot tell it; "
+                "fit it again"
+            )
+        return like(features, self._read("features", features, self._novelty, before=True))
+
     def score(self, features: Any, labels: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, in [0, 1], on rows whose labels are known.
 
@@ -294,20 +352,24 @@ class SymNetClassifier:
         return float((right * weight).sum() / weight.sum())
 
     def diagnose(self, target_features: Any) -> Diagnosis:
-        """Report, without labels, whether all categories are predicted in the target.
+        """Report, without labels, what may be wrong: categories not predicted, unknown objects.
 
         Args:
             target_features: Target features, ``(M, F)``.
 
         Returns:
-            How often each category is predicted and expected, and how often both classifiers
-            agree; ``print`` it. A UserWarning says what matters most if it is not ``healthy``.
+            How often each category is predicted and expected, how often both classifiers agree,
+            and how much of the target resembles no category (:meth:`novelty`); ``print`` it. A
+            UserWarning says what matters most if it is not ``healthy``.
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         source, target = split_logits(logits)
         prior = None if self.prior_ is None else torch.as_tensor(self.prior_)
         found = diagnose(target, plain(self.classes_), prior, other_logits=source)
         found = replace(found, trust=self.trust_)
+        if self._novelty is not None:
+            unusual = self._read("target_features", target_features, self._novelty.unusual, True)
+            found = replace(found, novel=self._novelty.reported(float(unusual.double().mean())))
         if prior is None:
             found = replace(found, expected=None)
         if not found.healthy:
@@ -341,6 +403,7 @@ class SymNetClassifier:
             "head": self.head_.state_dict(),
             "prior": plain(self.prior_),
             "trust": self.trust_,
+            "novelty": None if self._novelty is None else self._novelty.state_dict(),
             "history": self.history_,
         }
 
@@ -374,6 +437,8 @@ class SymNetClassifier:
                 prior = aside._given_prior(aside.classes_)
             aside._set_prior(prior)
             aside.trust_ = state.get("trust")
+            novelty = state.get("novelty")
+            aside._novelty = novelty and Novelty(**novelty).to(self.device)
         vars(self).update(vars(aside))
         return self
 
@@ -500,8 +565,13 @@ class SymNetClassifier:
                 return bar
         return range(total)
 
-    def _read(self, name: str, features: Any, call: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU."""
+    def _read(
+        self, name: str, features: Any, call: Callable[[Tensor], Tensor], before: bool = False
+    ) -> Tensor:
+        """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU.
+
+        ``before``: to the rows as they enter the bottleneck.
+        """
         _sklearn.check_fitted(self)
         _rows.check_columns(name, features, self._columns)
         rows = as_rows(name, features)
@@ -511,14 +581,15 @@ class SymNetClassifier:
                 f"{self.n_features_in_} features as input"
             )
         with own_modes(self.head_.weight.device):
-            return self._apply(call, rows, name)
+            return self._apply(call, rows, name, before)
 
     def _probabilities(self, bottleneck: Tensor) -> Tensor:
         return split_logits(self.head_(bottleneck))[1].softmax(1)
 
     @torch.no_grad()
     def _apply(
-        self, call: Callable[[Tensor], Tensor], rows: Tensor, name: str | None = None
+        self, call: Callable[[Tensor], Tensor], rows: Tensor, name: str, before: bool
     ) -> Tensor:
-        extractor, device = self.extractor_.eval(), self.head_.weight.device
+        layers, device = self.extractor_.eval(), self.head_.weight.device
+        extractor: nn.Module = layers[0] if before else layers
         return _rows.apply(lambda x: call(extractor(x)), rows, device, name)

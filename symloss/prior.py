@@ -146,6 +146,10 @@ class Shares:
         rows = self.source, self.y, self.target, self.num_classes
         self.on_features = [_mixture(*rows, anchor, shifted=True) for anchor in (1.0, 3.0)]
 
+    def means(self) -> Tensor:
+        """Return the means of the source's categories, ``(K, D)``."""
+        return _rows.means(self.source, self.y, self.num_classes)
+
     def before(self) -> EstimatedPrior:
         """Return the estimate from the features alone."""
         return _shrunk(torch.stack(self.on_features))
@@ -207,7 +211,7 @@ def _mixture(
         anchor: Weight of the source's means, in rows of an average category.
         shifted: Whether the whole target may have moved.
     """
-    means = _means(source, y, num_classes)
+    means = _rows.means(source, y, num_classes)
     within = source - means[y]
     covariance = (within.T @ within / len(source)).double()
     variance = covariance.diagonal().mean() + 1e-6 * source.var() + 1e-30
@@ -229,8 +233,3 @@ def _mixture(
             shift = (z - r @ means).mean(0)
         centres = (r.T @ z + tau * (means + shift)) / (r.sum(0) + tau).unsqueeze(1)
     return shares / shares.sum()
-
-
-def _means(rows: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, y, rows)
-    return sums / torch.bincount(y, minlength=num_classes).unsqueeze(1)

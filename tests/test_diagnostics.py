@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 
@@ -262,6 +263,25 @@ def test_the_description_has_the_agreement_all_shares_and_the_sentence():
         "balance=3.",
     ]
     assert str(found) == found.describe()
+
+
+@pytest.mark.parametrize(
+    ("novel", "about"),
+    [(0.21, "About a fifth"), (0.31, "About a third"), (0.46, "About half"), (0.95, "Most")],
+)
+def test_unknown_objects_come_before_categories_and_after_disagreement(novel, about):
+    found = dataclasses.replace(made((0.6, 0.0, 0.4), 0.985), novel=novel)
+    assert not found.healthy
+    assert found.sentence("x").startswith(f"{about} of the target resembles no category")
+    assert found.describe().splitlines()[1] == found.sentence()
+    assert dataclasses.replace(found, agreement=0.3).sentence().startswith("The source and target")
+
+
+@pytest.mark.parametrize("novel", [None, 0.0])
+def test_without_unknown_objects_nothing_is_said_of_them(novel):
+    found = dataclasses.replace(made((0.3, 0.3, 0.4), 0.985), novel=novel)
+    assert found.healthy
+    assert "resembles" not in found.describe()
 
 
 def test_a_diagnosis_needs_a_name_for_each_category():
