@@ -81,7 +81,8 @@ class SymNetClassifier:
         random_state: Seed, at least 0, or a generator of NumPy, torch or Python to draw it from;
             the same seed gives the same result on one machine, in any thread. If None, it is drawn
             from torch's global generator, which is not used otherwise.
-        verbose: Whether to show a progress bar, if tqdm is installed.
+        verbose: Whether to show a progress bar, with the trust in estimated shares, if tqdm is
+            installed.
 
     Attributes:
         classes_: The K categories in order: a tensor if the labels were one, else an array.
@@ -237,12 +238,15 @@ class SymNetClassifier:
         prior = None if prior is None else prior.to(device, torch.float32)
         objective, sums = _OBJECTIVES[self.objective], list[Tensor]()
         names: list[str] = []
-        for i in self._steps(total):
+        steps = self._steps(total)
+        for i in steps:
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
             if shares and i in estimates:
                 estimated, trust = shares.seen_by(bottleneck, head)
                 prior = estimated.to(device)
+                if hasattr(steps, "set_postfix_str"):
+                    steps.set_postfix_str(f"estimated shares, trust {trust:.2f}")
             extractor.train()
             names, values = training.step(i, objective, self.balance, prior)
             sums[-1] = sums[-1] + values

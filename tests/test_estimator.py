@@ -1421,7 +1421,9 @@ def test_a_bar_if_tqdm_is_there(monkeypatch, capsys):
     pytest.importorskip("tqdm")
     x_s, y_s, x_t, _ = domains()
     quick(verbose=True).fit(x_s, y_s, x_t)
-    assert "12/12" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "12/12" in printed
+    assert "estimated shares, trust " in printed
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     quick(verbose=True).fit(x_s, y_s, x_t)
