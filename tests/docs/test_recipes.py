@@ -247,7 +247,7 @@ def test_a_pipeline_without_transform_input_warns_and_does_worse(recipe):
     ):
         pipeline.fit(names["features"], y, target_features=names["target_features"])
     skipped = 100 * pipeline.score(names["target_features"], y)
-    page = (ROOT / "docs" / "recipes" / "sklearn.md").read_text("utf-8")
+    page = (ROOT / "docs" / "recipes" / "scikit-learn.md").read_text("utf-8")
     numbers = re.search(r"ends at ([\d.]+) % instead of ([\d.]+\d)", page).groups()
     assert skipped == pytest.approx(float(numbers[0]), abs=10)
     assert accuracy(finished.printed) == pytest.approx(float(numbers[1]), abs=2)
@@ -255,7 +255,7 @@ def test_a_pipeline_without_transform_input_warns_and_does_worse(recipe):
 
 def test_the_search_is_shown_and_source_accuracy_does_not_tell(recipe):
     finished = recipe("search")
-    page = (ROOT / "docs" / "recipes" / "sklearn.md").read_text("utf-8")
+    page = (ROOT / "docs" / "recipes" / "scikit-learn.md").read_text("utf-8")
     shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
     settings = [re.findall(r"\{.*\}", text) for text in (shown, finished.printed)]
     assert settings[0] == settings[1]
