@@ -188,8 +188,12 @@ class SymNetClassifier:
             _rows.warn_about_scale(source, target)
             length = aside._length(len(source), len(target))
             aside._build(preprocessing, aside.bottleneck, classes, seed)
+            own = torch.Generator("cpu").manual_seed(seed)  # what novelty draws moves no prediction
+            shares = Shares(preprocessing, source, y, target, own)
             try:
-                names, means = aside._train((source, target), (y, y_t), prior, length, generator)
+                names, means = aside._train(
+                    (source, target), (y, y_t), prior, shares, length, generator
+                )
                 learnt = [*aside.extractor_.parameters(), *aside.head_.parameters()]
                 if not all(values.isfinite().all() for values in (means, *learnt)):
                     raise FloatingPointError("training diverged")
@@ -197,8 +201,7 @@ class SymNetClassifier:
                 raise FloatingPointError(f"{error} at lr={self.lr}: try a smaller one") from None
             aside.history_ = [dict(zip(names, epoch, strict=True)) for epoch in means.tolist()]
             aside._columns = columns
-            own = torch.Generator("cpu").manual_seed(seed)  # novelty changes no prediction
-            aside._novelty = Novelty.of(Shares(preprocessing, source, y, target, own))
+            aside._novelty = Novelty.of(shares)
         params = self.get_params()
         vars(self).update({k: v for k, v in vars(aside).items() if k not in params})
         return self
@@ -208,6 +211,7 @@ class SymNetClassifier:
         rows: tuple[Tensor, Tensor],
         labels: tuple[Tensor, Tensor | None],
         prior: Tensor | None,
+        shares: Shares,
         length: tuple[int, int, int],
         generator: torch.Generator,
     ) -> tuple[list[str], Tensor]:
@@ -217,11 +221,10 @@ class SymNetClassifier:
         extractor, head, device = self.extractor_, self.head_, torch.device(self.device)
         preprocessing, bottleneck = extractor[0], extractor[1:]
         assert isinstance(preprocessing, Preprocessing)
-        shares, trust = None, None
+        trust, estimates = None, set[int]()
         if self.balance and isinstance(self.prior, str):
-            shares = Shares(preprocessing, rows_s, y, rows_t, generator)
             prior, trust = shares.before()
-        estimates = {int(part * total) for part in _ESTIMATES}
+            estimates = {int(part * total) for part in _ESTIMATES}
         held = _rows.held(preprocessing, rows_s, rows_t)
         training = _adapt.Training(
             bottleneck if held else extractor,
@@ -242,7 +245,7 @@ class SymNetClassifier:
         for i in steps:
             if i % per_epoch == 0:
                 sums.append(torch.zeros((), dtype=torch.float32, device=device))
-            if shares and i in estimates:
+            if i in estimates:
                 estimated, trust = shares.seen_by(bottleneck, head)
                 prior = estimated.to(device)
                 if hasattr(steps, "set_postfix_str"):

@@ -186,7 +186,8 @@ def test_estimated_shares_leave_absent_categories_alone():
 
 def test_without_balance_no_shares_are_estimated_or_compared(monkeypatch):
     x_s, y_s, x_t, _ = domains()
-    monkeypatch.setattr("symloss.estimator.Shares", None)  # cannot be called
+    monkeypatch.setattr("symloss.prior.Shares.before", None)  # cannot be called
+    monkeypatch.setattr("symloss.prior.Shares.seen_by", None)
     model = quick(balance=0).fit(x_s, y_s, x_t)
     assert (model.prior_, model.trust_) == (None, None)
     found = model.diagnose(x_t)
@@ -372,6 +373,7 @@ def test_a_memory_map_is_never_copied_whole(maps, preprocessing, monkeypatch):
     source, labels, target = maps
     monkeypatch.setattr("symloss._rows._HELD", 0)  # else these few rows are
     monkeypatch.setattr("symloss.prior._ROWS", 1000)
+    monkeypatch.setattr("symloss._novelty._LOOKED_AT", 200)
     model = quick(epochs=1, batch_size=1000, bottleneck=4, preprocessing=preprocessing)
     with Largest(source, target) as largest:
         model.fit(source, labels, target).predict(target)

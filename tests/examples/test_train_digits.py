@@ -14,6 +14,7 @@ import pytest
 import torch
 import train_digits
 from digits import Digits, Run, load_handwritten, render_digits
+from office import console
 from PIL import Image
 from train_digits import METHODS, Method, Recipe
 
@@ -345,8 +346,6 @@ def test_batches_drop_the_incomplete_one():
         ("--lr", ["0"]),
         ("--balance", ["-1"]),
         ("--device", ["cuda:99"]),
-        ("--out", [str(SCRIPT)]),
-        ("--out", ["/proc/nothing"]),
     ],
 )
 def test_a_wrong_value_gets_one_line(capsys, tmp_path, monkeypatch, option, values):
@@ -361,6 +360,12 @@ def test_a_wrong_value_gets_one_line(capsys, tmp_path, monkeypatch, option, valu
     assert option in message[0]
     assert values[-1] in message[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [str(SCRIPT), "/proc/nothing"])
+def test_a_folder_that_cannot_be_written_is_named_before_training(folder):
+    with pytest.raises(SystemExit, match=f"cannot write to {folder}: "):
+        console.run(lambda: train_digits.main(["--out", folder]))
 
 
 def test_divergence_gets_one_line(demo):
