@@ -143,8 +143,11 @@ def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Ru
     pairs = [
         pair
         for pair in itertools.permutations(domains, 2)
-        if not args.task or "2".join(name[0] for name in pair) in args.task
+        if not args.task or "2".join(name[0] for name in pair) in map(str.lower, args.task)
     ]
+    if not pairs:
+        known = ", ".join(domains) or "no domain"
+        raise SystemExit(f"--task must be initials of two of {known}, as a2w, got {args.task}")
     cases = [(*pair, kind, draw) for kind in args.kinds for pair in pairs for draw in KINDS[kind]]
     for seed, (source, target, kind, draw) in itertools.product(args.seeds, cases):
         (x_s, y_s), (x_t, y_t) = domains[source], domains[target]
