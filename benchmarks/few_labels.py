@@ -16,7 +16,6 @@ it is stopped, the same command continues.
 """
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import time
@@ -129,20 +128,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--seeds", type=whole(0), nargs="+", default=[0, 1, 2], metavar="N")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    columns = [field.name for field in dataclasses.fields(Run)]
-    done: set[tuple[str, ...]] = set()
-    if args.csv.exists():
-        with open(args.csv, encoding="utf-8", newline="") as file:
-            done = {tuple(row[name] for name in columns[:5]) for row in csv.DictReader(file)}
-    else:
-        args.csv.write_text(",".join(columns) + "\n", encoding="utf-8")
-    for run in measure(args, done):
-        *key, accuracy, seconds = dataclasses.astuple(run)
-        with open(args.csv, "a", encoding="utf-8", newline="") as file:
-            cells = [*key, f"{accuracy:.5g}", f"{seconds:.3g}"]
-            csv.writer(file, lineterminator="\n").writerow(cells)
-    with open(args.csv, encoding="utf-8", newline="") as file:
-        rows = table([*csv.DictReader(file)])
+    key = [field.name for field in dataclasses.fields(Run)][:5]
+    for run in measure(args, timing.start(args.csv, Run, key)):
+        timing.append(args.csv, run)
+    rows = table(timing.read(args.csv))
     title = "Accuracy of C^t on the target's unlabelled images (%)"
     timing.report(title, rows, [], torch.device("cpu"), None)
 

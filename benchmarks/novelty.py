@@ -25,7 +25,6 @@ script is stopped, the same command continues.
 """
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import json
@@ -198,22 +197,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # what diagnose says, batches of small domains
-    columns = [field.name for field in dataclasses.fields(Run)]
-    done: set[tuple[str, ...]] = set()
-    if args.csv.exists():
-        with open(args.csv, encoding="utf-8", newline="") as file:
-            done = {(run["source"], run["target"], run["seed"]) for run in csv.DictReader(file)}
-    else:
-        args.csv.write_text(",".join(columns) + "\n", encoding="utf-8")
-    for runs in measure(args, done):
-        lines = [
-            [f"{v:.5g}" if isinstance(v, float) else str(v) for v in dataclasses.astuple(run)]
-            for run in runs
-        ]
-        with open(args.csv, "a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(lines)
-    with open(args.csv, encoding="utf-8", newline="") as file:
-        rows = table([*csv.DictReader(file)])
+    for runs in measure(args, timing.start(args.csv, Run, ("source", "target", "seed"))):
+        timing.append(args.csv, *runs)
+    rows = table(timing.read(args.csv))
     timing.report("Unknown rows against known ones (%)", rows, [], torch.device("cpu"), None)
 
 

@@ -22,7 +22,6 @@ predict. If it is stopped, the same command continues. The table shows means ove
 """
 
 import argparse
-import csv
 import dataclasses
 import itertools
 import json
@@ -216,22 +215,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--seeds", type=timing.console.whole(0), nargs="+", default=[0, 1, 2], metavar="N")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    columns = [field.name for field in dataclasses.fields(Run)]
-    done: set[tuple[str, ...]] = set()
-    if args.csv.exists():
-        with open(args.csv, encoding="utf-8", newline="") as file:
-            done = {tuple(row[name] for name in columns[:6]) for row in csv.DictReader(file)}
-    else:
-        args.csv.write_text(",".join(columns) + "\n", encoding="utf-8")
-    for run in measure(args, done):
-        cells = [
-            "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
-            for value in dataclasses.astuple(run)
-        ]
-        with open(args.csv, "a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(cells)
-    with open(args.csv, encoding="utf-8", newline="") as file:
-        rows = table([*csv.DictReader(file)])
+    key = [field.name for field in dataclasses.fields(Run)][:6]
+    for run in measure(args, timing.start(args.csv, Run, key)):
+        timing.append(args.csv, run)
+    rows = table(timing.read(args.csv))
     timing.report("Accuracy of C^t on the target (%)", rows, [], torch.device("cpu"), None)
 
 

@@ -1,6 +1,8 @@
-"""What the benchmarks share: arguments, interleaved timing, Markdown tables, the machine."""
+"""What the benchmarks share: arguments, interleaved timing, files of runs, tables, the machine."""
 
 import argparse
+import csv
+import dataclasses
 import math
 import platform
 import re
@@ -9,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +26,37 @@ def new_file(text: str) -> Path:
     if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
     return path
+
+
+def start(path: Path, run: type[Any], key: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return the keys of the runs that a CSV file holds; begin the file if it is not there.
+
+    Args:
+        path: The file.
+        run: A dataclass, whose fields are the columns.
+        key: The fields that tell runs apart.
+    """
+    if path.exists():
+        return {tuple(line[name] for name in key) for line in read(path)}
+    columns = [field.name for field in dataclasses.fields(run)]
+    path.write_text(",".join(columns) + "\n", encoding="utf-8")
+    return set()
+
+
+def append(path: Path, *runs: Any) -> None:
+    """Append dataclasses to a CSV file, a line each."""
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        for run in runs:
+            csv.writer(file, lineterminator="\n").writerow(
+                f"{value:.5g}" if isinstance(value, float) else value
+                for value in dataclasses.astuple(run)
+            )
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a CSV file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [*csv.DictReader(file)]
 
 
 def parser(doc: str, repeat: int) -> argparse.ArgumentParser:
