@@ -29,7 +29,7 @@ def train(known: bool) -> float:
     for i in range(total):
         index_s, index_t = torch.randint(400, (2, 32))
         source = head.route(backbone(x_source[index_s]))
-        # One batch, because a few images alone would have batch-norm statistics of their own.
+        # One batch: a few images alone would have batch-norm statistics of their own
         x_t = torch.cat([x_target[index_t], x_known])
         of_target = head.route(backbone(x_t))
         target, labelled = (
