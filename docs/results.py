@@ -371,6 +371,14 @@ def few_labels(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def caltech_shares(runs: list[Run]) -> list[Line]:
+    """Return the mean of every method by task, and over tasks."""
+    head, *lines = by_task(runs)
+    lines = [[name.removesuffix(", as it is"), *cells] for name, *cells in lines]
+    columns = [*zip(*(map(float, cells) for _, *cells in lines), strict=True)]
+    return [head, *lines, ["Avg", *(f"{statistics.fmean(column):.1f}" for column in columns)]]
+
+
 def errors(runs: list[Run]) -> list[Line]:
     """Return the L1 error of estimated and of equal shares, and their trust, by kind."""
     lines = [["Target", "estimated", "equal", "trust", "trust 0"]]
@@ -487,6 +495,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "shares_paired": ("shares", paired),
     "shares_by_task": ("shares", by_task),
     "shares_errors": ("shares", errors),
+    "shares_caltech10": ("shares_caltech10", caltech_shares),
     "few_labels": ("few_labels", few_labels),
     "dense": ("dense", recipe),
     "dense_development": ("dense_development", recipe),
