@@ -197,6 +197,7 @@ def test_the_classifier_trains_there(device, rows_on):  # the estimate of shares
     y = torch.zeros(9, dtype=torch.long)
     y[:K] = torch.arange(K)
     generator, given = torch.Generator().manual_seed(0), torch.tensor([0.2, 0.3, 0.5])
-    _, means = model._train(rows[0], y, rows[1], given, (4, 2, 4), generator)
+    shares = None  # given ones are not estimated
+    _, means = model._train(rows, (y, None), given, shares, (4, 2, 4), generator)
     assert means.device == device
     assert means.shape == (2, 6)

@@ -6,7 +6,7 @@ from office.data import images
 from office.data.images import Preprocessing
 from office.methods import METHODS, Settings, losses
 from office.options import Runtime
-from office.training.batches import ImageBatches
+from office.training.batches import EpochSampler, ImageBatches
 from private import put
 from torch import nn
 from train_office import Network
@@ -50,7 +50,8 @@ def test_every_methods_step(device, name):
 
 def test_batches_are_prepared_on_the_device(device):
     batches = ImageBatches.__new__(ImageBatches)
-    batches.layout, batches.samplers = torch.channels_last, []
+    batches.layout = torch.channels_last
+    batches.samplers = [EpochSampler(4, 4, seed=0, domain=domain) for domain in (0, 1)]
     batches.domains = [[], []]
     batches.runtime = Runtime(device)
     batches.normalize = put(images.Normalize(Preprocessing(36, 32)), device)
@@ -58,7 +59,7 @@ def test_batches_are_prepared_on_the_device(device):
     crops = torch.zeros(4, 3, 32, 32, dtype=torch.uint8, device=device)
     flips = torch.zeros(4, dtype=torch.bool, device=device)
     index = torch.zeros(4, dtype=torch.long, device=device)
-    batches.loaders = [[(crops, flips, index)]] * 2
+    batches._crops = lambda paths, keys: [(crops, flips, index)]
     ((x_s, labels, x_t),) = batches.epoch(0, 1)
     assert [(x.device, x.dtype, tuple(x.shape)) for x in (x_s, x_t)] == [
         (device, torch.float32, (4, 3, 32, 32))
