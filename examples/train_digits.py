@@ -6,8 +6,9 @@ times from the same seed (C^t is the target classifier):
 
     source-only        cross-entropy of C^t on printed digits: a plain 10-way classifier
     symnets            eq. (11) of the paper on printed digits and unlabelled handwritten ones
-    symnets-balanced   eq. (11), and a penalty on digits that are predicted more or less often than
-                       they are in the target, whose shares are estimated four times in training
+    symnets-balanced   eq. (11); the target's shares of the digits are estimated four times in
+                       training, and while they seem equal, a penalty on digits that are predicted
+                       more or less often than others
 
 All three see the same printed digits in the same batches and share initial weights, optimizer and
 schedule. SymNets train on all 1,797 handwritten images, without their labels. Accuracy is measured
@@ -37,6 +38,7 @@ METHODS = ["source-only", "symnets", "symnets-balanced"]
 SCORED = slice(1, None, 2)  # the development half is slice(0, None, 2)
 SOURCE_SIZE = 4000
 FEATURES = 128
+TRUSTED = 0.5  # at least, of shares that are believed
 ESTIMATES = (0.2, 0.4, 0.6, 0.8)  # of the steps, when symnets-balanced looks at the shares
 
 Score = Callable[[nn.Module, symloss.SymmetricHead], dict[str, float]]
@@ -49,7 +51,7 @@ class Method:
 
     name: str
     objective: Objective | None = None
-    estimates: bool = False  # the target's shares in training, for an argument ``prior``
+    estimates: bool = False  # the target's shares in training, for an argument ``shares``
 
     @property
     def classifiers(self) -> tuple[str, ...]:
@@ -104,25 +106,31 @@ def symnets_balanced(
     target: symloss.RoutedLogits,
     lam: float,
     weight: float,
-    prior: Tensor | None = None,
+    shares: symloss.EstimatedPrior | None = None,
 ) -> Tensor:
-    """Add a penalty, for the extractor, on digits predicted more or less often than expected.
+    """Add a penalty, for the extractor, on digits predicted more or less often than others.
 
-    ``prior`` has their expected shares; those below a fifth of an equal share count less in the
-    labelled losses. There is no penalty before the first estimate: on untrained features it makes
-    digits change places, equally often, which no count of predictions shows.
+    Where ``shares`` tell that the digits are not equally frequent, there is none, because it would
+    pull the predictions along with the estimate's errors; digits that seem absent then count less
+    in the labelled losses. Nor is there one before the first estimate: on untrained features it
+    makes digits change places, equally often, which no count of predictions shows.
     """
-    if prior is None:
+    if shares is None:
         return symnets(source, labels, target, lam)
-    categories = (5 * len(prior) * prior).clamp_max(1)
-    balance = symloss.functional.category_balance(target.extractor, prior)
-    return symnets(source, labels, target, lam, categories) + weight * lam * balance
+    if shares.trust >= TRUSTED:
+        categories = (5 * len(shares.prior) * shares.prior).clamp_max(1)
+        return symnets(source, labels, target, lam, categories)
+    balance = symloss.functional.category_balance(target.extractor)
+    return symnets(source, labels, target, lam) + weight * lam * balance
 
 
-def estimate_prior(
+def estimate_shares(
     extractor: nn.Module, source: Digits, target_images: Tensor, seed: int
 ) -> symloss.EstimatedPrior:
-    """Estimate the digits' shares in the target from the features of a network in training."""
+    """Estimate the digits' shares in the target from the features of a network in training.
+
+    They are those of the estimate before it was shrunk, or equal ones if it is not trusted.
+    """
     extractor.eval()
     with torch.no_grad():
         features = [extractor(images) for images in (source.images, target_images)]
@@ -131,7 +139,9 @@ def estimate_prior(
     prior, trust = symloss.estimate_prior(
         *(features[0], source.labels, features[1]), random_state=seed, device=device
     )
-    return symloss.EstimatedPrior(prior.to(device), trust)
+    equal = torch.full_like(prior, 1 / len(prior))
+    shares = (equal + (prior - equal) / trust).clamp_min(0.002) if trust >= TRUSTED else equal
+    return symloss.EstimatedPrior((shares / shares.sum()).to(device), trust)
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -162,7 +172,7 @@ def train(
     target_batches = batches(len(target_images), recipe.batch_size, seed)
 
     estimates = {int(part * total) for part in ESTIMATES} if method.estimates else set()
-    estimated, expected = None, {}
+    estimated, options = None, {}
     history = []
     with tqdm(total=total, desc=f"seed {seed}, {method.name:16}", unit="step") as bar:
         for epoch in range(recipe.epochs):
@@ -170,8 +180,8 @@ def train(
             summed = torch.zeros((), device=device)
             for i in range(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch):
                 if i in estimates:
-                    estimated = estimate_prior(extractor, source, target_images, seed)
-                    expected = {"prior": estimated.prior}
+                    estimated = estimate_shares(extractor, source, target_images, seed)
+                    options = {"shares": estimated}
                 index = next(source_batches)
                 x_s, y_s = source.images[index], source.labels[index]
                 if method.objective is None:
@@ -180,7 +190,7 @@ def train(
                     x_t = target_images[next(target_batches)]
                     routed_s, routed_t = head.route(extractor(x_s)), head.route(extractor(x_t))
                     lam = symloss.progressive_lambda(i / total)
-                    loss = method.objective(routed_s, y_s, routed_t, lam, **expected)
+                    loss = method.objective(routed_s, y_s, routed_t, lam, **options)
                 step(loss)
                 for scheduler in schedulers:
                     scheduler.step()

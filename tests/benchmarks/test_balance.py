@@ -68,8 +68,8 @@ def test_the_demo_s_methods_are_among_the_objectives():
     methods = balance.objectives(torch.arange(10), [0.5, 5.0], train_digits.Recipe())
     assert methods["source only"] is None
     assert torch.equal(methods["SymNets"]()(*step), train_digits.symnets(*step))
-    equal = torch.full((10,), 0.1)
-    expected = train_digits.symnets_balanced(*step, weight=5.0, prior=equal)
+    equal = symloss.EstimatedPrior(torch.full((10,), 0.1), trust=0.0)
+    expected = train_digits.symnets_balanced(*step, weight=5.0, shares=equal)
     torch.testing.assert_close(methods["balance 5"]()(*step), expected)
     v2 = symloss.symnet_v2_losses(*step[:3]).total(0.4)
     assert torch.equal(methods["V2"]()(*step), v2)

@@ -219,16 +219,16 @@ def routed(rows, seed):
     return symloss.RoutedLogits(*(part.requires_grad_() for part in logits))
 
 
-def test_balance_pulls_the_mean_prediction_to_the_expected_shares_beside_eq_11():
+def test_balance_pulls_the_mean_prediction_to_equal_shares_beside_eq_11():
     source, target, labels, lam, weight = routed(8, 0), routed(6, 1), torch.arange(8), 0.3, 5.0
     plain = train_digits.symnets(source, labels, target, lam)
     (before,) = torch.autograd.grad(plain, target.extractor, retain_graph=True)
-    prior = torch.linspace(0.05, 0.15, 10, dtype=torch.float64)
-    balanced = train_digits.symnets_balanced(source, labels, target, lam, weight, prior)
+    unknown = symloss.EstimatedPrior(torch.full((10,), 0.1, dtype=torch.float64), trust=0.49)
+    balanced = train_digits.symnets_balanced(source, labels, target, lam, weight, unknown)
     p = target.extractor.detach().numpy()
     p = np.exp(p) / np.exp(p).sum(1, keepdims=True)
     mean = (p[:, :10] + p[:, 10:]).mean(0)
-    expected = weight * lam * (mean * np.log(mean / prior.numpy())).sum()
+    expected = weight * lam * (mean * np.log(10 * mean)).sum()
     assert (balanced - plain).item() == pytest.approx(expected)
     for tensor in (*source, target.head):  # the balance is for the extractor, on the target
         ours, theirs = (
@@ -240,14 +240,36 @@ def test_balance_pulls_the_mean_prediction_to_the_expected_shares_beside_eq_11()
     assert first.item() == plain.item()
 
 
-def test_labels_of_digits_that_seem_absent_count_less():
+def test_where_shares_differ_nothing_pulls_and_absent_digits_count_less():
     source, target, labels = routed(8, 0), routed(6, 1), torch.arange(8)
     prior = torch.tensor([0.002] * 2 + [0.1245] * 8, dtype=torch.float64)
     weight = torch.tensor([0.1] * 2 + [1.0] * 8, dtype=torch.float64)
     expected = symloss.symnet_losses(source, labels, target, weight=weight).total(0.3)
-    assert train_digits.symnets_balanced(
-        source, labels, target, 0.3, 0.0, prior
-    ).item() == pytest.approx(expected.item())
+    shares = symloss.EstimatedPrior(prior, trust=0.5)
+    loss = train_digits.symnets_balanced(source, labels, target, 0.3, 10.0, shares)
+    assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    ("counts", "trusted"), [([40] * 10, False), ([90] * 5 + [9] * 5, True), ([80] * 5, True)]
+)
+def test_shares_are_the_target_s_counts_or_equal_ones(counts, trusted):
+    """On features that tell the digits apart; the estimate that is shrunk would be 0.01 off."""
+    generator = torch.Generator().manual_seed(0)
+
+    def clusters(labels):
+        noise = 0.05 * torch.randn(len(labels), 10, generator=generator)
+        return Digits(torch.eye(10)[labels] + noise, labels)
+
+    source = clusters(torch.arange(400) % 10)
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    identity = torch.nn.Identity()
+    shares = train_digits.estimate_shares(identity, source, clusters(labels).images, seed=0)
+    true = np.bincount(labels, minlength=10) / len(labels)
+    assert (shares.trust >= 0.5) == trusted
+    if not trusted:
+        torch.testing.assert_close(shares.prior, torch.full((10,), 0.1))
+    np.testing.assert_allclose(shares.prior.numpy(), true, atol=0.003)
 
 
 def test_balance_keeps_every_digit():
