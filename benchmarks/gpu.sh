@@ -4,18 +4,19 @@
 #
 #   benchmarks/gpu.sh DATA WEIGHTS OUT [OPTION...]
 #
-# DATA is Office-31's folder, WEIGHTS a ResNet-50's state_dict, OUT a folder for results. Options go
-# to every training: BACKBONE=resnet50_v1 trains the network whose strides are in the first
-# convolutions; DEVICE=cpu with --max-steps 2 --batch-size 4 tries the script without a GPU.
+# DATA is Office-31's folder, WEIGHTS a ResNet-50's state_dict, OUT a folder for results. Options of
+# train_office.py replace "--epochs 40". BACKBONE=resnet50_v1 has its strides in the first
+# convolutions; DEVICE=cpu and QUICK=1 with --max-steps 2 try the script without a GPU.
 set -euo pipefail
 data=$1 weights=$2 out=$3 options=("${@:4}")
+[ $# -gt 3 ] || options=(--epochs 40)
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
 device=${DEVICE:-cuda}
 
 train() { # TASK METHOD...
   python examples/train_office.py --dataset office31 --root "$data" --task "$1" --method "${@:2}" \
-    --backbone "${BACKBONE:-resnet50}" --weights "$weights" --bottleneck 256 --seeds 0 --epochs 40 \
+    --backbone "${BACKBONE:-resnet50}" --weights "$weights" --bottleneck 256 --seeds 0 \
     --precision bf16 --cache device --device "$device" --out "$out/runs" --resume "${options[@]}"
 }
 
