@@ -15,8 +15,8 @@ method gets the same.
                      100 components: by default it takes one for each column, and needs as many rows
     skada.deep       MCC, DAN and DeepCORAL with their defaults, on the network of SymNetClassifier
                      and for its number of steps, at least 1,000
-    pytorch-adapt    MCC, BNM, DANN and CDAN with their defaults, on the same network and steps,
-                     with the optimizer of SymNetClassifier
+    pytorch-adapt    MCC, BNM, DANN and CDAN with their defaults, on the same network and steps;
+                     their domain classifiers have 256 hidden units
 
 What a method's function below holds is what its user writes. The column `lines` counts that, and
 the class or function that it needs besides, as ruff formats it, without docstrings, blank lines and
@@ -52,7 +52,6 @@ from torch import nn
 
 KINDS = ["as it is", "partial", "uneven"]
 STEPS, BATCH = features.STEPS, features.BATCH
-SGD = {"lr": features.LR, **features.SGD}
 
 
 # The code that users write
@@ -155,35 +154,31 @@ def adapted(source: Any, labels: Any, target: Any, seed: int, *, make: Adapters)
 def with_hook(bottleneck: nn.Module, head: nn.Module, *, name: str) -> Any:
     """Return pytorch-adapt's classifier with one more loss."""
     from pytorch_adapt import adapters, hooks
-    from pytorch_adapt.containers import Models, Optimizers
+    from pytorch_adapt.containers import Models
 
     models = Models({"G": bottleneck, "C": head})
-    optimizers = Optimizers((torch.optim.SGD, SGD))
-    extra = {"post": [getattr(hooks, name)()]}
-    return adapters.Classifier(models=models, optimizers=optimizers, hook_kwargs=extra)
+    return adapters.Classifier(models=models, hook_kwargs={"post": [getattr(hooks, name)()]})
 
 
 def dann(bottleneck: nn.Module, head: nn.Module) -> Any:
     """Return pytorch-adapt's DANN."""
     from pytorch_adapt.adapters import DANN
-    from pytorch_adapt.containers import Models, Optimizers
+    from pytorch_adapt.containers import Models
     from pytorch_adapt.models import Discriminator
 
-    models = Models({"G": bottleneck, "C": head, "D": Discriminator(in_size=256, h=256)})
-    return DANN(models=models, optimizers=Optimizers((torch.optim.SGD, SGD)))
+    return DANN(models=Models({"G": bottleneck, "C": head, "D": Discriminator(256, h=256)}))
 
 
 def cdan(bottleneck: nn.Module, head: nn.Linear) -> Any:
     """Return pytorch-adapt's CDAN with entropy weights and gradient reversal."""
     from pytorch_adapt.adapters import CDANNE
-    from pytorch_adapt.containers import Misc, Models, Optimizers
+    from pytorch_adapt.containers import Misc, Models
     from pytorch_adapt.layers import RandomizedDotProduct
     from pytorch_adapt.models import Discriminator
 
-    models = Models({"G": bottleneck, "C": head, "D": Discriminator(in_size=1024, h=256)})
+    models = Models({"G": bottleneck, "C": head, "D": Discriminator(1024, h=256)})
     both = RandomizedDotProduct([256, head.out_features], out_dim=1024)
-    optimizers = Optimizers((torch.optim.SGD, SGD))
-    return CDANNE(models=models, optimizers=optimizers, misc=Misc({"feature_combiner": both}))
+    return CDANNE(models=models, misc=Misc({"feature_combiner": both}))
 
 
 # What is measured
