@@ -223,7 +223,9 @@ def lines(code: Callable[..., Any]) -> int:
 
 
 def version(package: str) -> str:
-    """Name a package and its version."""
+    """Name a package and its version; of symloss, it is this one."""
+    if package == "symloss":
+        return package
     return f"{package} {importlib.metadata.version(package)}"
 
 
