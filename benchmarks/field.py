@@ -126,7 +126,7 @@ def deep(source: Any, labels: Any, target: Any, seed: int, *, name: str, **optio
     return model.predict(target, sample_domain=np.full(len(target), -2))
 
 
-Adapters = Callable[[nn.Module, nn.Module], Any]
+Adapters = Callable[[Any, Any], Any]
 
 
 def adapted(source: Any, labels: Any, target: Any, seed: int, *, make: Adapters) -> Any:
