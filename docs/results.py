@@ -468,7 +468,7 @@ def field(runs: list[Run]) -> list[Line]:
             by_pair = on_pairs(some, "accuracy")
             mean, five = statistics.fmean(by_pair), statistics.fmean(by_pair[1:])  # A→W is first
             means.setdefault(name, mean)
-            line += [f"{mean:.1f} ({five:.1f})", f"{min(by_pair):.1f}"]
+            line += [f"{mean:.1f}\N{NO-BREAK SPACE}({five:.1f})", f"{min(by_pair):.1f}"]
         seconds = statistics.fmean(numbers(of(own, kind=kinds[0]) or own, "seconds"))
         lines[name] = [*line, f"{seconds:.0f}", own[0]["lines"]]
     heads = [f"{kind}{tail}" for kind in kinds for tail in ("", ": worst")]
