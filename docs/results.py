@@ -452,6 +452,30 @@ def reported(runs: list[Run]) -> list[Line]:
     return lines
 
 
+def field(runs: list[Run]) -> list[Line]:
+    """Return mean, without A→W in brackets, and worst task by kind, seconds, lines; best first."""
+    kinds = ("as it is", "partial", "uneven")
+    means: dict[str, float] = {}
+    lines = {}
+    for name in dict.fromkeys(run["method"] for run in runs):
+        own = of(runs, method=name)
+        line = [f"{name}, {own[0]['package'].split()[0]}"]
+        for kind in kinds:
+            some = of(own, kind=kind)
+            if len(pairs(some)) < 6:
+                line += ["-", "-"]
+                continue
+            by_pair = on_pairs(some, "accuracy")
+            mean, five = statistics.fmean(by_pair), statistics.fmean(by_pair[1:])  # A→W is first
+            means.setdefault(name, mean)
+            line += [f"{mean:.1f}\N{NO-BREAK SPACE}({five:.1f})", f"{min(by_pair):.1f}"]
+        seconds = statistics.fmean(numbers(of(own, kind=kinds[0]) or own, "seconds"))
+        lines[name] = [*line, f"{seconds:.0f}", own[0]["lines"]]
+    heads = [f"{kind}{tail}" for kind in kinds for tail in ("", ": worst")]
+    best = sorted(means, key=means.__getitem__, reverse=True)
+    return [["Method", *heads, "seconds", "lines"], *(lines[name] for name in best)]
+
+
 SCORES = {
     "logistic regression": "logistic regression, 1 - top probability",
     "nearest neighbours": "fifth nearest source row, cosine",
@@ -501,6 +525,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "dense_development": ("dense_development", recipe),
     "dense_cost": ("dense_cost", cost),
     "signals": ("signals", recipe),
+    "field": ("field", field),
     "novelty": ("novelty", novelty),
     "novelty_h": ("novelty", rejected),
     "novelty_reported": ("novelty", reported),

@@ -134,6 +134,17 @@ def test_the_table_has_the_mean_over_tasks(monkeypatch):
     assert selection.table([[], []])[1:] == [["a", "0.30", "70.0", "20"]]
 
 
+def test_a_pick_is_named_and_costs_what_the_best_has_more(monkeypatch):
+    found = [replace(c, setting=f"s{i}") for i, c in enumerate(candidates(5))]
+    accuracy = doubles(*(c.accuracy for c in found))
+    scores = {"best": lambda _: accuracy, "second": lambda _: doubles(0, math.nan, 5, 1, 5)}
+    monkeypatch.setattr(selection, "SCORES", scores)
+    _, best, second = selection.picks(found)
+    assert best == ["best", f"s{int(accuracy.argmax())}", "0.0"]
+    cost = 80 - (found[2].accuracy + found[4].accuracy) / 2
+    assert second == ["second", "s2, s4", f"{cost:.1f}"]
+
+
 # The digits
 
 
@@ -180,6 +191,14 @@ def test_no_two_settings_are_equal():
     assert all(recipe.epochs == 7 for _, recipe in grid.values())
 
 
+def test_only_the_default_estimates_shares(monkeypatch):
+    methods = []
+    monkeypatch.setattr(selection, "train", lambda method, *_: methods.append(method))
+    monkeypatch.setattr(selection, "candidate", lambda *_: None)
+    selection.train_digits(selection.settings(Recipe()), {100: render_digits(64, 100)})
+    assert [method.name for method in methods if method.estimates] == [selection.DEFAULT]
+
+
 def test_candidates_are_scored_on_the_development_half(monkeypatch):
     digits = selection.load_handwritten()
     monkeypatch.setattr(selection, "load_handwritten", lambda: digits)
@@ -206,11 +225,11 @@ def test_quick_prints_both_tables_and_the_machine(capsys, tmp_path):
     selection.main(["--quick", "--seeds", "100", "--out", str(out)])
     text = out.read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
-    title, scores, grid, machine = text.rstrip("\n").split("\n\n")
+    title, scores, picks, grid, machine = text.rstrip("\n").split("\n\n")
     assert "seeds 100;" in title
-    assert title.endswith("15 candidates")
-    assert scores.count("\n") == 1 + len(selection.SCORES)
-    assert grid.count("\n") == 1 + 15
+    assert title.endswith("16 candidates")
+    assert scores.count("\n") == picks.count("\n") == 1 + len(selection.SCORES)
+    assert grid.count("\n") == 1 + 16
     assert re.search(r"\| the target's labels, for comparison \| 1\.00 \| \d+\.\d \| 0 \|", scores)
     assert f"torch {torch.__version__}" in machine
 
