@@ -156,6 +156,15 @@ def test_what_is_expected_to_be_rare_may_be_rare():
     logits = logits_of([0] * 98 + [1, 2])
     found = diagnostics.diagnose(logits, NAMES, [0.9, 0.04, 0.04, 0.02])
     assert found.rarely_predicted == ["pen"]
+    # Below a twentieth of an equal share, 0.0125, it is taken for absent.
+    found = diagnostics.diagnose(logits_of([0] * 100), NAMES, [0.96, 0.014, 0.014, 0.012])
+    assert found.rarely_predicted == ["mouse", "mug"]
+
+
+@pytest.mark.parametrize(("trust", "absent"), [(None, []), (0.0, []), (0.1, ["mug", "pen"])])
+def test_below_a_fifth_of_an_equal_share_a_category_seems_absent(trust, absent):
+    found = diagnostics.diagnose(logits_of([0, 1, 2, 3]), NAMES, [0.85, 0.052, 0.049, 0.049])
+    assert dataclasses.replace(found, trust=trust).absent == absent
 
 
 def made(predicted, agreement=None, samples=None):

@@ -184,6 +184,27 @@ def test_estimated_shares_leave_absent_categories_alone():
     np.testing.assert_allclose(models[0].prior_, 1 / 8)
 
 
+def test_training_uses_and_ends_with_the_latest_estimate(monkeypatch):
+    x_s, y_s, x_t, _ = domains()
+    told = [
+        symloss.EstimatedPrior(torch.tensor([0.5 - i / 20, 0.3 + i / 20, 0.2]), trust=i / 10)
+        for i in range(5)
+    ]
+    estimates, seen, balance = iter(told), [], symloss.functional.category_balance
+    monkeypatch.setattr(Shares, "before", lambda _: next(estimates))
+    monkeypatch.setattr(Shares, "seen_by", lambda *_: next(estimates))
+
+    def spy(logits, prior):
+        seen.append(round((0.5 - float(prior[0])) * 20))
+        return balance(logits, prior)
+
+    monkeypatch.setattr("symloss._adapt.category_balance", spy)
+    model = quick().fit(x_s, y_s, x_t)
+    assert seen == [0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4]  # of 12 steps, new ones at 2, 4, 7 and 9
+    np.testing.assert_array_equal(model.prior_, told[-1].prior)
+    assert model.trust_ == 0.4
+
+
 def test_without_balance_no_shares_are_estimated_or_compared(monkeypatch):
     x_s, y_s, x_t, _ = domains()
     monkeypatch.setattr("symloss.prior.Shares.before", None)  # cannot be called
@@ -904,6 +925,8 @@ def test_a_share_of_0_is_trained(prior):
     target = x_s[y < 2]
     model = quick(epochs=20, prior=prior).fit(x_s, NAMES[y], target)
     assert model.score(target, NAMES[y][y < 2]) > 0.95
+    thousandth = 1e-3 / 3  # of an equal share
+    np.testing.assert_allclose(model.prior_, [(1 - thousandth) / 2] * 2 + [thousandth], rtol=1e-5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert model.diagnose(np.tile(target, (200, 1))).healthy
@@ -1217,6 +1240,16 @@ def test_a_state_of_0_2_is_loaded():
         assert (same.prior_ is None) if on else (same.prior_ == pytest.approx(prior))
     with pytest.raises(ValueError, match="format 2 or lower, got 3"):
         SymNetClassifier().load_state_dict(state | {"format": 3})
+
+
+def test_estimated_shares_are_kept_with_the_state(monkeypatch):
+    x_s, y_s, x_t, _ = domains()
+    told = symloss.EstimatedPrior(torch.tensor([0.5, 0.3, 0.2]), trust=0.4)
+    monkeypatch.setattr(Shares, "seen_by", lambda *_: told)
+    model = quick(epochs=20).fit(x_s, y_s, x_t)
+    same = SymNetClassifier().load_state_dict(model.state_dict())
+    assert (same.prior_.tolist(), same.trust_) == (told.prior.tolist(), 0.4)
+    assert "trust 0.40" in str(same.diagnose(x_t))
 
 
 def test_diagnose_warns_first_of_classifiers_that_disagree():

@@ -1,8 +1,12 @@
+import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import symloss
 from symloss import prior as module
@@ -28,6 +32,15 @@ def estimate(x_s, y_s, x_t, **options):
     return symloss.estimate_prior(
         x_s, y_s, x_t, **{"preprocessing": "standardise", "random_state": 0} | options
     )
+
+
+def prepared(x_s, y_s, x_t, preprocessing="standardise", seed=0):
+    """The rows as estimates see them."""
+    generator = torch.Generator().manual_seed(seed)
+    source, y, target = map(torch.from_numpy, (x_s, y_s, x_t))
+    ready = Preprocessing(preprocessing, WIDTH)
+    ready.fit(source, target, generator)
+    return module.Shares(ready, source, y, target, generator)
 
 
 @pytest.fixture
@@ -79,6 +92,14 @@ def test_the_mean_is_shrunk_by_disagreement(noise):
     assert trust == pytest.approx(how_far)
 
 
+def test_no_share_is_below_a_fiftieth_of_an_equal_one():
+    estimates = np.zeros((4, 40))
+    estimates[:, 3] = 1  # 39 shares would end at a four-hundredth of an equal one
+    prior, _ = module._shrunk(torch.from_numpy(estimates))
+    np.testing.assert_allclose(prior, shrunk(estimates)[0], rtol=1e-6)
+    assert float(prior.min()) == pytest.approx(0.02 / 40, rel=0.02)
+
+
 def test_estimates_of_equal_shares_need_no_trust():
     prior, trust = module._shrunk(torch.full((4, 5), 0.2, dtype=torch.float64))
     assert trust == 0
@@ -120,6 +141,81 @@ def test_the_mixture_is_that_of_the_docstring(anchor, shifted):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-3, 1.0, 50.0]),
+    spread=st.floats(0.3, 2.0),
+    options=st.sampled_from([(1.0, True), (3.0, True), (1.0, False)]),
+)
+def test_a_mixture_knows_no_order_units_axes_or_number_of_rows(seed, scale, spread, options):
+    rng = np.random.default_rng(seed)
+    x_s, y_s, x_t, _ = domains(rng.dirichlet(np.ones(K)), rows=80, spread=spread, seed=seed)
+
+    def shares(x_s, y_s, x_t):
+        anchor, shifted = options
+        rows = map(torch.from_numpy, (x_s, y_s, x_t))
+        return module._mixture(*rows, K, anchor=anchor, shifted=shifted).numpy()
+
+    expected = shares(x_s, y_s, x_t)
+    close = partial(np.testing.assert_allclose, desired=expected, atol=1e-5)
+    order, renamed = rng.permutation(len(x_s)), rng.permutation(K)
+    close(shares(x_s[order], y_s[order], rng.permutation(x_t)))
+    close(shares(x_s, renamed[y_s], x_t)[renamed])
+    close(shares(x_s, y_s, np.repeat(x_t, 3, axis=0)))
+    turned, _ = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))
+    origin = rng.normal(size=WIDTH)
+    moved = [scale * (x @ turned + origin) for x in (x_s, x_t)]
+    close(shares(moved[0], y_s, moved[1]))
+    if options[1]:  # the target may have moved
+        close(shares(x_s, y_s, x_t + 10 * origin))
+
+
+@pytest.mark.usefixtures("short")
+def test_arrays_tensors_and_memory_maps_give_the_same(tmp_path):
+    x_s, y_s, x_t, _ = domains([0.6, 0.1, 0.1, 0.1, 0.1], spread=1.5)
+    np.save(tmp_path / "rows.npy", x_t)
+    prior, trust = estimate(x_s, y_s, x_t)
+    for rows in (
+        (x_s.tolist(), y_s.tolist(), x_t.tolist()),
+        map(torch.from_numpy, (x_s, y_s, x_t)),
+        (x_s, y_s, np.load(tmp_path / "rows.npy", mmap_mode="r")),
+    ):
+        other = estimate(*rows)
+        assert torch.equal(other.prior, prior)
+        assert other.trust == trust
+
+
+def test_the_estimates_are_the_four_of_the_docstring(monkeypatch):
+    x_s, y_s, x_t, _ = domains([0.5, 0.2, 0.1, 0.2, 0.0], rows=60, spread=2.5)
+    own = np.random.default_rng(1).normal(size=(K, WIDTH))  # a shift of each category
+    x_t += 2 * own.repeat([30, 12, 6, 12, 0], axis=0)
+    shares = prepared(x_s, y_s, x_t, None)
+    layers = [torch.nn.Linear(WIDTH, 10), torch.nn.BatchNorm1d(10), torch.nn.ReLU()]
+    extractor, head = torch.nn.Sequential(*layers), symloss.SymmetricHead(10, K)
+    extractor(shares.source[::7])  # means and variances that are not those of all rows
+    linear, norm = copy.deepcopy(layers[:2])
+    monkeypatch.setattr(module, "_shrunk", lambda estimates: estimates)
+    found = shares.seen_by(extractor, head)
+    assert extractor.training
+
+    mean, deviation = norm.running_mean, (norm.running_var + norm.eps).sqrt()
+    z_s, z_t = (
+        ((x @ linear.weight.T + linear.bias - mean) / deviation).clamp_min(0).detach().numpy()
+        for x in (shares.source, shares.target)
+    )
+    scores = z_t @ head.weight[K:].detach().numpy().T + head.bias[K:].detach().numpy()
+    expected = [
+        mixture(x_s, y_s, x_t, anchor=1, shifted=True),
+        mixture(x_s, y_s, x_t, anchor=3, shifted=True),
+        np.bincount(scores.argmax(1), minlength=K) / len(z_t),
+        mixture(z_s, y_s, z_t, anchor=1, shifted=False),
+    ]
+    apart = np.abs(expected[0] - expected[1:]).sum(1)
+    assert (apart > 0.02).all()  # else one could stand for another
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 @pytest.mark.usefixtures("short")
 def test_rows_that_do_not_vary_within_categories():
     labels = torch.arange(60) % 3
@@ -146,23 +242,21 @@ def test_many_rows_are_sampled(tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", x_t.astype("float16"))
     monkeypatch.setattr(module, "_ROWS", 800)
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    generator = torch.Generator().manual_seed(0)
-    ready = Preprocessing("standardise", WIDTH)
-    source, target = torch.from_numpy(x_s), torch.from_numpy(np.array(rows))
-    ready.fit(source, target, generator)
-    shares = module.Shares(ready, source, torch.from_numpy(y_s), target, generator)
+    shares = prepared(x_s, y_s, np.array(rows))
     assert (len(shares.source), len(shares.target)) == (500, 800)
     prior, _ = estimate(x_s, y_s, rows)
     assert np.abs(prior.numpy() - true).sum() < 4 / math.sqrt(800)
 
 
-@pytest.mark.usefixtures("short")
 def test_a_category_that_a_sample_would_miss_is_seen(monkeypatch):
     x_s, y_s, x_t, _ = domains([0.25, 0.25, 0.25, 0.25, 0])
     few = (y_s < 4) | (np.arange(500) < 10)  # two rows of the last
     monkeypatch.setattr(module, "_ROWS", 20)
-    priors = [estimate(x_s[few], y_s[few], x_t, random_state=seed).prior for seed in range(8)]
-    assert all(prior.isfinite().all() for prior in priors)
+    for seed in range(8):
+        shares = prepared(x_s[few], y_s[few], x_t, None, seed)
+        assert shares.y.unique().tolist() == [0, 1, 2, 3, 4]
+        last = torch.from_numpy(x_s[few & (y_s == 4)]).float()
+        assert all((last == row).all(1).any() for row in shares.source[shares.y == 4])
 
 
 @pytest.mark.usefixtures("short")
@@ -171,6 +265,21 @@ def test_shares_are_in_the_order_of_sorted_labels():
     by_number, _ = estimate(x_s, y_s, x_t)
     by_name, _ = estimate(x_s, np.array(["e", "d", "c", "b", "a"])[y_s], x_t)
     np.testing.assert_allclose(by_name.flip(0), by_number, atol=0.02)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("preprocessing", "kept"), [("l2", "rows"), ("standardise", "columns"), (None, "neither")]
+)
+def test_units_that_preprocessing_takes_away_change_nothing(preprocessing, kept):
+    x_s, y_s, x_t, _ = domains([0.6, 0.1, 0.1, 0.1, 0.1], spread=1.5)
+    rng = np.random.default_rng(0)
+    longer = [2.0 ** rng.integers(-3, 4, size=(len(x), 1)) for x in (x_s, x_t)]
+    units = 2.0 ** rng.integers(-3, 4, size=WIDTH)
+    prior = estimate(x_s, y_s, x_t, preprocessing=preprocessing).prior
+    for changed, by in (("rows", longer), ("columns", [units, units])):
+        other = estimate(x_s * by[0], y_s, x_t * by[1], preprocessing=preprocessing).prior
+        assert torch.equal(other, prior) == (changed == kept)
 
 
 @pytest.mark.parametrize(

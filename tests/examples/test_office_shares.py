@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+from office import distributed
 from office.console import UserError
-from office.data.tasks import read_shares, shares_of
+from office.data.tasks import estimate_shares, read_shares, shares_of
+from small_runs import made_task
+
+import symloss
 
 
 def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -70,3 +75,14 @@ def test_categories_that_differ_are_named() -> None:
     given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
     with pytest.raises(UserError, match="--prior has more than the source: Pen"):
         shares_of(given, CATEGORIES, [])
+
+
+def test_another_process_gets_the_shares_that_the_first_estimated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = symloss.EstimatedPrior(torch.tensor([0.7, 0.2, 0.1]), trust=0.5)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "gather", lambda mine: [(first, None), mine])
+    features = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    found = estimate_shares(made_task(), features, seed=0, device=torch.device("cpu"))
+    assert (found.prior.tolist(), found.trust) == (first.prior.tolist(), 0.5)

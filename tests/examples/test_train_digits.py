@@ -290,6 +290,40 @@ def test_balance_keeps_every_digit():
     assert run.final["target_worst_recall/C_t"] > 50
 
 
+def test_the_loss_gets_the_shares_of_the_latest_estimate(monkeypatch):
+    told = iter(symloss.EstimatedPrior(torch.tensor(float(i)), trust=i / 10) for i in range(9))
+    monkeypatch.setattr(train_digits, "estimate_prior", lambda *_: next(told))
+    seen = []
+
+    def objective(source, labels, target, lam, prior=None):
+        seen.append(None if prior is None else int(prior))
+        return train_digits.symnets(source, labels, target, lam)
+
+    method, recipe = Method("balanced", objective, estimates=True), Recipe(epochs=2, batch_size=10)
+    domains = render_digits(50, seed=0), load_handwritten().images[:50]
+    run = train_digits.train(method, *domains, lambda *_: {"target_accuracy/C_t": 0.0}, recipe, 0)
+    assert seen == [None, None, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert run.estimated.trust == 0.3
+
+
+def test_estimating_the_shares_leaves_batch_norm_alone_and_training_on(monkeypatch):
+    told, seen = symloss.EstimatedPrior(torch.full((10,), 0.1), trust=0.5), []
+    monkeypatch.setattr(symloss, "estimate_prior", lambda *rows, **_: seen.extend(rows) or told)
+    extractor = train_digits.build_extractor()
+    source, target = render_digits(30, seed=0), load_handwritten().images[:20]
+    with torch.no_grad():
+        extractor(source.images)  # means and variances of its own
+        before = [buffer.clone() for buffer in extractor.buffers()]
+        found = train_digits.estimate_prior(extractor, source, target, seed=0)
+        assert torch.equal(found.prior, told.prior)
+        assert extractor.training
+        assert all(torch.equal(a, b) for a, b in zip(before, extractor.buffers(), strict=True))
+        extractor.eval()
+        for rows, images in ((seen[0], source.images), (seen[2], target)):
+            torch.testing.assert_close(rows, extractor(images))
+    assert torch.equal(seen[1], source.labels)
+
+
 def test_scoring_leaves_batch_norm_alone():
     extractor = train_digits.build_extractor().train()
     before = [buffer.clone() for buffer in extractor.buffers()]

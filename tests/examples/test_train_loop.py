@@ -138,6 +138,33 @@ def test_the_balance_is_to_the_recipes_prior(prior, shares, task, train, monkeyp
     torch.testing.assert_close(seen[0], torch.tensor(shares))
 
 
+def test_shares_are_estimated_from_the_pretrained_features_then_from_the_networks(
+    task, train, monkeypatch
+):
+    seen, estimate = [], symloss.estimate_prior
+
+    def spy(source, labels, target, **options):
+        seen.append((source, labels, target, options["random_state"]))
+        return estimate(source, labels, target, **options)
+
+    monkeypatch.setattr(symloss, "estimate_prior", spy)
+    run = made_run(task, "symnets-v2-balanced", batch_size=6, bottleneck=8, max_steps=5, lr=0.1)
+    folder = train(run)
+    train(dataclasses.replace(run, seed=1))
+    assert len({seed for *_, seed in seen}) == len(seen) == 10
+    backbone = untrained(run).extractor.backbone.eval()
+    source, labels, target, _ = seen[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(source, backbone(pixels(task.source.paths)))
+        torch.testing.assert_close(target, backbone(pixels(task.target.paths)))
+    assert labels == task.source.labels
+    assert [len(source[0]) for source, *_ in seen[1:5]] == [8] * 4
+    assert not torch.equal(seen[1][0], seen[4][0])
+    # Each step is in training mode, also those after an estimate: both domains update batch norm.
+    tracked = [v for k, v in network(folder).items() if k.endswith("num_batches_tracked")]
+    assert tracked == [torch.tensor(2 * 5)] * 2
+
+
 def softmax(z):
     z = np.exp(z - z.max(1, keepdims=True))
     return z / z.sum(1, keepdims=True)
