@@ -2,12 +2,28 @@
 
 import os
 import re
+import tomllib
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.ext import autosummary
 
 import symloss
+
+PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))
+
+
+def edit_links(urls):
+    """Return the options for "edit this page", if [project.urls] names the repository."""
+    if "Repository" not in urls:
+        return {}
+    return {
+        "source_repository": urls["Repository"],
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
+
 
 project = "symloss"
 author = "The symloss authors"
@@ -28,6 +44,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+html_theme_options = edit_links(PYPROJECT["project"].get("urls", {}))
 html_title = f"symloss {release}"
 html_static_path = ["_static"]
 html_css_files = ["symloss.css"]

@@ -4,11 +4,16 @@ Run ``python docs/figures/losses.py`` after a change. The page holds the drawing
 lines take the colour of the text around them, so that it follows the light or dark theme.
 """
 
+import sys
 from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "examples"))
+
+from office.results.colours import SOURCE, TARGET  # noqa: E402
 
 K, Y = 4, 1  # categories, and the label of the labelled image
 CELL, WIDTH, HEIGHT = 24, 560, 328
-SOURCE, TARGET = "#0072B2", "#D55E00"
 TITLE = "What each loss wants"
 DESCRIPTION = (
     "Each panel shows the 2K neurons as two rows, the source classifier above the target "
