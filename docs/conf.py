@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 from docutils import nodes
@@ -10,20 +9,6 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.ext import autosummary
 
 import symloss
-
-PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))
-
-
-def edit_links(urls):
-    """Return the options for "edit this page", if [project.urls] names the repository."""
-    if "Repository" not in urls:
-        return {}
-    return {
-        "source_repository": urls["Repository"],
-        "source_branch": "main",
-        "source_directory": "docs/",
-    }
-
 
 project = "symloss"
 author = "The symloss authors"
@@ -44,7 +29,14 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
-html_theme_options = edit_links(PYPROJECT["project"].get("urls", {}))
+PYPROJECT = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+REPOSITORY = re.search(r'^Repository = "(.+)"', PYPROJECT, re.MULTILINE)  # under [project.urls]
+if REPOSITORY:  # a link to edit each page
+    html_theme_options = {
+        "source_repository": REPOSITORY[1],
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 html_title = f"symloss {release}"
 html_static_path = ["_static"]
 html_css_files = ["symloss.css"]
