@@ -56,6 +56,8 @@ napoleon_use_rtype = False
 # "eq. (5)" does not end a summary.
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
 
+toc_object_entries_show_parents = "hide"  # longer names would wrap
+
 copybutton_line_continuation_character = "\\"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
