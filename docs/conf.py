@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -28,6 +29,14 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+PYPROJECT = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+REPOSITORY = re.search(r'^Repository = "(.+)"', PYPROJECT, re.MULTILINE)  # under [project.urls]
+if REPOSITORY:  # a link to edit each page
+    html_theme_options = {
+        "source_repository": REPOSITORY[1],
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 html_title = f"symloss {release}"
 html_static_path = ["_static"]
 html_css_files = ["symloss.css"]
@@ -46,6 +55,8 @@ napoleon_use_rtype = False
 
 # "eq. (5)" does not end a summary.
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)
+
+toc_object_entries_show_parents = "hide"  # longer names would wrap
 
 copybutton_line_continuation_character = "\\"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

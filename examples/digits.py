@@ -19,6 +19,7 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from office.results import outputs
+from office.results.colours import SOURCE, TARGET
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE
@@ -49,8 +50,7 @@ NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 ROW = "{:16} {:>5}" + " {:>12}" * len(COLUMNS) + " {:>8}"
 TITLES = {"source-only": "Source only", "symnets": "SymNets", "symnets-balanced": "Balanced"}
 TSNE_POINTS = 500  # of each domain
-# Distinguishable for colour-blind readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
+ROWS = (0, 130, 256, 386, 516)  # where scikit-learn's digits come in order, by different hands
 
 
 class Digits(NamedTuple):
@@ -191,13 +191,14 @@ def write_results(runs: list[Run], settings: dict[str, object], path: Path) -> N
 
 
 def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
-    """Show images of both domains side by side."""
+    """Show five rows of each domain side by side, the digits 0 to 9 in each row."""
     figure = Figure(figsize=(6.4, 1.95), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.set_title("Source: printed, labelled", color=BLUE)
-    right.set_title("Target: handwritten, unlabelled", color=ORANGE)
-    for axes, images in ((left, printed), (right, handwritten)):
-        tiles = np.pad(images[:50, 0].cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
+    left.set_title("Source: printed, labelled", color=SOURCE)
+    right.set_title("Target: handwritten, unlabelled", color=TARGET)
+    chosen = [row + digit for row in ROWS for digit in range(10)]
+    for axes, images in ((left, printed[:50, 0]), (right, handwritten[chosen, 0])):
+        tiles = np.pad(images.cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
         axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap="gray_r")
         axes.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=200)
@@ -207,7 +208,8 @@ def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
 def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> None:
     """Plot a t-SNE of both domains' features for runs of one seed, the paper's Figure 3.
 
-    Handwritten digits that the target classifier C^t gets wrong stand out.
+    Handwritten digits that the target classifier C^t gets wrong stand out. Each digit is named
+    beside the middle of its printed images, and of its handwritten ones.
     """
     seed = runs[0].seed
     figure = Figure(figsize=(3.6 * len(runs), 4.0), layout="constrained")
@@ -217,7 +219,6 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
         rng.choice(len(domain.images), TSNE_POINTS, replace=False) for domain in (source, target)
     )
     images = torch.cat([source.images[printed], target.images[handwritten]])
-    labels = source.labels[printed].cpu().numpy()
     outline = [withStroke(linewidth=3, foreground=rcParams["axes.facecolor"])]
     for axes, run in zip(panels, runs, strict=True):
         features = run.extractor(images)
@@ -225,17 +226,22 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
         wrong = (predicted != target.labels[handwritten]).cpu().numpy()
         points = TSNE(random_state=seed).fit_transform(features.cpu().numpy())
         left, right = points[:TSNE_POINTS], points[TSNE_POINTS:]
-        axes.scatter(*left.T, 9, BLUE, marker="o", linewidths=0, label="Printed")
+        axes.scatter(*left.T, 9, SOURCE, marker="o", linewidths=0, label="Printed")
         for name, chosen, colour in (
-            ("Handwritten", ~wrong, ORANGE),
+            ("Handwritten", ~wrong, TARGET),
             ("Handwritten, misread", wrong, rcParams["text.color"]),
         ):
             axes.scatter(*right[chosen].T, 12, colour, marker="x", linewidths=0.8, label=name)
-        for digit in range(10):
-            x, y = np.median(left[labels == digit], axis=0)
-            axes.text(x, y, str(digit), size=13, weight="bold", ha="center", path_effects=outline)
+        for domain, digits, colour, side in (
+            (left, source.labels[printed], SOURCE, "right"),
+            (right, target.labels[handwritten], TARGET, "left"),
+        ):
+            for digit in digits.unique():
+                x, y = np.median(domain[(digits == digit).cpu().numpy()], axis=0)
+                name = axes.text(x, y, str(digit.item()), color=colour, size=13, weight="bold")
+                name.set(ha=side, va="center", path_effects=outline)
         title, accuracy = TITLES[run.method], run.final["target_accuracy/C_t"]
-        axes.set(xticks=[], yticks=[], title=f"{title}: target accuracy {accuracy:.0f} %")
+        axes.set(xticks=[], yticks=[], title=f"{title}: {accuracy:.0f} % right, one seed")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False, markerscale=2)
     figure.savefig(path, dpi=200)

@@ -23,7 +23,8 @@ from recipes import dense_prediction as recipe  # noqa: E402
 
 SCENES = 6  # of the test, the first ones
 WIDTH = 1200
-COLOURS = ["#3b4252", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#ffffff"]  # the last: outlines
+# None is a domain's or a method's in other figures; the last is that of outlines.
+COLOURS = ["#3b4252", "#e8c547", "#17becf", "#8c564b", "#f4a6c0", "#ffffff"]
 
 
 def predictions(steps: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -4,10 +4,15 @@ Run ``python docs/figures/logo.py`` after a change; it writes ``docs/_static/log
 ``docs/_static/favicon.svg``.
 """
 
+import sys
 from pathlib import Path
 
-STATIC = Path(__file__).resolve().parents[1] / "_static"
-SOURCE, TARGET = "#0072B2", "#D55E00"  # told apart by the colour-blind
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "examples"))
+
+from office.results.colours import SOURCE, TARGET  # noqa: E402
+
+STATIC = HERE.parent / "_static"
 
 
 def draw(neurons: int) -> str:

@@ -4,11 +4,16 @@ Run ``python docs/figures/losses.py`` after a change. The page holds the drawing
 lines take the colour of the text around them, so that it follows the light or dark theme.
 """
 
+import sys
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "examples"))
+
+from office.results.colours import SOURCE, TARGET  # noqa: E402
+
 K, Y = 4, 1  # categories, and the label of the labelled image
-CELL, WIDTH, HEIGHT = 24, 560, 328
-SOURCE, TARGET = "#0072B2", "#D55E00"
+CELL, WIDTH, HEIGHT = 24, 380, 448
 TITLE = "What each loss wants"
 DESCRIPTION = (
     "Each panel shows the 2K neurons as two rows, the source classifier above the target "
@@ -48,7 +53,7 @@ def panel(x: float, y: float, title: str, images: str, drawing: str) -> str:
     lines = [
         text(middle, y - 12, title, "font-weight:bold"),
         drawing,
-        text(middle, y + 2 * CELL + 16, images, "font-size:13px"),
+        text(middle, y + 2 * CELL + 16, images, "font-size:14px"),
     ]
     return "\n".join(lines)
 
@@ -59,29 +64,29 @@ def draw() -> str:
     both = {cell: 0.45 for cell in (*upper, *lower)}
     pair = {(0, Y): 0.45, (1, Y): 0.45}
     column = {(0, 2): 0.9, (1, 2): 0.9}
-    head, extractor = 80, 256
-    first, second, third, fourth = 60, 190, 320, 450
+    head, domains, extractor = 72, 186, 356
+    first, second, third = 48, 164, 280
     shapes = [
         text(0, 24, "The head minimises", "font-size:17px", "start"),
-        text(0, 200, "The extractor minimises", "font-size:17px", "start"),
+        text(0, 308, "The extractor minimises", "font-size:17px", "start"),
         *(
-            text(44, y + 15 + CELL * row, name, "font-style:italic", "end")
-            for y in (head, extractor)
+            text(36, y + 15 + CELL * row, name, "font-style:italic", "end")
+            for y in (head, domains, extractor)
             for row, name in enumerate(("Cˢ", "Cᵗ"))
         ),
         panel(first, head, "(5)", "source", grid(first, head, {(0, Y): 0.9}, off=1)),
         panel(second, head, "(6)", "source", grid(second, head, {(1, Y): 0.9}, off=0)),
-        panel(third, head, "(7)", "source", grid(third, head, upper)),
-        panel(fourth, head, "(7)", "target", grid(fourth, head, lower)),
+        panel(first, domains, "(7)", "source", grid(first, domains, upper)),
+        panel(second, domains, "(7)", "target", grid(second, domains, lower)),
         panel(first, extractor, "(8)", "source", grid(first, extractor, pair)),
         panel(second, extractor, "(9)", "target, × λ", grid(second, extractor, both)),
         panel(third, extractor, "(10)", "target, × λ", grid(third, extractor, column)),
     ]
     body = "\n".join(shapes)
     return (
-        f'<svg class="drawing wide" role="img" aria-labelledby="losses-title losses-desc" '
+        f'<svg class="drawing" role="img" aria-labelledby="losses-title losses-desc" '
         f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'stroke="currentColor" style="font-size:15px">\n'
+        'stroke="currentColor" style="font-size:15px;max-width:26rem">\n'
         f'<title id="losses-title">{TITLE}</title>\n'
         f'<desc id="losses-desc">{DESCRIPTION}</desc>\n'
         f"{body}\n</svg>\n"

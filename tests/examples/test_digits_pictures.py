@@ -1,9 +1,11 @@
 import dataclasses
 
 import digits as pictures
+import numpy as np
 import pytest
 import torch
-from digits import Digits, Run
+from digits import Digits, Run, load_handwritten, render_digits
+from office.results.colours import SOURCE, TARGET
 from torch import nn
 
 import symloss
@@ -71,7 +73,11 @@ def test_a_misread_handwritten_digit_is_drawn_in_another_way(figures, reader, tm
     assert right == {*map(tuple, images.tolist())} - misread
     texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert texts == ["Printed", "Handwritten", "Handwritten, misread"]
-    assert axes.get_title() == "SymNets: target accuracy 75 %"
+    names = [(t.get_text(), *t.get_position()) for t in axes.texts if t.get_color() == TARGET]
+    nine = images[[2, 17, 18]].median(0).values.tolist()
+    assert names[-1] == ("9", *nine)
+    assert [t.get_text() for t in axes.texts if t.get_color() == SOURCE] == [*"0123456789"]
+    assert axes.get_title() == "SymNets: 75 % right, one seed"
 
 
 def test_every_method_has_a_panel(figures, reader, tmp_path):
@@ -81,3 +87,18 @@ def test_every_method_has_a_panel(figures, reader, tmp_path):
     pictures.plot_tsne(runs, digits, digits, tmp_path)
     titles = [axes.get_title().split(":")[0] for axes in figures[0].axes]
     assert titles == ["Source only", "SymNets", "Balanced"]
+
+
+def test_each_row_of_the_samples_goes_from_0_to_9():
+    rows = torch.tensor(pictures.ROWS)[:, None] + torch.arange(10)
+    assert (load_handwritten().labels[rows] == torch.arange(10)).all()
+    assert (render_digits(50, seed=0).labels == torch.arange(50) % 10).all()
+
+
+def test_the_samples_are_the_first_printed_and_the_chosen_handwritten_digits(figures, tmp_path):
+    printed, handwritten = torch.rand(60, 1, 8, 8), torch.rand(1797, 1, 8, 8)
+    pictures.plot_samples(printed, handwritten, tmp_path)
+    left, right = (axes.images[0].get_array() for axes in figures[0].axes)
+    tile = slice(21, 29), slice(31, 39)  # of the third row, the 3
+    np.testing.assert_array_equal(left[tile], printed[23, 0])
+    np.testing.assert_array_equal(right[tile], handwritten[256 + 3, 0])

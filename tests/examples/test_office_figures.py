@@ -8,7 +8,7 @@ import pytest
 from made_results import CATEGORIES, made_features, made_result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from office.results import figures
+from office.results import colours, figures
 from office.results.outputs import Result
 from threadpoolctl import threadpool_limits
 
@@ -29,15 +29,16 @@ def test_curves_are_target_accuracies_averaged_over_seeds() -> None:
         "Source only 64.5",
         "Domain Confusion 64.5",
         "Domain Confusion (Em) 64.5",
-        "SymNets-S 54.0",
-        "SymNets-T 64.5",
+        "SymNets, Cˢ 54.0",
+        "SymNets, Cᵗ 64.5",
         "SymNets (balanced) 64.5",
     ]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
-    np.testing.assert_allclose(lines["SymNets-T 64.5"].get_xdata(), [1, 2, 3, 4])
-    np.testing.assert_allclose(lines["SymNets-T 64.5"].get_ydata(), [61.5, 62.5, 63.5, 64.5])
-    np.testing.assert_allclose(lines["SymNets-S 54.0"].get_ydata(), [51, 52, 53, 54])
+    np.testing.assert_allclose(lines["SymNets, Cᵗ 64.5"].get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_allclose(lines["SymNets, Cᵗ 64.5"].get_ydata(), [61.5, 62.5, 63.5, 64.5])
+    np.testing.assert_allclose(lines["SymNets, Cˢ 54.0"].get_ydata(), [51, 52, 53, 54])
     assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == 6
+    assert figure.axes[0].get_ylabel() == "target accuracy (%), mean of 2 seeds"
 
 
 def test_runs_of_one_evaluation_have_no_curve() -> None:
@@ -51,7 +52,7 @@ def test_epochs_without_an_accuracy_are_left_out() -> None:
     epochs[2]["target_accuracy/C_s"] = None
     figure = figures.convergence([made_result(epochs=epochs)])
     lines = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
-    assert lines == {"SymNets-S 54.0": [2, 4], "SymNets-T 64.0": [2, 3, 4]}
+    assert lines == {"SymNets, Cˢ 54.0": [2, 4], "SymNets, Cᵗ 64.0": [2, 3, 4]}
 
 
 # Recall of each category
@@ -89,6 +90,7 @@ def test_recalls_are_drawn_by_name_from_lost_to_recovered() -> None:
     }
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["bike", "mug", "desk chair"]  # from below: lost, as before, recovered
+    assert figure.axes[0].get_xlabel() == "recall (%), one seed"
 
 
 def test_recalls_are_of_all_seeds_that_know_the_categories() -> None:
@@ -107,14 +109,20 @@ def test_one_method_has_no_before_and_after() -> None:
     assert figures.recalls([counted("symnets"), unlabelled]) is None
 
 
-def test_figures_follow_the_colours_of_the_page() -> None:
+def test_a_method_has_one_colour_on_any_page() -> None:
     runs = [counted(method) for method in COUNTS]
     with matplotlib.rc_context({"text.color": "#eeeeee", "axes.facecolor": "#131416"}):
-        line = figures.convergence(runs).axes[0].lines[0]
+        lines = figures.convergence(runs).axes[0].lines
         dots = [d for d in figures.recalls(runs).axes[0].collections if d.get_label()[0] != "_"]
-    assert str(line.get_label()).startswith("Source only")
+    expected = [colours.SOURCE_ONLY, colours.SYMNETS, colours.BALANCED]
+    assert list(dict.fromkeys(line.get_color() for line in lines)) == expected
+    assert [matplotlib.colors.to_hex(d.get_facecolor()[0]).upper() for d in dots] == expected
+
+
+def test_other_curves_follow_the_page() -> None:
+    with matplotlib.rc_context({"text.color": "#eeeeee"}):
+        (line,) = figures.convergence([made_result(method="domain-confusion")]).axes[0].lines
     assert line.get_color() == "#eeeeee"
-    np.testing.assert_allclose(dots[0].get_facecolor()[0], matplotlib.colors.to_rgba("#eeeeee"))
 
 
 # t-SNE
@@ -182,16 +190,12 @@ def test_target_images_that_the_answering_classifier_mistakes_stand_out(
         assert len(drawn_marks.get("target", ())) == 12 - expected
 
 
-def test_the_categories_with_the_lowest_recall_are_named_at_their_source_images() -> None:
-    k = figures.NAMED + 2
-    labels = np.concatenate([np.arange(18) % k, np.zeros(12)]).astype(np.int16)
-    names = [f"thing_{i}" for i in range(k)]
-    recalls: dict[str, float | None] = {name: 10.0 * i for i, name in enumerate(names)}
-    recalls["thing_1"] = None  # no target images
-    result = made_result(categories=names, per_category=recalls)
-    (axes,) = figures.tsne([(result, made_features(label=labels))]).axes
+def test_every_category_is_named_at_its_source_images() -> None:
+    labels = np.concatenate([np.arange(18) % 10, np.zeros(12)]).astype(np.int16)
+    names = [f"thing_{i}" for i in range(11)]  # the last has no source images
+    (axes,) = figures.tsne([(made_result(categories=names), made_features(label=labels))]).axes
     texts = {text.get_text(): text.get_position() for text in axes.texts}
-    assert list(texts) == ["thing 0", *(f"thing {i}" for i in range(2, k - 1))]
+    assert list(texts) == [f"thing {i}" for i in range(10)]
     source = marks(axes)["source"]
     np.testing.assert_allclose(texts["thing 2"], np.median(source[labels[:18] == 2], axis=0))
 
@@ -208,4 +212,5 @@ def test_the_marks_are_explained_once(count: int) -> None:
     legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     (legend,) = legends
     assert [text.get_text() for text in legend.get_texts()] == ["source", "target"]
+    assert legend.get_title().get_text() == "accuracy on the target, one seed"
     assert CATEGORIES[0] in {text.get_text() for text in figure.axes[0].texts}

@@ -16,13 +16,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from office.results import outputs
+from office.results.colours import BALANCED, SOURCE, SOURCE_ONLY, SYMNETS, TARGET
 from office.results.outputs import Features, Result
 from office.results.tables import NAMES as ROWS
 
 NAMES = {method: row.replace("Adding ", "") for method, row in ROWS.items()}
 WIDTH = 4.8  # inches
-# Okabe and Ito's colours, told apart with any colour vision.
-ORANGE, SKY, GREEN, VERMILION, BLUE = "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2"
 INK = "text"  # the colour of text: black, or light on a dark page
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -40,25 +39,25 @@ STYLE: dict[Any, Any] = {
 }
 # Figure 4's curves: method, classifier, label, colour, line.
 CURVES = [
-    ("source-only", "C_t", NAMES["source-only"], INK, ":"),
-    ("domain-confusion", "C_t", NAMES["domain-confusion"], ORANGE, "-."),
-    ("domain-confusion-em", "C_t", NAMES["domain-confusion-em"], GREEN, (0, (5, 1.5))),
-    ("symnets", "C_s", "SymNets-S", SKY, (0, (2, 1))),
-    ("symnets", "C_t", "SymNets-T", VERMILION, "-"),
-    ("symnets-balanced", "C_t", NAMES["symnets-balanced"], BLUE, "-"),
+    ("source-only", "C_t", NAMES["source-only"], SOURCE_ONLY, "-"),
+    ("domain-confusion", "C_t", NAMES["domain-confusion"], INK, "-."),
+    ("domain-confusion-em", "C_t", NAMES["domain-confusion-em"], INK, (0, (5, 1.5))),
+    ("symnets", "C_s", "SymNets, Cˢ", SYMNETS, (0, (2, 1))),
+    ("symnets", "C_t", "SymNets, Cᵗ", SYMNETS, "-"),
+    ("symnets-balanced", "C_t", NAMES["symnets-balanced"], BALANCED, "-"),
 ]
 # The methods whose recalls are compared, and their marks: colour, marker, size.
 COMPARED = {
-    "source-only": (INK, "|", 40),
-    "symnets": (VERMILION, "o", 34),
-    "symnets-balanced": (BLUE, "D", 14),
+    "source-only": (SOURCE_ONLY, "|", 40),
+    "symnets": (SYMNETS, "o", 34),
+    "symnets-balanced": (BALANCED, "D", 14),
 }
 # The methods with a t-SNE panel, and the marks of images: name, colour, marker, size.
-LIMIT, NAMED = 2000, 8  # images per domain; categories whose names are shown
+LIMIT = 2000  # images per domain
 PANELS = ("source-only", "domain-confusion", "domain-confusion-em", "symnets", "symnets-balanced")
 MARKS = (
-    ("source", BLUE, "o", 4),
-    ("target", VERMILION, "x", 7),
+    ("source", SOURCE, "o", 4),
+    ("target", TARGET, "x", 7),
     ("target, misclassified", INK, "x", 9),
 )
 
@@ -72,6 +71,12 @@ def _title(results: Sequence[Result]) -> str:
     name = NAMES.get(results[0].method, results[0].method)
     accuracies = [result.accuracy for result in results if result.accuracy is not None]
     return f"{name}: {statistics.fmean(accuracies):.1f} %" if accuracies else name
+
+
+def _seeds(results: Iterable[Result]) -> str:
+    """Say how many runs stand behind a number."""
+    count = len({result.seed for result in results})
+    return "one seed" if count == 1 else f"mean of {count} seeds"
 
 
 def _plain(categories: Iterable[str]) -> list[str]:
@@ -98,7 +103,7 @@ def convergence(results: Sequence[Result]) -> Figure | None:
             axes.plot(epochs, means, color=_colour(colour), linestyle=line, label=label)
     if not axes.lines:
         return None
-    axes.set(xlabel="epoch", ylabel="target accuracy (%)")
+    axes.set(xlabel="epoch", ylabel=f"target accuracy (%), {_seeds(results)}")
     axes.grid(axis="y", alpha=0.3)
     axes.locator_params("x", integer=True)
     figure.legend(loc="outside right upper")
@@ -131,7 +136,8 @@ def recalls(results: Sequence[Result]) -> Figure | None:
         dots = axes.scatter(values, rows, size, _colour(colour), marker=marker, zorder=3)
         dots.set(label=_title(group), clip_on=False)
     axes.set_yticks(rows, names)
-    axes.set(xlabel="recall (%)", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
+    seeds = _seeds(result for group in groups for result in group)
+    axes.set(xlabel=f"recall (%), {seeds}", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
@@ -140,8 +146,7 @@ def recalls(results: Sequence[Result]) -> Figure | None:
 def tsne(runs: Sequence[tuple[Result, Features]]) -> Figure | None:
     """Draw the paper's Figure 3, t-SNE of both domains' features; ``None`` without :data:`PANELS`.
 
-    There is one run of each method. The categories with the lowest recall are named at their
-    source images.
+    There is one run of each method. Each category is named at its source images.
     """
     by_method = {run[0].method: run for run in runs}
     shown = [by_method[method] for method in PANELS if method in by_method]
@@ -158,7 +163,10 @@ def tsne(runs: Sequence[tuple[Result, Features]]) -> Figure | None:
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()
         marks |= dict(zip(labels, handles, strict=True))
-    figure.legend(marks.values(), marks, loc="outside lower center", ncols=3, markerscale=2.5)
+    legend = figure.legend(
+        marks.values(), marks, loc="outside lower center", ncols=3, markerscale=2.5
+    )
+    legend.set_title("accuracy on the target, one seed")
     return figure
 
 
@@ -175,12 +183,10 @@ def _panel(axes: Axes, result: Result, saved: Features) -> None:
             ink = _colour(colour)
             axes.scatter(x, y, size, ink, marker=marker, lw=0.5, alpha=0.7, label=name)
     outline = [withStroke(linewidth=1.5, foreground=rcParams["axes.facecolor"])]
-    recall = [result.per_category.get(name) for name in result.categories]
-    names = _plain(result.categories)
-    for k in np.argsort([np.inf if r is None else r for r in recall], kind="stable")[:NAMED]:
+    for k, name in enumerate(_plain(result.categories)):
         if (here := (domain == 0) & (label == k)).any():
             x, y = np.median(points[here], axis=0)
-            axes.text(x, y, names[k], size=6, ha="center", path_effects=outline, clip_on=True)
+            axes.text(x, y, name, size=4.5, ha="center", path_effects=outline, clip_on=True)
     axes.set(xticks=[], yticks=[], title=_title([result]))
 
 

@@ -3,12 +3,15 @@
 import torch
 
 torch.manual_seed(0)
-backbone = torch.nn.Sequential(torch.nn.Linear(16, 2048), torch.nn.Tanh())
-x, y = torch.randn(31, 16), torch.arange(31)
-total = 40
-batches = [((x, y), x + 0.1)] * total
+backbone = torch.nn.Linear(16, 2048)
+x_s, y_s, x_t = torch.randn(31, 16), torch.arange(31), torch.randn(8, 16)
+i, total = 20, 40
+
+labels = (torch.arange(300) % 3).numpy()
+features = 3 * torch.eye(3)[torch.arange(300) % 3].numpy() + 1
+target_features = features + 0.3
 
 
 def check(names):
-    assert (names["predicted"] == y).float().mean() > 0.9
-    assert not backbone.training
+    assert all(p.grad.any() for p in (*backbone.parameters(), *names["head"].parameters()))
+    assert (names["predicted"] == labels).mean() > 0.9
