@@ -1,4 +1,4 @@
-"""How do balance, category weights and SymmNets-V2 perform on the digits, and where does each lose?
+"""Balance, category weights and SymmNets-V2 on the digits: when each helps and when it harms.
 
     python benchmarks/balance.py
 
@@ -9,16 +9,16 @@ the first target's rows "source only" and "SymNets". The targets:
     5 to 9 rare   every image of the digits 0 to 4, every tenth of each other digit
     0 to 4 only   the other digits are missing; the source has them
 
-"Balance w" adds w λ category_balance; SymNets are balance 0. It expects equal shares or, where the
-row says so, the target's own, which are unknown in practice (0.1 % for a missing digit). "Category
-weights" are those of diagnostics.category_weights, re-estimated after every epoch. "Estimated
-shares" is the demo's symnets-balanced.
+"Balance w" adds w λ category_balance; SymNets is balance 0. The balance expects equal shares or,
+where the row says so, the target's own, which are unknown in practice (0.1 % for a missing digit).
+"Category weights" are those of diagnostics.category_weights, re-estimated after every epoch.
+"Estimated shares" is the demo's symnets-balanced.
 
 Scores are those of C^t, the target classifier, after the last epoch on odd-indexed images: accuracy
-on the target as it is, recalls on all images of the target's digits, because the target has few of
-the rare ones. "Beside SymNets" is the difference in accuracy by seed. The lowest digits are the two
-with the lowest mean recall over seeds. "Absent" is the share of the target that is predicted as a
-digit it does not have.
+on the target as it is, recalls on all images of the target's digits, since the target has few of
+the rare ones. "Beside SymNets" is the difference in accuracy with the same seed. The lowest digits
+are the two with the lowest mean recall over seeds. "Absent" is the share of the target that is
+predicted as a digit it does not have.
 """
 
 import argparse
@@ -187,7 +187,7 @@ def save(path: Path, results: list[tuple[str, str, list[Run]]]) -> None:
 
 
 def cells(runs: list[Run], symnets: list[Run]) -> list[str]:
-    """Format the numbers of one method's runs beside those of SymNets with the same seeds."""
+    """Format the numbers of one method's runs, compared with SymNets by seed."""
     finals = [run.final for run in runs]
     accuracy, before = (
         [run.final["target_accuracy/C_t"] for run in some] for some in (runs, symnets)

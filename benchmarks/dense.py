@@ -1,14 +1,14 @@
-"""Which settings adapt the segmentation of examples/recipes/dense_prediction.py?
+"""Settings for adapting the segmentation of examples/recipes/dense_prediction.py.
 
     python benchmarks/dense.py > results/dense_development.csv
 
 Scenes, network, optimizers and columns are the recipe's, whose settings were chosen on these seeds.
-What was tried:
+Tried:
 
     weights             class weights in every labelled loss
     later               λ is 0 in the first half of training
     V2                  symnet_v2_losses
-    half                losses at the features' size, a quarter of the positions
+    half                losses at the size of the features, a quarter of the positions
     balance             λ times category_balance, with shares that EM estimates from source only
     class confusion     λ times minimum class confusion (Jin et al., 2020), and source only
     entropy only        λ times the entropy of the target's predictions (10), and source only
@@ -31,7 +31,7 @@ from symloss.functional import category_balance, split_logits, symmetric_entropy
 
 @dataclass
 class Setting:
-    """SymNets' objective with what was tried."""
+    """SymNets' objective with one setting of those tried."""
 
     weight: Tensor | None = None
     losses: Callable[..., symloss.SymNetLosses | symloss.SymNetV2Losses] = symloss.symnet_losses
@@ -95,7 +95,7 @@ def estimate_shares(network: Network, images: Tensor, trained_on: Tensor) -> Ten
 
 
 def settings(weight: Tensor, shares: Tensor) -> dict[str, Objective]:
-    """Return what is tried beside source only."""
+    """Return the settings to compare with source only."""
     v2, setting = symloss.symnet_v2_losses, partial(Setting, weight)
     return {
         "as published": Setting(),

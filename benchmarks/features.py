@@ -1,23 +1,23 @@
-"""What do methods make of the same features of two domains, and in how many seconds?
+"""Accuracy and seconds of several methods on the same features of two domains.
 
     python benchmarks/features.py amazon.npz webcam.npz
 
-trains on one domain's features and labels and on another's features, for every two domains in both
-directions, and prints the accuracy on the domain that had no labels. A file is an .npz with
-`features` (N, F) and `labels` (N,), or what extract_features.py writes, NAME.npy beside NAME.json,
-of which the views of an image are averaged. Every method gets the same rows, scaled to length 1.
+trains on the features and labels of one domain and on the features of another, for every pair of
+domains in both directions, and prints the accuracy on the domain without labels. A file is an .npz
+with `features` (N, F) and `labels` (N,), or the output of extract_features.py, NAME.npy and
+NAME.json, with the views of an image averaged. Every method gets the same rows, scaled to length 1.
 
     logistic regression   scikit-learn's, on the source alone
-    CORAL, TCA, OT        of skada 0.6, with the same logistic regression behind
-    MCC, skada            its deep MCC, on the bottleneck and with the training of SymNetClassifier
-    MCC, this script      minimum class confusion beside cross-entropy, in the lines below
+    CORAL, TCA, OT        skada 0.6's, followed by the same logistic regression
+    MCC, skada            its deep MCC, with the bottleneck and training of SymNetClassifier
+    MCC, this script      minimum class confusion and cross-entropy, in the lines below
     SymNets, pytorch-adapt    its adapter on the same bottleneck, steps and batches
-    SymNetClassifier      with its defaults; and as plain SymNets, without balance
+    SymNetClassifier      with its defaults, and as plain SymNets without balance
 
 Accuracy is the mean over seeds, with its standard error, at the end of training; settings are the
 packages' defaults except where the code says otherwise. MCC has the temperature of its paper, 2.5.
-Seconds are of one run, fit and predict, the fastest pair of domains to the slowest. A package that
-is missing is named below the table.
+Seconds are those of one run, fit and predict, from the fastest pair of domains to the slowest.
+Missing packages are named below the table.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def classifier() -> Any:
 
 
 def shallow(name: str, **options: Any) -> Method:
-    """Return a method of skada with the logistic regression behind."""
+    """Return a method of skada followed by the logistic regression."""
 
     def run(source: np.ndarray, labels: np.ndarray, target: np.ndarray, _: int) -> Any:
         import skada
@@ -76,7 +76,7 @@ def shallow(name: str, **options: Any) -> Method:
 
 
 def skada_fit(model: Any, source: np.ndarray, labels: np.ndarray, target: np.ndarray) -> Any:
-    """Fit as skada wants it: one table, domains by sign, target labels masked."""
+    """Fit in skada's form: one table, domains by sign, target labels masked."""
     domains = np.repeat([1, -2], [len(source), len(target)])
     masked = np.concatenate([labels, np.full(len(target), -1)])
     model.fit(np.concatenate([source, target]), masked, sample_domain=domains)
@@ -105,7 +105,7 @@ def deep_mcc(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: i
 
 
 class Weightless(nn.Sequential):
-    """Take the weights of samples, None here, that skada gives every network."""
+    """Accept the sample weights, None here, that skada passes to every network."""
 
     def forward(self, x: Tensor, sample_weight: None = None) -> Tensor:
         """Return the logits."""
@@ -194,7 +194,7 @@ def adapter(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: in
 
 
 def ours(**params: Any) -> Method:
-    """Return SymNetClassifier with its defaults but for ``params``."""
+    """Return SymNetClassifier with its defaults except for ``params``."""
 
     def run(source: np.ndarray, labels: np.ndarray, target: np.ndarray, seed: int) -> Any:
         model = symloss.SymNetClassifier(**params, random_state=seed)
@@ -222,7 +222,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read features, float32 of length 1, and labels.
 
     Raises:
-        SystemExit: If the file does not hold them.
+        SystemExit: If the file does not contain them.
     """
     try:
         if path.suffix == ".npz":
@@ -252,7 +252,7 @@ class Run:
 
 
 def measure(domains: Domains, seeds: list[int]) -> tuple[list[Run], Any]:
-    """Run every method between every two domains; return the runs, and notes on what is missing."""
+    """Run every method on every pair of domains; return the runs, and notes on missing packages."""
     runs, notes = [], []
     for name, method in (SEEDLESS | SEEDED).items():
         try:
@@ -273,7 +273,7 @@ def measure(domains: Domains, seeds: list[int]) -> tuple[list[Run], Any]:
 
 
 def table(runs: list[Run]) -> tuple[list[list[str]], list[str]]:
-    """Return the rows of the table, and a note on which method is best where."""
+    """Return the rows of the table, and a note on the best methods."""
     ways = list(dict.fromkeys((run.source, run.target) for run in runs))
     average = len(ways) > 2
     rows = [["Method", *(f"{a} to {b}: %" for a, b in ways), *["mean"] * average, "seconds"]]

@@ -1,18 +1,18 @@
-"""What are a few target labels worth, and how are they best used?
+"""How much a few target labels gain, and how to use them best.
 
     python benchmarks/few_labels.py features/office31 --csv results/few_labels.csv
 
-labels --shots images of each category of a target, drawn by torch.Generator().manual_seed(seed),
-and trains on them, on another domain's labelled features and on the target's, as
-extract_features.py writes them. Accuracy is that on the target's other images. The methods:
+labels --shots images of each target category, drawn by torch.Generator().manual_seed(seed), and
+trains on them, on another domain's labelled features and on the target's features, as written by
+extract_features.py. Accuracy is measured on the target's other images. The methods:
 
     labels alone        scikit-learn's logistic regression on the labelled target images
     no target labels    SymNetClassifier()
     as source images    SymNetClassifier(), with the labelled target images added to the source
     target_labels       SymNetClassifier().fit(..., target_labels=)
 
-The views of an image are averaged, and rows scaled to length 1. One line of the CSV is a run. If
-it is stopped, the same command continues.
+The views of an image are averaged, and rows scaled to length 1. Each line of the CSV is a run.
+After an interruption, the same command continues.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Domain = tuple[np.ndarray, np.ndarray]  # features and labels
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One method's run: see the module's docstring."""
+    """A method's run: see the module's docstring."""
 
     source: str
     target: str
@@ -57,7 +57,7 @@ def drawn(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
 
 
 def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Run]:
-    """Run what is not done yet."""
+    """Run whatever is not done yet."""
     domains = {path.stem: features.read(path) for path in sorted(args.folder.glob("*.npy"))}
     for (source, target), seed in itertools.product(itertools.permutations(domains, 2), args.seeds):
         if f"{source[0]}2{target[0]}" not in args.task:

@@ -1,4 +1,4 @@
-"""What do the losses cost, forward and backward, compared with the formulas as printed?
+"""Cost of the losses, forward and backward, compared with the formulas as printed.
 
     straightforward       softmax, sum, log, one line per equation
     functional, composed  the functions of symloss.functional, called one by one
@@ -10,14 +10,13 @@ SymNets' six losses, then SymmNets-V2's five ("V2": symnet_v2_losses) and catego
 of losses.total(1) with respect to each; the balance uses one. Joint logits are (N, 2K), on a GPU
 also (4, 2K, 512, 1024).
 
-Time and ratio are medians over rounds in which they take turns, with first and third
-quartiles; a sample lasts at least 5 ms. The ratio is to the straightforward formulas of the same
-losses in the same round. "Kept" is what autograd saves between forward and backward (measured with
-saved_tensors_hooks), in units of the source's and the target's joint logits together: first
-intermediate tensors, then inputs kept alive. On a GPU, "of copy bandwidth" is the traffic per
-second if each tensor is read once forward and once backward and its gradient written once, relative
-to the bytes per second that Tensor.copy_ of a large tensor reads and writes. It can exceed 1 for
-tensors that fit in a cache.
+Time and ratio are medians over rounds in which they take turns, with first and third quartiles; a
+sample lasts at least 5 ms. The ratio is to the straightforward formulas in the same round. "Kept"
+is what autograd saves between forward and backward (measured with saved_tensors_hooks), in units of
+the source's and the target's joint logits together: first intermediate tensors, then inputs kept
+alive. On a GPU, "of copy bandwidth" is the traffic per second if each tensor is read once forward
+and once backward and its gradient written once, relative to the bytes per second that Tensor.copy_
+of a large tensor reads and writes. It can exceed 1 if the tensors fit in a cache.
 """
 
 import argparse

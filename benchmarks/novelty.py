@@ -1,4 +1,4 @@
-"""Which target rows show an object that the source lacks? Scores that could tell, on Office-31.
+"""Scores for target rows that show an object the source lacks, on Office-31.
 
     python benchmarks/novelty.py features/office31 --csv results/novelty.csv
 
@@ -15,13 +15,13 @@ averaged, and rows scaled to length 1. The scores:
     default                1 - top probability of SymNetClassifier()
     novelty                SymNetClassifier().novelty
 
-One line of the CSV is a run, in %: the area under the ROC curve, unknown rows against known ones;
-accuracy on the known rows, nothing rejected; and the H-score, the harmonic mean of the known
-categories' mean recall, where a rejected row is wrong, and of the share of unknown rows that are
-rejected: `h_score` rejects, for every score, the share of the target that `diagnose` of the
-defaults reports, which needs no labels, and `h_best` has the best threshold by target labels.
-`unknown` is the true share of unknown rows, `reported` the one that `diagnose` reports. If the
-script is stopped, the same command continues.
+Each line of the CSV is a run, in %: the area under the ROC curve of unknown rows against known
+ones; accuracy on the known rows, with none rejected; and the H-score, the harmonic mean of the
+known categories' mean recall (a rejected row counts as wrong) and the share of unknown rows that
+are rejected. For every score, `h_score` rejects the share of the target that `diagnose` of the
+defaults reports, which needs no labels; `h_best` uses the best threshold by target labels.
+`unknown` is the true share of unknown rows, `reported` the one from `diagnose`. After an
+interruption, the same command continues.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def highest(score: np.ndarray, share: float) -> np.ndarray:
 def told(
     x_s: np.ndarray, y_s: np.ndarray, x_t: np.ndarray, seed: int
 ) -> Iterator[tuple[str, Told, float]]:
-    """Yield each score, its predictions, and the share that its model reports."""
+    """Yield each score with its predictions and the share that its model reports."""
     ours = symloss.SymNetClassifier(random_state=seed).fit(x_s, y_s, x_t)
     reported = ours.diagnose(x_t).novel or 0.0
     yield "novelty", (ours.predict(x_t), ours.novelty(x_t)), reported

@@ -1,11 +1,11 @@
-"""Does training wait for its images? The loop of train_office.py compared with its parts.
+"""Time that training waits for its images: the loop of train_office.py against its parts.
 
     python benchmarks/pipeline.py --root data/office_caltech10 --device cuda --precision bf16
     python benchmarks/pipeline.py --quick
 
 "cached" is --cache ram or device, as given; "uncached" is --cache off. Each round measures every
-row once, so that a change in the machine's speed affects them all; a ratio compares two times from
-the same round.
+row once, so a change in the machine's speed affects them all; a ratio compares two times from the
+same round.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_run(args: argparse.Namespace, out: Path) -> tuple[Run, Runtime]:
-    """Return what to train, and where; decoded images lie in ``out``."""
+    """Return the run, and where to train it; decoded images are kept in ``out``."""
     task = tasks.load_task(args.dataset, args.root, args.task)
     smallest = min(len(domain.paths) for domain in (task.source, task.target))
     if args.batch_size > smallest:

@@ -1,13 +1,13 @@
-"""How does the cost of symnet_losses, forward and backward, grow with N and with K?
+"""Growth of the cost of symnet_losses, forward and backward, with N and with K.
 
     python benchmarks/scaling.py --plot scaling.png
 
 N positions at K = 31, and K categories at N = 256, float32 joint logits (N, 2K). The sizes take
 turns in every round; a sample lasts at least 5 ms. The exponent is the slope of a least-squares
 line through the logarithms of size and median time; 1 means proportional. It is fitted twice: over
-all sizes, where the fixed cost of several hundred operations makes it smaller, and over the last
-decade, where data that outgrow the caches, and memory that each call requests from the system
-again, make it larger. N = 1,000,000 needs about 5 GB.
+all sizes, where the fixed cost of several hundred operations lowers it, and over the last decade,
+where data that outgrow the caches, and memory that each call requests from the system anew, raise
+it. N = 1,000,000 needs about 5 GB.
 """
 
 from functools import partial

@@ -1,20 +1,20 @@
-"""Which score picks a good model without target labels, and which one picks a bad one?
+"""How well scores without target labels pick models, and how often they pick a bad one.
 
     python benchmarks/selection.py                  trains a grid of settings on the digits
     python benchmarks/selection.py --runs runs/     uses the finished runs of train_office.py
 
-Candidates are the runs of one task: for the digits, network, source and settings of
-examples/train_digits.py with one change at a time, after the last epoch. A score sees the answering
+Candidates are the runs of one task after the last epoch; for the digits, network, source and
+settings are those of examples/train_digits.py with one change at a time. A score sees the evaluated
 classifier's logits on all target images. It is compared with the accuracy of the same run; for the
-digits that is the accuracy on the even-indexed handwritten images, on which settings may be chosen.
+digits, on the even-indexed handwritten images, on which settings may be chosen.
 
     Spearman         rank correlation of score and accuracy over the candidates
     picks            accuracy of the candidate with the highest score; the mean if there are several
     worst quarter    how often the pick among 8 candidates, drawn 1,000 times, is in the quarter
                      with the lowest accuracy; a random pick is in it about 25 % of the time
 
-A candidate without a score (source only has no agreement) is never picked by it, and does not count
-in its correlation. Ensemble agreement is computed within each draw. "No lost category" is minus the
+A candidate without a score (source only has no agreement) is never picked by it and is left out of
+its correlation. Ensemble agreement is computed within each draw. "No lost category" is minus the
 number of categories predicted less than a fifth as often as if all were equally frequent. With
 several tasks, every number is the mean over them.
 """
@@ -51,10 +51,10 @@ DEFAULT = "the default: balance 10, estimated shares"  # of train_digits.py
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model: its logits on the target, and what scores cannot see.
+    """A trained model: its logits on the target, and numbers that scores do not see.
 
     Attributes:
-        logits: The answering classifier's logits on the target, ``(N, K)``.
+        logits: The evaluated classifier's logits on the target, ``(N, K)``.
         agreement: Of the source and target classifiers, C^s and C^t; NaN if there is only one.
         source_accuracy: Accuracy on the source's training images, in %.
         accuracy: Accuracy on the target, in %.
@@ -166,7 +166,7 @@ def picks(candidates: Sequence[Candidate]) -> list[list[str]]:
 
 
 def table(tasks: Sequence[Sequence[Candidate]]) -> list[list[str]]:
-    """Return header and rows: what each score is worth, on average over the tasks."""
+    """Return header and rows: how well each score picks, on average over the tasks."""
     found = [worth(candidates) for candidates in tasks]
     rows = [["Score, higher is better", "Spearman", "Picks, %", "Worst quarter, %"]]
     for name in found[0]:
@@ -182,7 +182,7 @@ def table(tasks: Sequence[Sequence[Candidate]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Objective:
-    """Both players' losses with one thing changed, for ``train`` of train_digits.py.
+    """Both players' losses with one change, for ``train`` of train_digits.py.
 
     Attributes:
         losses: SymNets or SymmNets-V2.
@@ -237,7 +237,7 @@ def settings(recipe: Recipe) -> Grid:
 
 @torch.no_grad()
 def candidate(run: Run, method: Method, handwritten: Digits) -> Candidate:
-    """Return a run as a candidate; target labels enter only its accuracy."""
+    """Return a run as a candidate; only its accuracy uses target labels."""
     run.extractor.eval()
     logits = run.head(run.extractor(handwritten.images))
     final = run.final
@@ -298,7 +298,7 @@ def finished_runs(folder: Path) -> dict[str, list[Candidate]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train or read the candidates, and print what each score is worth."""
+    """Train or read the candidates, and print how well each score picks."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add, seed = parser.add_argument, console.whole(0, 2**32 - 1)

@@ -1,9 +1,9 @@
-"""How do methods fare where the target lacks categories, or has them in other proportions?
+"""Methods on targets that lack categories or have them in other proportions.
 
     python benchmarks/shares.py features/office31 --csv results/shares.csv
 
-trains on one domain's features, as extract_features.py writes them, and on another's without
-labels, for every two domains, and on three kinds of target:
+trains on one domain's features, as written by extract_features.py, and on another's without labels,
+for every pair of domains and for these kinds of target:
 
     as it is    the whole domain
     uneven      half of its categories, drawn at random, keep every fifth image
@@ -13,12 +13,13 @@ labels, for every two domains, and on three kinds of target:
 
 A draw's generator is torch.Generator().manual_seed(draw). The views of an image are averaged, and
 rows scaled to length 1. The methods: C^t of the source alone, minimum class confusion, and
-SymNetClassifier as SymNets and SymmNets-V2 without balance, with equal shares, with its defaults,
-which estimate them, and with the target's true shares, which nobody knows in practice.
+SymNetClassifier as SymNets and SymmNets-V2 without balance, with equal shares, with its defaults
+(estimated shares), and with the target's true shares, which are unknown in practice.
 
-One line of the CSV is a run: accuracy and mean recall of the target's categories in %, the L1
+Each line of the CSV is a run: accuracy and mean recall of the target's categories in %, the L1
 distance of the shares from the true ones and from equal ones, their trust, and seconds of fit and
-predict. If it is stopped, the same command continues. The table shows means over draws and seeds.
+predict. After an interruption, the same command continues. The table shows means over draws and
+seeds.
 """
 
 import argparse
@@ -48,7 +49,7 @@ LEAST = 1e-9  # of a share given to SymNetClassifier, which floors it
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One method's run: see the module's docstring."""
+    """A method's run: see the module's docstring."""
 
     source: str
     target: str
@@ -65,7 +66,7 @@ class Run:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells runs apart."""
+        """The fields that tell runs apart."""
         return tuple(map(str, dataclasses.astuple(self)[:6]))
 
 
@@ -96,7 +97,7 @@ def drawn(
 
 
 def methods(true: np.ndarray) -> dict[str, Any]:
-    """Return, by method, what makes its classifier, or a function that predicts."""
+    """Return, by method, a function that makes its classifier, or one that predicts."""
     ours = symloss.SymNetClassifier
     return {
         "source only": source_only,
@@ -133,7 +134,7 @@ def trained(
 
 
 def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Run]:
-    """Run what is not done yet."""
+    """Run whatever is not done yet."""
     names: list[str] = []
     domains = {}
     for path in sorted(args.folder.glob("*.npy")):

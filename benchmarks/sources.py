@@ -1,10 +1,10 @@
-"""Does a second source help? Every domain as the target, from each other one and from all of them.
+"""One source or several: every domain as the target, adapted from each other one and from all.
 
     python benchmarks/sources.py features/office31 > results/sources.csv
 
-SymNetClassifier with its defaults, on features as extract_features.py writes them, views averaged,
-rows scaled to length 1. Several sources are concatenated. A line holds target, sources, seed, and
-accuracy in %.
+Trains SymNetClassifier with its defaults on features written by extract_features.py, with views
+averaged and rows scaled to length 1. Several sources are concatenated. Each line gives target,
+sources, seed, and accuracy in %.
 """
 
 import argparse

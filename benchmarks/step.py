@@ -1,4 +1,4 @@
-"""What does a training step of SymNets cost, compared with supervised training on the same images?
+"""Cost of a SymNets training step, compared with supervised training on the same images.
 
     supervised         cross-entropy on all images, source and target, with a linear head of 2K
                        outputs (random labels stand in for the target's); one backward
@@ -17,9 +17,9 @@ Nesterov, weight decay 1e-4). Images and weights are random, and the same in all
 Time and ratio are medians over rounds in which the variants take turns, with first and third
 quartiles; the ratio to supervised is taken within a round. Peak memory is that of two steps in a
 fresh process per variant: on a GPU torch.cuda.max_memory_allocated in the second step, on a CPU
-(Linux only) the peak resident size minus that before the model was built, so that "compiled"
-includes the compiler. "Backbone backwards" counts how often the backbone's first parameter gets a
-gradient in a step.
+(Linux only) the peak resident size minus that before the model was built, so "compiled" includes
+the compiler. "Backbone backwards" counts how often the backbone's first parameter gets a gradient
+in a step.
 """
 
 import argparse
@@ -47,7 +47,7 @@ AUTHORS = "authors' settings"
 
 
 class Trainer:
-    """Network, optimizers and batch, the same for all variants, and one method per variant."""
+    """Network, optimizers and batch, the same for all variants, and a method for each variant."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
@@ -201,7 +201,7 @@ def build_trainer(args: argparse.Namespace, name: str) -> Trainer:
 
 
 def peak_memory(args: argparse.Namespace, name: str) -> int:
-    """Measure the peak bytes of two steps, in a process that does nothing else."""
+    """Measure the peak bytes of two steps, in a process of their own."""
     before = _resident_peak()
     trainer = build_trainer(args, name)
     VARIANTS[name](trainer)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, interleaved timing, files of runs, tables, the machine."""
+"""Shared by the benchmarks: arguments, interleaved timing, files of runs, tables, the machine."""
 
 import argparse
 import csv
@@ -29,7 +29,7 @@ def new_file(text: str) -> Path:
 
 
 def start(path: Path, run: type[Any], key: Sequence[str]) -> set[tuple[str, ...]]:
-    """Return the keys of the runs that a CSV file holds; begin the file if it is not there.
+    """Return the keys of the runs in a CSV file; start the file if there is none.
 
     Args:
         path: The file.
@@ -44,7 +44,7 @@ def start(path: Path, run: type[Any], key: Sequence[str]) -> set[tuple[str, ...]
 
 
 def append(path: Path, *runs: Any) -> None:
-    """Append dataclasses to a CSV file, a line each."""
+    """Append dataclasses to a CSV file, one line each."""
     with open(path, "a", encoding="utf-8", newline="") as file:
         for run in runs:
             csv.writer(file, lineterminator="\n").writerow(

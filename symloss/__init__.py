@@ -8,7 +8,7 @@ from symloss.prior import EstimatedPrior, estimate_prior
 from symloss.schedules import AnnealedLR, progressive_lambda
 from symloss.training import TwoOptimizerStep, check_wiring, parameter_groups
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "AnnealedLR",

@@ -21,7 +21,7 @@ Objective = Callable[..., SymNetLosses | SymNetV2Losses]
 def network(
     width: int, bottleneck: int, num_classes: int, seed: int
 ) -> tuple[nn.Sequential, SymmetricHead]:
-    """Return a bottleneck and a head, initialised from a generator of their own."""
+    """Return a bottleneck and a head, initialised from their own generator."""
     generator = torch.Generator("cpu").manual_seed(seed)
     layer = nn.Linear(width, bottleneck, device="meta", dtype=torch.float32)
     head = SymmetricHead(bottleneck, num_classes, device="meta", dtype=torch.float32)
@@ -35,7 +35,7 @@ def network(
 
 
 class Training:
-    """Both players' training on the rows of two domains, step by step.
+    """Training of extractor and head on the rows of two domains, step by step.
 
     Args:
         extractor: Module from rows to the bottleneck's features.
@@ -43,9 +43,9 @@ class Training:
         rows: Source rows, ``(N, F)``, and target rows, ``(M, F)``.
         y: The source's categories, as indices, ``(N,)``.
         size: Rows of each domain per step.
-        total: Steps until the end of training, which the schedules need.
+        total: Steps of the whole training, for the schedules.
         generator: Draws the batches.
-        y_t: The target's categories, as indices, ``(M,)``, and -1 where they are not known.
+        y_t: The target's categories, as indices, ``(M,)``, -1 where unknown.
         lr: Initial learning rate.
         weight_decay: Weight decay.
     """
@@ -84,7 +84,7 @@ class Training:
     ) -> tuple[list[str], Tensor]:
         """Train on one batch of each domain; return the losses' names and values.
 
-        Categories that ``prior`` holds for absent count less in the labelled losses.
+        Categories that are nearly absent by ``prior`` get less weight in the labelled losses.
         """
         device, lam = self.head.weight.device, progressive_lambda(i / self.total)
         index = next(self.batches_s)
@@ -113,6 +113,6 @@ class Training:
 
 
 def _supervised(logits: RoutedLogits, y: Tensor) -> Tensor:
-    """Return (5) + (6) for the head and (8) for the extractor, of labelled target rows."""
+    """Return (5) + (6) for the head plus (8) for the extractor, on labelled target rows."""
     task = source_task(logits.head, y) + target_task(logits.head, y)
     return task + category_confusion(logits.extractor, y)

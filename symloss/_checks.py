@@ -1,4 +1,4 @@
-"""Argument checks shared by all modules, and the forms in which logits are computed with.
+"""Argument checks shared by all modules, and the forms in which losses take logits.
 
 Values are checked only where that does not wait for a device.
 """
@@ -76,17 +76,17 @@ def check_reduction(reduction: str) -> None:
 
 
 def wide(logits: Tensor) -> Tensor:
-    """Return logits in float32; float64 stays."""
+    """Return logits in float32, or in float64 if they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def halves(logits: Tensor) -> Tensor:
-    """Return joint logits as ``(N, 2, K, ...)``, source first, as :func:`wide`."""
+    """Return joint logits as ``(N, 2, K, ...)``, source first, in the dtype of :func:`wide`."""
     return wide(logits).view(logits.shape[0], 2, -1, *logits.shape[2:])
 
 
 def checked_rows(name: str, logits: Tensor) -> Tensor:
-    """Return one classifier's logits as ``(n, K)``, detached, as :func:`wide`."""
+    """Return one classifier's logits as ``(n, K)``, detached, in the dtype of :func:`wide`."""
     check_logits(name, logits, joint=False)
     return wide(logits.detach()).movedim(1, -1).flatten(0, -2)
 
@@ -117,7 +117,7 @@ def check_no_transform() -> None:
 def check_same_categories(
     source_name: str, source: Tensor, target_name: str, target: Tensor
 ) -> None:
-    """Raise ValueError unless both have the same 2K."""
+    """Raise ValueError unless both have the same dim 1, 2K."""
     if source.shape[1] != target.shape[1]:
         raise ValueError(
             f"{source_name} and {target_name} must have the same dim 1 (2K), got shapes "
@@ -170,7 +170,7 @@ def checked_weight(v: Tensor, weight: Tensor | None) -> Tensor | None:
 
 
 def checked_prior(shares: Tensor, prior: Tensor | Sequence[float]) -> Tensor:
-    """Return the expected shares ``(K,)``, detached, to compare with predicted ones ``(K,)``."""
+    """Return the expected shares ``(K,)``, detached, like the predicted ones ``(K,)``."""
     if isinstance(prior, Tensor):
         if prior.is_complex():
             raise TypeError(f"prior must be real, got {prior.dtype}")
@@ -242,7 +242,7 @@ def check_features(features: Tensor, weight: Tensor) -> None:
 
 
 def _shape_hint(shape: tuple[int, ...], dims: int, width: int) -> str:
-    """Say what makes a shape ``(N, width)``, or ``(N, width, H, W)`` for 4 dims, if it is clear."""
+    """Return how to get ``(N, width)``, or for 4 dims ``(N, width, H, W)``, if it is clear."""
     if len(shape) == dims - 1 and shape[0] == width:
         return "; call features.unsqueeze(0) for a batch of one"
     if dims == 4 and len(shape) == 4 and shape[3] == width:

@@ -7,8 +7,8 @@ logits minus their maximum and :math:`z` the sum of :math:`e`.
 
 Internally, logits are ``(N, 2, K, ...)``, and one number per half and position is
 ``(N, 2, 1, ...)``. The suffixes ``_s`` and ``_t`` mark source and target samples. ``y`` is the
-label of a labelled sample, and its terms are divided by ``count``: a single number, or one per
-position if categories are weighted.
+label of a labelled sample, and its terms are divided by ``count``: one number, or one per position
+if categories are weighted.
 """
 
 from typing import Any
@@ -32,7 +32,8 @@ class HeadTerms(torch.autograd.Function):
             \pi\,[p^s;\, -p^t] & \text{on target}
         \end{cases}
 
-    With ``by_label`` the source part of (7) is averaged like (5), so that (7) is (37) - (33).
+    With ``by_label``, the source part of (7) is averaged like (5), which makes (7) equal (37) -
+    (33).
     """
 
     @staticmethod
@@ -125,8 +126,8 @@ class ExtractorTermsV2(torch.autograd.Function):
         \frac{\partial (36)}{\partial v_j} = \tfrac{1}{2}
         \left[p^{st}_j (1 - \log p^{st}_{j'} - 2 \cdot (36)) - p^{st}_{j'}\right]
 
-    Each logarithm is kept as two terms, that of the half, :math:`\log p^s` or :math:`\log p^t`,
-    and that of the domain: a single number would be rounded when the halves lie far apart.
+    Each logarithm is kept as two terms, that of the half, :math:`\log p^s` or :math:`\log p^t`, and
+    that of the domain: their sum would be rounded when the halves lie far apart.
     """
 
     @staticmethod

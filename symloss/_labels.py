@@ -1,4 +1,4 @@
-"""Labels as users supply them: a category for every row, or an error that names the rows."""
+"""Users' labels: a category for every row, or an error that names the rows."""
 
 import math
 import warnings
@@ -142,7 +142,7 @@ def encode(labels: Any) -> tuple[Any, Tensor]:
     Raises:
         TypeError: As :func:`read`.
         ValueError: As :func:`read`, or if labels are numbers that are not whole, or some seem to
-            mark rows without a label.
+            mark unlabelled rows.
     """
     values = read(labels)
     if isinstance(values, Tensor):
@@ -166,7 +166,7 @@ def encode(labels: Any) -> tuple[Any, Tensor]:
 
 
 def _check_marks(categories: list[Any], index: Tensor) -> None:
-    """Refuse marks of rows without a label, unless numbers lie symmetrically around 0."""
+    """Refuse labels that mark unlabelled rows, unless all are numbers symmetric around 0."""
     marks = [i for i, category in enumerate(categories) if category in _UNLABELLED]
     if not marks or len(categories) < 3:
         return
@@ -189,12 +189,12 @@ def _check_marks(categories: list[Any], index: Tensor) -> None:
 
 
 def positions(labels: Any, classes: Any, count: int) -> Tensor:
-    """Return each label's index among the classes, and -1 for a category that is not there.
+    """Return each label's index among the classes, -1 for a category that is not one of them.
 
     Raises:
         TypeError: As :func:`read`.
-        ValueError: As :func:`read`, or if no label is one of the classes, or some mark rows
-            without a label.
+        ValueError: As :func:`read`, or if no label is one of the classes, or some mark unlabelled
+            rows.
     """
     values, categories = plain(read(labels)), plain(classes)
     if len(values) != count:
@@ -215,13 +215,13 @@ def positions(labels: Any, classes: Any, count: int) -> Tensor:
 
 
 def of_target(labels: Any, classes: Any, count: int) -> Tensor:
-    """Return each target row's index among the classes, and -1 where its label is missing.
+    """Return the index among the classes of each target row's label, -1 where it is missing.
 
-    Missing is None or NaN, and -1 unless that is a class.
+    A missing label is None or NaN, or -1 unless that is a class.
 
     Raises:
         TypeError: If they are a sparse tensor.
-        ValueError: If they are not one for each row, or some are no classes.
+        ValueError: If there is not one for each row, or some are not classes.
     """
     name = "target_labels"
     if isinstance(labels, Tensor):
@@ -270,7 +270,7 @@ def _listed(categories: list[Any]) -> str:
 def shares(prior: Any, classes: Any, least: float) -> Tensor | None:
     """Return the expected shares in the order of the classes, float64.
 
-    A share of 0 becomes ``least`` times an equal share, since the divergence from 0 is infinite.
+    A share of 0 is replaced by ``least`` times an equal share: the divergence from 0 is infinite.
 
     Raises:
         TypeError: If the shares are not numbers, or have no order and no names.
@@ -300,7 +300,7 @@ def shares(prior: Any, classes: Any, least: float) -> Tensor | None:
 
 
 def named(features: Any, classes: Any, index: Tensor) -> Any:
-    """Return the indexed categories, typed as by :func:`like`; strings are always an array."""
+    """Return the indexed categories, in the type of :func:`like`; strings are always an array."""
     if isinstance(classes, Tensor):
         return like(features, classes[index])
     chosen = classes[index.numpy()]
@@ -310,10 +310,10 @@ def named(features: Any, classes: Any, index: Tensor) -> Any:
 
 
 def saved(classes: Any) -> dict[str, Any]:
-    """Return the classes as what ``torch.load(..., weights_only=True)`` accepts.
+    """Return the classes in a form that ``torch.load(..., weights_only=True)`` accepts.
 
     Raises:
-        TypeError: If they are neither numbers nor text nor dates of NumPy.
+        TypeError: If they are neither numbers, text nor NumPy dates.
     """
     if isinstance(classes, Tensor):
         return {"classes": classes, "classes_dtype": None}
@@ -328,7 +328,7 @@ def saved(classes: Any) -> dict[str, Any]:
 
 
 def restored(state: dict[str, Any]) -> Any:
-    """Return the classes of :func:`saved`."""
+    """Return the classes from the result of :func:`saved`."""
     classes, dtype = state["classes"], state.get("classes_dtype")
     if isinstance(classes, Tensor):
         return classes

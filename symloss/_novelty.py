@@ -19,14 +19,14 @@ class Novelty(nn.Module):
     """Novelty of preprocessed rows: see :meth:`symloss.SymNetClassifier.novelty`.
 
     Args:
-        origin: The target's mean, if all categories had equal shares, ``(D,)``.
-        directions: Directions from the source's mean to the categories', ``(K, D)``.
+        origin: The mean that the target would have with equal shares, ``(D,)``.
+        directions: Directions from the source's mean to those of its categories, ``(K, D)``.
         centre: The target's mean, ``(D,)``.
-        prototypes: Directions from there to the target's clusters, ``(P, D)``.
+        prototypes: Directions from ``centre`` to the target's clusters, ``(P, D)``.
         values: Mean similarity of a cluster's rows to their nearest category, ``(P,)``.
         radius: Largest distance of a target row from the origin.
-        nearness: Smallest cosine of a target row and its nearest prototype.
-        usual: Similarity that all but a few held-out source rows reach.
+        nearness: Smallest cosine between a target row and its nearest prototype.
+        usual: Similarity that nearly all held-out source rows reach.
         diversity: Distance of a target row's nearest neighbour, relative to a source row's.
     """
 
@@ -48,7 +48,7 @@ class Novelty(nn.Module):
     @classmethod
     @torch.no_grad()
     def of(cls, rows: Shares) -> "Novelty":
-        """Learn it from the rows that the shares are estimated from."""
+        """Fit it to the rows that the shares are estimated from."""
         means = rows.means()
         middle, centre = means.mean(0), rows.target.mean(0)
         equal = 1 / len(means) - rows.on_features[0].to(means.dtype)
@@ -85,9 +85,9 @@ class Novelty(nn.Module):
         return _similarity(x, self.origin, self.directions) < self.usual
 
     def reported(self, share: float) -> float:
-        """Return a share of unusual rows if domains of the same categories hardly have so many.
+        """Return the share of unusual rows, or 0 if known categories alone may explain it.
 
-        What is usual for a source of few objects, seen often, is not for a more diverse target.
+        A target that is more diverse than the source has many rows that are unusual for the source.
         """
         comparable = len(self.directions) >= _FEWEST and self.diversity < _DIVERSE
         return share if share > _MANY and comparable else 0.0
@@ -98,7 +98,7 @@ def _similarity(x: Tensor, origin: Tensor, directions: Tensor) -> Tensor:
 
 
 def _held_out(source: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return the similarity of each source row to means of other rows."""
+    """Return the similarity of each source row to category means of other source rows."""
     order = y.argsort(stable=True)
     second = torch.empty_like(y, dtype=torch.bool)
     second[order] = torch.arange(len(y), device=y.device) % 2 == 1

@@ -1,4 +1,4 @@
-"""Features as users supply them: arrays, tensors and memory maps, read in batches."""
+"""Users' features: arrays, tensors and memory maps, read in batches."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ _HELD = 2**28  # bytes of preprocessed rows that are held in memory
 class Preprocessing(nn.Module):
     """Preprocessing of features before the first layer: ``"l2"``, ``"standardise"`` or None.
 
-    It computes in float64, so that neither a large offset nor a small scale is rounded away. Of
-    more than 384 columns it keeps as many principal components of both domains.
+    It computes in float64, because float32 would round away a large offset or a small scale. If
+    there are more than 384 columns, it keeps 384 principal components of both domains.
     """
 
     mean: Tensor
@@ -43,12 +43,12 @@ class Preprocessing(nn.Module):
         return len(self.mean) if self.axes is None else self.axes.shape[1]
 
     def fit(self, source: Tensor, target: Tensor, generator: torch.Generator) -> None:
-        """Compute means, scales and principal components of both domains, with equal weight.
+        """Compute means, scales and principal components, with equal weight for both domains.
 
         Warns (UserWarning) if little is left to learn from, or both domains have the same rows.
 
         Raises:
-            ValueError: If features are not finite; this is where all of them are checked.
+            ValueError: If features are not finite; only here are all of them checked.
         """
         shift = self._rescaled(source[:1].to(self.mean.device))  # else a large mean cancels
         moments_s = self._moments("features", source, shift)
@@ -99,7 +99,7 @@ class Preprocessing(nn.Module):
         return x / norm.clamp_min(torch.finfo(torch.float64).tiny)
 
     def _moments(self, name: str, rows: Tensor, shift: Tensor) -> Tensor:
-        """Return mean and mean square of each column less its shift, float64 ``(2, F)``."""
+        """Return mean and mean square of each column minus its shift, float64 ``(2, F)``."""
         total = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=shift.device)
         for batch in batches(rows, shift.device, name):
             moved = self._rescaled(batch) - shift
@@ -107,7 +107,7 @@ class Preprocessing(nn.Module):
         return total / len(rows)
 
     def _warn(self, mean: Tensor, variance: Tensor) -> None:
-        """Warn if rows hardly differ after preprocessing, or in one column alone."""
+        """Warn if rows hardly differ after preprocessing, or only in one column."""
         total, largest = float(variance.sum()), float(variance.max())
         length = (float(mean.square().sum()) + total) ** 0.5
         spread = total**0.5 / max(length, 1.0)
@@ -142,7 +142,7 @@ def _precision(dtype: torch.dtype) -> float:
 
 @contextmanager
 def own_modes(device: torch.device) -> Iterator[None]:
-    """Compute as usual inside a caller's no_grad, inference_mode or autocast."""
+    """Switch off a caller's no_grad, inference_mode or autocast."""
     autocast = torch.is_autocast_enabled(device.type)
     off = torch.autocast(device.type, enabled=False) if autocast else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), off:
@@ -181,14 +181,14 @@ def columns(features: Any) -> list[Any] | None:
 
 
 def names(columns: list[str]) -> Any:
-    """Return names as scikit-learn has them, an array of objects."""
+    """Return names as scikit-learn stores them, in an array of objects."""
     import numpy as np
 
     return np.asarray(columns, dtype=object)
 
 
 def check_columns(name: str, features: Any, expected: list[Any] | None) -> None:
-    """Raise ValueError if a table's columns are not those expected, where both have names."""
+    """Raise ValueError if a table's columns are not the expected ones, if both have names."""
     given = columns(features)
     if given is None or expected is None or given == expected:
         return
@@ -242,7 +242,7 @@ def _from_numpy(name: str, features: Any) -> Tensor:
 
 
 def _where(array: Any) -> str:
-    """Say which entry of an array of objects is the first that is no number."""
+    """Name the first entry of an array of objects that is not a number."""
     for row, entries in enumerate(array if array.ndim == 2 else ()):
         for column, entry in enumerate(entries):
             try:
@@ -253,7 +253,7 @@ def _where(array: Any) -> str:
 
 
 def warn_about_order(features: Any, labels: Any, domain: str = "") -> None:
-    """Warn if a table and its labels name the same rows in another order."""
+    """Warn if a table and its labels index the same rows in a different order."""
     rows: Any = getattr(features, "index", None)
     others: Any = getattr(labels, "index", None)  # a list's is a method
     if not hasattr(rows, "equals") or not hasattr(others, "equals") or rows.equals(others):
@@ -270,9 +270,9 @@ def warn_about_order(features: Any, labels: Any, domain: str = "") -> None:
 def warn_about_scale(source: Tensor, target: Tensor) -> None:
     """Warn if the target seems to have skipped transformers that the source went through.
 
-    In units of their spread, columns of two domains differ as much before a transformer that scales
-    each column as after it, if both went through it. So whatever differs by an order of magnitude
-    in most columns is no shift. Columns that are constant in a domain do not count.
+    Scaling each column changes both domains alike if both are scaled. Domains that differ by an
+    order of magnitude in most columns are therefore taken for a mistake, not a shift. Columns that
+    are constant in a domain do not count.
     """
     if min(len(source), len(target)) < _FEW:
         return
@@ -295,7 +295,7 @@ def warn_about_scale(source: Tensor, target: Tensor) -> None:
 
 
 def _spread(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each column's mean and standard deviation, of a sample of the rows."""
+    """Return the mean and standard deviation of each column, in a sample of the rows."""
     chosen = sample(len(rows), _LOOK, torch.Generator("cpu").manual_seed(0))
     std, mean = torch.std_mean(gather(rows, chosen, torch.device("cpu")).double(), dim=0)
     return mean, std.where(std > _precision(rows.dtype) * mean.abs(), 0.0)
@@ -338,7 +338,7 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
 
 
 def sample(count: int, most: int, generator: torch.Generator) -> Tensor:
-    """Return the indices of at most ``most`` random rows, sorted; of all rows if they are few."""
+    """Return the sorted indices of ``most`` random rows, or of all rows if there are fewer."""
     if count <= most:
         return torch.arange(count, device="cpu")
     return torch.randperm(count, generator=generator, device="cpu")[:most].sort().values
@@ -357,7 +357,7 @@ def held(
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield indices of random batches forever, dropping incomplete ones.
 
-    A batch larger than the domain draws rows again, all equally often but for the last few. Each
+    A batch larger than the domain repeats rows, all equally often except for the last few. Each
     batch is sorted, because files are read fastest in order.
     """
     draws = -(-size // count)
@@ -394,17 +394,17 @@ def means(rows: Tensor, y: Tensor, num_classes: int) -> Tensor:
 
 
 def like(features: Any, result: Tensor) -> Any:
-    """Return a result as a tensor if features were one, else as an array."""
+    """Return a result as a tensor if the features were one, else as an array."""
     return result.to(features.device) if isinstance(features, Tensor) else result.numpy()
 
 
 def listed(values: Any) -> Any:
-    """Return an array, a tensor or a Series, whose names do not count, as a plain list."""
+    """Return an array, a tensor or a Series (without its index) as a plain list."""
     return plain(values.tolist() if hasattr(values, "tolist") else values)
 
 
 def plain(value: Any) -> Any:
-    """Return arrays, tensors and scalars, also nested, as plain dicts, lists and numbers."""
+    """Return arrays, tensors and scalars, even nested, as plain dicts, lists and numbers."""
     if hasattr(value, "items"):  # a dict, or a Series
         return {
             name if isinstance(name, tuple) else plain(name): plain(share)

@@ -1,4 +1,4 @@
-"""What scikit-learn requires of a classifier; scikit-learn is imported only where it is used."""
+"""The protocols of scikit-learn's classifiers; scikit-learn is imported only where it is used."""
 
 import copy
 import inspect
@@ -23,7 +23,7 @@ def tags() -> Any:
 
 
 def requests(model: Any) -> Any:
-    """Return what scikit-learn's metadata routing shall pass on to the model's methods."""
+    """Return the metadata that scikit-learn passes on to the model's methods."""
     from sklearn.utils.metadata_routing import MetadataRequest
 
     if hasattr(model, "_metadata_request"):  # scikit-learn's name for it, which clone copies
@@ -39,7 +39,7 @@ def request(model: Any, changes: dict[str, Any]) -> None:
     """Change what :func:`requests` returns.
 
     Raises:
-        TypeError: If an argument of fit is none that can be passed on.
+        TypeError: If a name is not an argument of fit that can be requested.
     """
     if unknown := [name for name in changes if name not in _ROUTED]:
         raise TypeError(f"set_fit_request takes {' and '.join(_ROUTED)}, got {unknown[0]!r}")
@@ -50,7 +50,7 @@ def request(model: Any, changes: dict[str, Any]) -> None:
 
 
 def described(model: Any) -> str:
-    """Return the constructor call of a model, without arguments that have their default."""
+    """Return a model's constructor call, without arguments that have their defaults."""
     defaults = inspect.signature(type(model)).parameters
     own = [
         f"{name}={value!r}"
@@ -74,7 +74,7 @@ def check_fitted(model: Any) -> None:
 
 
 def real(name: str, value: Any) -> float:
-    """Return a number as Python's; raise TypeError naming the parameter if it is none."""
+    """Return a number as a Python float, or raise a TypeError that names the parameter."""
     try:
         if isinstance(value, str | bytes):
             raise TypeError
@@ -84,7 +84,7 @@ def real(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number, also if it is written 20.0.
+    """Return a whole number, which may be written 20.0, as an int.
 
     Raises:
         TypeError: If it is not a number.
@@ -99,7 +99,7 @@ def whole(name: str, value: Any, least: int) -> int:
 def seed(random_state: Any) -> int:
     """Return a seed, or draw one from a generator of torch, NumPy or Python.
 
-    None draws from torch's global one.
+    If None, it is drawn from torch's global generator.
 
     Raises:
         TypeError: If it is neither a number nor a generator.

@@ -1,6 +1,6 @@
-r"""What target predictions show without target labels: lost categories, classifiers that disagree.
+r"""Diagnosis of target predictions without target labels: lost categories, disagreeing classifiers.
 
-Unlike the functions of :mod:`symloss.scores`, these rank nothing. Each takes the logits
+Unlike the functions of :mod:`symloss.scores`, these do not rank models. Each takes the logits
 ``(N, K, ...)`` of one classifier on target samples, in evaluation mode; only :func:`agreement`,
 which compares the two classifiers of a symmetric head, takes its joint logits ``(N, 2K, ...)``.
 Every index but dim 1 is a position, and :math:`n` is their number. Results are float32, or float64
@@ -37,7 +37,7 @@ _FRACTIONS = {
 def category_shares(
     target_logits: Tensor, prior: Tensor | Sequence[float] | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""How often each category is predicted, and how often it should be.
+    r"""Share of each category in the predictions, and the share expected of it.
 
     .. math:: \frac{1}{n}\sum_i [\arg\max_j v_{ij} = k]
 
@@ -133,9 +133,9 @@ def agreement(target_logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a model's predictions spread over the categories, as :func:`diagnose` returns it.
+    """Result of :func:`diagnose`: how a model's predictions spread over the categories.
 
-    ``print`` it for a short report, which begins with what matters most.
+    ``print`` it for a short report, the most important first.
 
     Attributes:
         categories: Names of the K categories.
@@ -146,8 +146,9 @@ class Diagnosis:
         samples: Number n of target samples (positions); None if unknown.
         trust: How far estimated shares can be trusted (:class:`symloss.EstimatedPrior`); None if
             they were given.
-        novel: Share of the target that resembles no category, 0 if it cannot be told from a target
-            of known ones (:meth:`symloss.SymNetClassifier.novelty`); None if unknown.
+        novel: Share of the target that resembles no category
+            (:meth:`symloss.SymNetClassifier.novelty`); 0 if a target of known categories may look
+            the same; None if unknown.
 
     Example:
         >>> found = Diagnosis(("bike", "mug"), predicted=(0.95, 0.05), expected=(0.5, 0.5))
@@ -169,8 +170,8 @@ class Diagnosis:
     def classifiers_disagree(self) -> bool:
         """Whether the two classifiers agree on less than half of the target.
 
-        A trained head's usually agree on more than 90 %. Below half, a prediction says more about
-        the classifier than about the sample, and the shares say little.
+        After training they usually agree on more than 90 %. Below half, a prediction depends more
+        on the classifier than on the sample, and the shares say little.
         """
         return self.agreement is not None and self.agreement < _AGREEMENT
 
@@ -178,7 +179,7 @@ class Diagnosis:
     def rarely_predicted(self) -> list[str]:
         """Categories that are predicted less than a fifth as often as expected, or never.
 
-        Those whose expected share is below a twentieth of an equal one are taken for absent.
+        Categories whose expected share is below a twentieth of an equal one are left out.
         """
         if self.expected is None:
             return []
@@ -202,7 +203,7 @@ class Diagnosis:
     def absent_by_chance(self) -> float:
         r"""Expected number of categories without a sample, :math:`\sum_k (1 - \pi_k)^n`.
 
-        Of n samples with the expected shares :math:`\pi`; 0 if n is unknown.
+        For n samples with expected shares :math:`\pi`; 0 if n is unknown.
         """
         n = self.samples
         return (
@@ -213,27 +214,27 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether both classifiers agree on at least half, no category seems lost, no row novel.
+        """Whether the classifiers agree on at least half, and no category seems lost, no row novel.
 
-        Rarely predicted ones do not if they are at most as many as are expected to be absent by
-        chance, and two standard deviations (of a Poisson distribution) more.
+        Rarely predicted categories do not count as lost if there are at most as many as chance
+        leaves out, plus two standard deviations (of a Poisson distribution).
         """
         chance = self.absent_by_chance
         within = len(self.rarely_predicted) <= chance + 2 * math.sqrt(chance)
         return within and not self.classifiers_disagree and not self.novel
 
     def sentence(self, remedy: str | None = None) -> str:
-        """Return what matters most: disagreement, else unknown objects, else rare categories.
+        """Return the main finding: disagreement, else unknown objects, else rare categories.
 
         Args:
-            remedy: What to try if categories seem lost, for example ``"--balance 3"``.
+            remedy: Advice if categories seem lost, for example ``"--balance 3"``.
         """
         if self.classifiers_disagree:
             return self._on_agreement()
         return self._on_novelty() if self.novel else self._on_categories(remedy)
 
     def describe(self, remedy: str | None = None) -> str:
-        """Return the whole diagnosis in a few lines; ``remedy`` as in :meth:`sentence`."""
+        """Return the whole diagnosis, in a few lines; ``remedy`` as in :meth:`sentence`."""
         expected = self.expected or (1.0,) * len(self.categories)
         shares = [*zip(self.predicted, expected, self.categories, strict=True)]
         shares.sort(key=lambda share: share[0] / share[1])
@@ -316,8 +317,8 @@ def diagnose(
         target_logits: Logits of one classifier, ``(N, K, ...)``, of any floating dtype.
         categories: Names of the K categories; their indices by default.
         prior: Expected shares :math:`\pi`, as in :func:`category_shares`.
-        other_logits: Logits of a symmetric head's other classifier on the same samples, of the
-            same shape. Without them there is no agreement to report.
+        other_logits: Logits of a symmetric head's other classifier on the same samples, of the same
+            shape; needed to report the agreement.
 
     Returns:
         Shares, agreement and number of samples, as plain numbers.

@@ -32,9 +32,9 @@ _FORMAT = 2  # of state_dict; 0.2.0 had none
 class SymNetClassifier:
     r"""Classifier of features, adapted from a labelled domain to an unlabelled one.
 
-    On fixed features of both domains it trains the extractor, here a bottleneck :math:`G`, and a
-    :class:`SymmetricHead` with the two players' losses :math:`\mathcal{L}(\lambda)` of
-    :func:`symnet_losses` or :func:`symnet_v2_losses`,
+    On fixed features of both domains it trains an extractor, here a bottleneck :math:`G`, and a
+    :class:`SymmetricHead` with the losses :math:`\mathcal{L}(\lambda)` of :func:`symnet_losses` or
+    :func:`symnet_v2_losses`,
 
     .. math::
 
@@ -46,12 +46,11 @@ class SymNetClassifier:
     target classifier :math:`C^t`.
 
     It follows scikit-learn's conventions, except that :meth:`fit` takes the target as a third
-    argument. The transformers of a ``Pipeline`` are applied to the target only if it has
-    ``transform_input=["target_features"]``, under ``sklearn.set_config(enable_metadata_routing=
-    True)``, with scikit-learn 1.6 or later; otherwise transform both domains yourself, and a target
-    of quite another scale warns. ``GridSearchCV`` tests on held-out rows of the source, and splits
-    a target of as many rows by the source's folds, so that its ``best_score_`` is accuracy on the
-    source. Search with a loop over ``ParameterGrid`` instead, and compare label-free scores from
+    argument. A ``Pipeline`` transforms the target only if it has
+    ``transform_input=["target_features"]``, under
+    ``sklearn.set_config(enable_metadata_routing=True)``, with scikit-learn 1.6 or later; otherwise
+    transform both domains yourself. The ``best_score_`` of ``GridSearchCV`` is accuracy on the
+    source: loop over ``ParameterGrid`` instead, and compare label-free scores from
     :mod:`symloss.scores`.
 
     Tensors in, tensors out; anything else gives NumPy arrays. A memory map (``np.load(path,
@@ -59,37 +58,35 @@ class SymNetClassifier:
 
     Args:
         objective: ``"symnets-v2"`` or ``"symnets"``.
-        balance: Weight of the category balance, at least 0; 0 switches it off, and ``prior`` with
-            it.
-        prior: Share of each category in the target: ``"estimate"``, as by
-            :func:`symloss.estimate_prior`, from the features before training, and with the network
-            in training at 20, 40, 60 and 80 % of it; numbers in the order of ``classes_``; a dict
-            or Series by category; equal shares if None. A share of 0 is trained as a thousandth of
-            an equal share. Labels of categories whose share is below a fifth of an equal one count
-            less, in proportion.
-        preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean
-            0 and variance 1 over both domains, for columns in different units; None leaves features
-            as they are. Computed in float64, trained in float32. Of more than 384 columns, as many
-            principal components of both domains are kept.
+        balance: Weight of the category balance, at least 0. At 0, ``prior`` is not used either.
+        prior: Share of each category in the target: ``"estimate"``, as
+            :func:`symloss.estimate_prior` does, from the features before training, and from the
+            network's at 20, 40, 60 and 80 % of training; numbers in the order of ``classes_``; a
+            dict or Series by category; or equal shares if None. A share of 0 is trained as a
+            thousandth of an equal share. Labels of categories whose share is below a fifth of an
+            equal one count less, in proportion.
+        preprocessing: ``"l2"`` scales each row to length 1, ``"standardise"`` each column to mean 0
+            and variance 1 over both domains, for columns in different units; None leaves features
+            as they are. Computed in float64, trained in float32. If there are more than 384
+            columns, 384 principal components of both domains are kept.
         bottleneck: Width of the bottleneck.
         epochs: Passes over the larger domain; if None, 20, or enough to reach 1,000 steps.
-        batch_size: Rows of each domain per step, at least 2. If it exceeds the larger domain, it
-            shrinks to it; a domain smaller than a batch is drawn again within it. Both warn.
+        batch_size: Rows of each domain per step, at least 2. It is limited to the larger domain; a
+            smaller domain repeats rows within a batch. Both warn.
         lr: Initial learning rate, lowered by :class:`AnnealedLR`.
         weight_decay: Weight decay.
         device: Where to train and predict.
-        random_state: Seed, at least 0, or a generator of NumPy, torch or Python to draw it from;
-            the same seed gives the same result on one machine, in any thread. If None, it is drawn
-            from torch's global generator, which is not used otherwise.
-        verbose: Whether to show a progress bar, with the trust in estimated shares, if tqdm is
-            installed.
+        random_state: Seed, at least 0, or a generator of NumPy, torch or Python to draw it from.
+            The same seed gives the same result on one machine, in any thread. If None, it is drawn
+            from torch's global generator, which nothing else uses.
+        verbose: Whether to show a progress bar, with the trust in estimated shares; needs tqdm.
 
     Attributes:
         classes_: The K categories in order: a tensor if the labels were one, else an array.
         extractor_: Preprocessing and bottleneck, a module from ``(N, F)`` to ``(N, bottleneck)``.
         head_: The :class:`SymmetricHead`.
-        prior_: The target's shares that training ended with, ``(K,)``, in the order of
-            ``classes_``; None if ``balance`` is 0.
+        prior_: The target's shares at the end of training, ``(K,)``, in the order of ``classes_``;
+            None if ``balance`` is 0.
         trust_: How far estimated shares can be trusted, in [0, 1]
             (:class:`symloss.EstimatedPrior`); None if they were given.
         history_: One dict per epoch with the mean of each loss.
@@ -142,7 +139,7 @@ class SymNetClassifier:
     def fit(
         self, features: Any, labels: Any, target_features: Any, *, target_labels: Any = None
     ) -> "SymNetClassifier":
-        """Train on labelled source features and target features, few or none of them labelled.
+        """Train on labelled source features and on target features, of which a few may be labelled.
 
         A fit that fails or is interrupted leaves the model as it was.
 
@@ -150,10 +147,10 @@ class SymNetClassifier:
             features: Source features, ``(N, F)``, at least 2 rows.
             labels: Source labels, ``(N,)``, none missing: whole numbers, strings or booleans.
             target_features: Target features, ``(M, F)``, at least 2 rows.
-            target_labels: Labels of target rows, ``(M,)``, missing ones marked -1 (whole numbers;
-                not if -1 is one of ``labels``), None or NaN. Labelled rows are trained on with (5)
-                and (6) for the head and (8) for the extractor, and stay among the unlabelled ones.
-                All missing is the same as None.
+            target_labels: Labels of target rows, ``(M,)``, missing ones marked None, NaN or, unless
+                it is one of ``labels``, -1 (whole numbers). Labelled rows are trained on with (5)
+                and (6) for the head and (8) for the extractor, and stay among the unlabelled ones
+                too.
 
         Returns:
             The classifier itself.
@@ -161,8 +158,8 @@ class SymNetClassifier:
         Raises:
             TypeError: If features are sparse, or a parameter has the wrong type.
             ValueError: If features are masked or not finite, labels are missing or marked as
-                unlabelled (-1), target labels are no categories of ``labels``, shapes do not fit,
-                there is only one category, or a parameter is out of range.
+                unlabelled (-1), target labels are not among ``labels``, shapes do not fit, there is
+                only one category, or a parameter is out of range.
             FloatingPointError: If training diverged.
         """
         aside = copy.copy(self)
@@ -274,28 +271,28 @@ class SymNetClassifier:
         r"""Return how little each row resembles any category, ``(N,)``, float32; higher: less.
 
         To find objects that only the target has, do not threshold :meth:`predict_proba`: adaptation
-        makes predictions on them certain, too. This score is that of the features :math:`z` before
-        adaptation, after preprocessing. A row resembles its nearest category by
+        makes predictions on them certain, too. This score uses the preprocessed features :math:`z`
+        before adaptation. The resemblance of a row to its nearest category is
 
         .. math::
 
             s(z) = \max_k \cos(z - o, \; \mu_k - \bar\mu), \qquad
             o = \bar z + \sum_k (1/K - \pi_k) \mu_k
 
-        where :math:`\mu_k` are the means of the source's categories and :math:`\bar\mu` their
-        mean, :math:`\bar z` is the mean of the target and :math:`\pi` its shares, estimated as by
-        the first mixture of :func:`symloss.estimate_prior`. Since objects come in groups, it is
-        averaged over the target's clusters, whose mean resemblances :math:`s_j` and directions
-        :math:`p_j` are found by k-means in fit (four per category, at most 256):
+        where :math:`\mu_k` are the means of the source's categories, :math:`\bar\mu` is their mean,
+        :math:`\bar z` the mean of the target and :math:`\pi` its shares, as in the first estimate
+        of :func:`symloss.estimate_prior`. Since objects come in groups, the resemblance is averaged
+        over the target's clusters, whose mean resemblances :math:`s_j` and directions :math:`p_j`
+        come from k-means in :meth:`fit` (four per category, at most 256):
 
         .. math::
 
             \mathrm{novelty}(z) = 1 - b(z) \sum_j w_j s_j, \qquad
             w = \mathrm{softmax}_j \bigl(5 \cos(z - \bar z, \; p_j)\bigr)
 
-        :math:`b` is 1 where target rows were in fit, and falls towards 0 farther out, or in another
-        direction. To choose a threshold, reject the share of the target that :meth:`diagnose`
-        reports, or look at the rows around it.
+        :math:`b` is 1 among the target rows of :meth:`fit`, and falls towards 0 farther out or in
+        other directions. To choose a threshold, reject the share of the target that
+        :meth:`diagnose` reports, or look at the rows around it.
 
         Args:
             features: Features, ``(N, F)``, of the target.
@@ -304,7 +301,7 @@ class SymNetClassifier:
             Novelty, about 0 to 1. Predictions do not depend on it.
 
         Raises:
-            RuntimeError: If the model was loaded from a state that was saved without it.
+            RuntimeError: If the model was loaded from a state without it.
 
         Example:
             >>> labels = torch.arange(600) % 3
@@ -329,16 +326,16 @@ class SymNetClassifier:
 
         Args:
             features: Features, ``(N, F)``.
-            labels: Their labels, ``(N,)``, none missing. A category that is not in ``classes_``
-                counts as a mistake.
+            labels: Their labels, ``(N,)``, none missing. One that is not in ``classes_`` counts as
+                a mistake.
             sample_weight: Weight of each row, ``(N,)``, at least 0; equal if None.
 
         Returns:
-            The share, by weight, of rows whose predicted category is their label.
+            The weighted share of rows whose predicted category is their label.
 
         Raises:
             ValueError: If ``labels`` or ``sample_weight`` do not have one entry for each row,
-                labels are missing, or none is of ``classes_``.
+                labels are missing, or none is in ``classes_``.
         """
         index = self._read("features", features, lambda f: self.head_.predict(f))
         _rows.warn_about_order(features, labels)
@@ -359,15 +356,15 @@ class SymNetClassifier:
         return float((right * weight).sum() / weight.sum())
 
     def diagnose(self, target_features: Any) -> Diagnosis:
-        """Report, without labels, what may be wrong: categories not predicted, unknown objects.
+        """Report, without labels, what may be wrong: lost categories, unknown objects.
 
         Args:
             target_features: Target features, ``(M, F)``.
 
         Returns:
-            How often each category is predicted and expected, how often both classifiers agree,
-            and how much of the target resembles no category (:meth:`novelty`); ``print`` it. A
-            UserWarning says what matters most if it is not ``healthy``.
+            How often each category is predicted and expected, how often both classifiers agree, and
+            how much of the target resembles no category (:meth:`novelty`); ``print`` it. If it is
+            not ``healthy``, a UserWarning gives the most important finding.
         """
         logits = self._read("target_features", target_features, lambda f: self.head_(f))
         source, target = split_logits(logits)
@@ -415,7 +412,7 @@ class SymNetClassifier:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> "SymNetClassifier":
-        """Load parameters, except the device, and learnt attributes; return itself.
+        """Load parameters, except the device, and learnt attributes; return the model.
 
         Args:
             state: What :meth:`state_dict` returned.
@@ -451,7 +448,7 @@ class SymNetClassifier:
 
     @property
     def feature_names_in_(self) -> Any:
-        """Names of the columns, an array; AttributeError if features were no table with names."""
+        """Names of the columns; AttributeError unless features were a table with names."""
         columns = vars(self).get("_columns")
         if columns is None or not all(isinstance(column, str) for column in columns):
             raise AttributeError(f"{type(self).__name__} was not fitted on columns with names")
@@ -462,7 +459,7 @@ class SymNetClassifier:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **params: Any) -> "SymNetClassifier":
-        """Set the constructor's arguments by name; return itself.
+        """Set the constructor's arguments by name; return the model.
 
         Raises:
             ValueError: If a name is unknown.
@@ -475,15 +472,15 @@ class SymNetClassifier:
         return self
 
     def __repr__(self) -> str:
-        """Return the constructor call, without arguments that have their default."""
+        """Return the constructor call, without arguments that have their defaults."""
         return _sklearn.described(self)
 
     def set_fit_request(self, **requests: bool | str | None) -> "SymNetClassifier":
-        """Say what scikit-learn's metadata routing shall pass on to :meth:`fit`; return itself.
+        """Set what scikit-learn's metadata routing passes on to :meth:`fit`; return the model.
 
         Args:
-            requests: ``target_features``, ``target_labels``: True, the default, False, or the name
-                under which a Pipeline or a search is given them.
+            requests: ``target_features``, ``target_labels``: True (the default), False, or the name
+                by which a pipeline or search takes them.
         """
         _sklearn.request(self, requests)
         return self
@@ -497,7 +494,7 @@ class SymNetClassifier:
         return _sklearn.tags()
 
     def _check_parameters(self) -> None:
-        """Check the parameters, and make Python's numbers of them."""
+        """Check the parameters, and convert numbers to Python's."""
         choices = {"objective": [*_OBJECTIVES], "preprocessing": _rows.PREPROCESSING}
         for name, known in choices.items():
             value = getattr(self, name)
@@ -525,7 +522,7 @@ class SymNetClassifier:
             raise ValueError(f"prior must be 'estimate', shares or None, got {self.prior!r}")
 
     def _given_prior(self, classes: Any) -> Tensor | None:
-        """Return the shares that the user gave, checked; equal ones, or None if not needed."""
+        """Return the user's shares, checked, or equal ones; None if not needed."""
         if isinstance(self.prior, str):
             return None
         prior = _labels.shares(self.prior, classes, least=1e-3)
@@ -535,7 +532,7 @@ class SymNetClassifier:
         return prior if self.balance else None
 
     def _set_prior(self, prior: Any) -> None:
-        """Keep the shares that were used, typed as the classes."""
+        """Keep the shares that were used, in the type of the classes."""
         self.prior_ = None
         if prior is not None:
             shares = torch.as_tensor(prior, dtype=torch.float32, device="cpu")
@@ -575,9 +572,9 @@ class SymNetClassifier:
     def _read(
         self, name: str, features: Any, call: Callable[[Tensor], Tensor], before: bool = False
     ) -> Tensor:
-        """Apply ``call`` to the bottleneck's features of a user's rows; return it on the CPU.
+        """Apply ``call`` to the bottleneck's output for a user's rows; return it on the CPU.
 
-        ``before``: to the rows as they enter the bottleneck.
+        With ``before``, apply it to the bottleneck's input.
         """
         _sklearn.check_fitted(self)
         _rows.check_columns(name, features, self._columns)

@@ -26,11 +26,11 @@ For every loss here:
 - float16 and bfloat16 logits are computed in float32, also under autocast, and give float32
   results; float64 stays float64.
 - Each loss can be differentiated twice.
-- No probability is put into a logarithm, but for the batch's mean in :func:`category_balance`.
+- No logarithm of a probability is taken, except of the batch's mean in :func:`category_balance`.
   Finite logits give a finite loss and gradient as long as their differences fit the dtype of the
   computation.
-- A NaN logit gives NaN in every loss that depends on it; an infinite one gives the equation's
-  value or NaN. Nothing is replaced.
+- A NaN logit gives NaN in every loss that depends on it; an infinite one gives the equation's value
+  or NaN.
 """
 
 import math
@@ -121,8 +121,9 @@ def source_task(
         TypeError: If ``logits`` or ``weight`` is not floating point or ``labels`` is not integer.
         ValueError: If a shape does not fit, the batch is empty, ``reduction`` is unknown, a label
             is outside ``[0, K)`` and not ``ignore_index``, or a weight is negative, NaN, infinite,
-            or on another device. Values are checked on the CPU only, not under ``torch.compile``
-            or ``torch.func.vmap``: otherwise torch's own cross-entropy checks the labels.
+            or on another device. Values are checked only on the CPU, and not under
+            ``torch.compile`` or ``torch.func.vmap``; elsewhere, torch's own cross-entropy checks
+            the labels.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 3.0, 3.0]])
@@ -144,8 +145,8 @@ def target_task(
 
     .. math:: \mathcal{E}^t_{task} = -\log p^t_y = b - v^t_y
 
-    It ties neuron :math:`k` of the target classifier to neuron :math:`k` of the source
-    classifier, which category-level confusion builds on.
+    It ties neuron :math:`k` of the target classifier to neuron :math:`k` of the source classifier,
+    as category-level confusion requires.
 
     Args:
         logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
@@ -237,7 +238,7 @@ def category_confusion(
     *,
     weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Cross-entropy of the uniform distribution and a source sample's pair of neurons, eq. (8).
+    r"""Cross-entropy between the uniform distribution and a source sample's neuron pair, eq. (8).
 
     .. math::
 
@@ -254,7 +255,7 @@ def category_confusion(
         weight: As in :func:`source_task`.
 
     Returns:
-        As :func:`source_task`, but at least :math:`\log 2` if not ignored or weighted.
+        As :func:`source_task`, but at least :math:`\log 2` unless ignored or weighted.
 
     Raises:
         TypeError: As in :func:`source_task`.
@@ -277,7 +278,7 @@ def category_confusion(
 
 
 def domain_confusion(target_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Cross-entropy of the uniform distribution and a sample's domain prediction, eq. (9).
+    r"""Cross-entropy between the uniform distribution and a sample's domain prediction, eq. (9).
 
     .. math::
 
@@ -393,8 +394,8 @@ def category_discrimination(
 
         -\log p^{st}_{y}(x^s) - \log\sum_k p^{st}_{k+K}(x^t)
 
-    SymmNets-V2 uses it instead of :func:`domain_discrimination`. On a source sample it is the sum
-    of :func:`source_task` and that function's source part.
+    SymmNets-V2 uses it instead of :func:`domain_discrimination`. On a source sample, it is the sum
+    of :func:`source_task` and the source part of :func:`domain_discrimination`.
 
     Args:
         source_logits: Joint logits of source samples, ``(N, 2K, ...)``, of any floating dtype.
@@ -404,7 +405,7 @@ def category_discrimination(
         reduction: ``"mean"``, the mean over source plus the mean over target; ``"sum"``, the sum
             over both; or ``"none"``.
         ignore_index: As in :func:`source_task`, for the source part.
-        weight: As in :func:`source_task`, for the source part; the target part has no weights.
+        weight: As in :func:`source_task`, for the source part; the target part is not weighted.
 
     Returns:
         A scalar, or the pair (source ``(N, ...)``, target ``(M, ...)``) under ``"none"``: at
@@ -439,7 +440,7 @@ def target_category_confusion(target_logits: Tensor, reduction: str = "mean") ->
 
         -\tfrac{1}{2}\sum_k \left[p^{st}_{k+K}\log p^{st}_{k} + p^{st}_{k}\log p^{st}_{k+K}\right]
 
-    SymmNets-V2 uses it instead of :func:`domain_confusion` and :func:`symmetric_entropy`: it is
+    SymmNets-V2 uses it instead of :func:`domain_confusion` and :func:`symmetric_entropy`. It is
     smallest where the two neurons of one category share all of the probability. A category masked
     by -inf in both halves gives NaN.
 
@@ -482,17 +483,17 @@ def category_balance(
 
     With the uniform prior it is :math:`\log K` minus the entropy of :math:`m`: the diversity term
     of information maximisation (Krause, Perona and Gomes, NeurIPS 2010; Liang, Hu and Feng, ICML
-    2020). Entropy and confusion alone can empty a category. To prevent that, add this term to the
-    loss: ``losses.total(lam) + w * lam * category_balance(target.extractor)``. ``w = 1`` is classic
+    2020). Entropy and confusion alone can make a category disappear. To prevent that, minimise
+    ``losses.total(lam) + w * lam * category_balance(target.extractor)``. ``w = 1`` is classic
     information maximisation and the safer choice; 3 is better if the target's shares match the
-    prior. Drop the term if they do not: it does harm where the target lacks categories or has them
-    in other shares.
+    prior. If they do not, drop the term, which then lowers accuracy, or estimate the shares
+    (:func:`symloss.estimate_prior`).
 
-    It is a function of the batch, not of each sample, so there is no ``reduction``. A batch is a
-    sample of the target: even perfect predictions have a value of about :math:`(K - 1) / 2N`, 0.56
-    at ``N = K`` and 0.13 at ``N = 4K``. Use at least ``N = 2K``: on the digits (weight 3,
-    three seeds) accuracy is 94.8 % with ``N = 2K``, 81.4 % with ``N = K``, 86.1 % without balance.
-    Under DistributedDataParallel the mean is taken within each process.
+    It is a function of the whole batch, so there is no ``reduction``. Since a batch is a random
+    sample of the target, even perfect predictions have a value of about :math:`(K - 1) / 2N`: 0.56
+    at ``N = K`` and 0.13 at ``N = 4K``. Use at least ``N = 2K``: on the digits (weight 3, three
+    seeds) accuracy is 94.8 % with ``N = 2K``, 81.4 % with ``N = K``, 86.1 % without balance. Under
+    DistributedDataParallel the mean is taken within each process.
 
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype. A
@@ -508,7 +509,7 @@ def category_balance(
             real numbers.
         ValueError: If a shape does not fit, the batch is empty, or ``prior`` is on another device,
             not positive, or its sum is not within 1e-4 of 1. The values of a tensor are checked
-            on the CPU only, and not under ``torch.compile``.
+            only on the CPU, and not under ``torch.compile``.
 
     Example:
         >>> one_of_two = torch.tensor([[9.0, -9.0, 9.0, -9.0]])

@@ -1,8 +1,8 @@
 r"""Heads with two classifiers side by side, and the routing of gradients through a head.
 
-The two players of eq. (11) share one head. The head learns from joint logits whose features are
-detached, the extractor from joint logits whose parameters are detached. Both have the same
-values, so the sum of the two players' losses needs one backward pass and no gradient reversal.
+Eq. (11) has two players, head and extractor. The head learns from joint logits of detached
+features, the extractor from joint logits of detached parameters. Both have the same values, so the
+sum of their losses needs one backward pass and no gradient reversal.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -29,9 +29,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 @rebuildable
 class RoutedLogits(NamedTuple):
-    r"""The same joint logits twice, each with its own gradient path, for eq. (11).
-
-    :func:`route` gives the equation.
+    r"""The same joint logits twice, each with its own gradient path, as :func:`route` returns them.
 
     Attributes:
         head: Joint logits ``(N, 2K, ...)`` whose gradient reaches the head only.
@@ -52,7 +50,7 @@ class RoutedLogits(NamedTuple):
 
 
 def route(head: nn.Module, features: Tensor) -> RoutedLogits:
-    r"""Run any head twice so that both players of eq. (11) share one backward.
+    r"""Run any head twice, so one backward serves both players of eq. (11).
 
     .. math::
 
@@ -61,11 +59,12 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
     Compute the head's losses on the first and the extractor's on the second. Use this function for
     your own head (an MLP, one in ``DistributedDataParallel``, one with tied or frozen parameters);
-    :meth:`SymmetricHead.route` does the same for one linear layer. Both passes start from the same
-    buffers and the second pass's changes are dropped, so batch norm counts each batch once and
-    spectral norm gives both passes the same weight. A head with dropout draws two masks. One that
-    ``fully_shard`` was given stays gathered until its backward, as the root does.
-    ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` traces it from torch 2.5.
+    :meth:`SymmetricHead.route` does the same for one linear layer.
+
+    Both passes start from the same buffers, and the second pass does not change them: batch norm
+    counts each batch once, and spectral norm gives both passes the same weight. Dropout draws two
+    masks. A head that is given to ``fully_shard`` stays gathered until its backward, as the root
+    does. ``DataParallel`` is not supported. ``torch.compile(fullgraph=True)`` needs torch 2.5.
 
     Args:
         head: A module that maps features to joint logits ``(N, 2K, ...)``.
@@ -103,7 +102,7 @@ def route(head: nn.Module, features: Tensor) -> RoutedLogits:
 
 
 class _Head(nn.Module):
-    """What both heads share; a subclass provides the layer and its dimensions."""
+    """Base of both heads; a subclass provides the layer and its dimensions."""
 
     num_classes: int
     weight: Tensor
@@ -230,7 +229,7 @@ class SymmetricHead(_Head, nn.Linear):
             target: The target classifier, F to K, on the same device and of the same dtype.
 
         Returns:
-            A head whose joint logits are the two classifiers' outputs side by side. All of it is
+            A head whose joint logits are the two classifiers' outputs side by side. It is
             trainable, even if the classifiers were frozen.
 
         Raises:
@@ -366,10 +365,10 @@ def _half(classifier: str) -> int:
 
 
 def _keep_gathered(head: nn.Module) -> None:
-    """Keep what FSDP shards gathered until the backward.
+    """Keep the head's FSDP shards gathered until the backward.
 
-    Sharded after the first pass, it would be gathered for the second one over the detached
-    parameters, without a word, and the head would learn from the extractor's losses.
+    Gathering them again for the second pass would silently replace the detached parameters, and the
+    head would learn from the extractor's losses.
     """
     for module in head.modules():
         kinds = {kind.__name__ for kind in type(module).__mro__}  # importing FSDP takes long

@@ -1,4 +1,4 @@
-"""The two players' objectives, SymNets and SymmNets-V2, each term routed to its player."""
+"""The objectives of SymNets and SymmNets-V2, with each term routed to its player."""
 
 from typing import NamedTuple
 
@@ -146,8 +146,8 @@ def symnet_losses(
 ) -> SymNetLosses:
     r"""Compute all six terms of eq. (11), each with its gradient routed to its player.
 
-    The head's terms (5), (6), (7) are computed on ``.head``, the extractor's terms (8), (9),
-    (10) on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. The
+    The head's terms (5), (6), (7) are computed on ``.head``, the extractor's terms (8), (9), (10)
+    on ``.extractor``, each averaged over its positions; see :class:`SymNetLosses`. Their
     closed-form gradients cannot be differentiated again: for second derivatives, and under
     :mod:`torch.func`, use the functions of :mod:`symloss.functional`. A category with both logits
     at minus infinity is ignored.
@@ -243,7 +243,7 @@ def _labelled(
     weight: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Check all arguments; return labels, the mask of ignored ones, and what divides a term."""
+    """Check all arguments; return labels, the mask of ignored ones, and the terms' divisor."""
     check_no_transform()
     for name, routed in (("source", source), ("target", target)):
         _check_routed(name, routed)

@@ -26,7 +26,8 @@ class EstimatedPrior(NamedTuple):
     Attributes:
         prior: Share of each category in the target, ``(K,)``, float32, positive, in the order of
             the sorted labels; their sum is 1.
-        trust: 0: they could not be told, and equal shares are assumed; 1: nothing was shrunk.
+        trust: In [0, 1]. At 0, the shares could not be estimated, and equal ones are assumed; at 1,
+            the estimate was not shrunk.
 
     Example:
         >>> prior, trust = EstimatedPrior(torch.tensor([0.7, 0.3]), trust=0.9)
@@ -49,7 +50,7 @@ def estimate_prior(
 ) -> EstimatedPrior:
     r"""Estimate the share of each category in an unlabelled target.
 
-    Four estimates, whose errors have different causes, are averaged to :math:`m`:
+    The mean :math:`m` of four estimates whose errors have different causes:
 
     1. Expectation maximisation on the features :math:`z`, whitened by the source's covariance
        within categories, for the mixture :math:`\sum_k \pi_k\,\mathcal{N}(z; c_k, \sigma^2 I)`.
@@ -62,22 +63,22 @@ def estimate_prior(
            \pi_k = \frac{1}{M}\sum_i r_{ik}, \qquad
            c_k = \frac{\sum_i r_{ik} z_i + \tau (\mu_k + \delta)}{\sum_i r_{ik} + \tau}
 
-    2. The same with :math:`\tau = 3 M / K`, which trusts the source's means more.
+    2. The first with :math:`\tau = 3 M / K`, which trusts the source's means more.
     3. The predictions of SymmNets-V2 (:func:`symloss.symnet_v2_losses`), trained for 400 steps
        without assuming any shares.
-    4. The first in that network's bottleneck, without a shift.
+    4. The first on the features of that network's bottleneck, without a shift.
 
-    The more they disagree, the more their mean is shrunk towards equal shares :math:`u`: with
-    :math:`e` their mean L1 distance from :math:`m`, or 0.2 if it is less, since they share errors,
+    The more they disagree, the more :math:`m` is shrunk towards equal shares :math:`u`. With
+    :math:`e` their mean L1 distance from :math:`m`, but at least 0.2, since they share errors,
 
     .. math::
 
         \mathrm{trust} = \max\Bigl(0,\; 1 - 25 \Bigl(\frac{e}{\lVert m - u \rVert_1}\Bigr)^4
         \Bigr), \qquad \mathrm{prior} = u + \mathrm{trust} \cdot (m - u)
 
-    No share is below a fiftieth of an equal one. A shift that all four mistake for another one goes
-    unnoticed: where source and target look very different, check the shares on a few labelled rows.
-    Of more than 20,000 rows of a domain, as many are drawn at random.
+    No share is below a fiftieth of an equal one. If all four are wrong in the same way, nothing
+    shows it: where source and target look very different, check the shares on a few labelled rows.
+    If a domain has more than 20,000 rows, 20,000 are drawn at random.
 
     Args:
         features: Source features, ``(N, F)``: arrays, tensors or memory maps.
@@ -115,7 +116,7 @@ def estimate_prior(
 
 
 class Shares:
-    """The estimate, from the same rows before and during training.
+    """Estimates of the shares before and during training, from the same rows.
 
     Args:
         preprocessing: Fitted preprocessing of the rows.
@@ -155,7 +156,7 @@ class Shares:
         return _shrunk(torch.stack(self.on_features))
 
     def with_network(self) -> EstimatedPrior:
-        """Return the estimate with SymmNets-V2, trained for it."""
+        """Return the estimate with a SymmNets-V2 that is trained for it."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device="cpu"))
         width = self.source.shape[1]
         extractor, head = _adapt.network(width, _BOTTLENECK, self.num_classes, seed)
@@ -189,7 +190,7 @@ class Shares:
 
 
 def _shrunk(estimates: Tensor) -> EstimatedPrior:
-    """Average estimates ``(E, K)``, and shrink their mean by how much they disagree."""
+    """Average estimates ``(E, K)``, and shrink the mean the more they disagree."""
     mean, equal = estimates.mean(0), 1 / estimates.shape[1]
     disagreement = (estimates - mean).abs().sum(1).mean().clamp_min(_SHARED)
     distance = (mean - equal).abs().sum()
@@ -209,7 +210,7 @@ def _mixture(
         target: Target features, ``(M, F)``.
         num_classes: K.
         anchor: Weight of the source's means, in rows of an average category.
-        shifted: Whether the whole target may have moved.
+        shifted: Whether to estimate a common shift of the target.
     """
     means = _rows.means(source, y, num_classes)
     within = source - means[y]

@@ -1,4 +1,4 @@
-r"""The paper's schedules of λ and of the learning rate (its section 4.1)."""
+r"""The paper's schedules of λ and the learning rate (section 4.1)."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 def progressive_lambda(progress: float, gamma: float = 10.0) -> float:
-    r"""Weight of the extractor's target terms, which rises from 0 to 1 in training (section 4.1).
+    r"""Weight of the extractor's target terms, rising from 0 to 1 during training (section 4.1).
 
     .. math:: \lambda_p = \frac{2}{1 + e^{-\gamma p}} - 1 = \tanh(\gamma p / 2)
 
@@ -41,18 +41,17 @@ class AnnealedLR(LRScheduler):
 
     .. math:: \eta_p = \frac{\eta_0}{(1 + \alpha p)^\beta}, \qquad p = \min(i / \text{total}, 1)
 
-    with :math:`i` the number of steps so far and :math:`\eta_0` the group's own initial rate. The
-    rate is set in closed form, which overwrites changes made by another scheduler. A group's
-    ``lr_scale`` (timm's layer decay) multiplies it, as in timm's schedulers.
+    with :math:`i` the number of steps so far and :math:`\eta_0` the group's initial rate. Setting
+    it in closed form overwrites the changes of any other scheduler. A group's ``lr_scale`` (timm's
+    layer decay) multiplies it, as in timm's schedulers.
 
     A step is an optimizer step, not a batch: with ``accumulate=m`` in :class:`TwoOptimizerStep`,
-    ``total_steps`` is the number of batches divided by m, and the scheduler is stepped when the
-    call returned True. With the number of batches instead, the rate would end 2.4 times too high
-    for m = 4.
+    ``total_steps`` is the number of batches divided by m, and the scheduler steps when the call
+    returned True. With the number of batches, the rate would end 2.4 times too high for m = 4.
 
     A group added later (``optimizer.add_param_group``) is annealed from its own rate, at the same
-    p. To train for longer, load the state into a schedule of the new length: it keeps its own
-    ``total_steps``, ``alpha`` and ``beta``, and warns that they differ.
+    p. To train for longer, load the state into a schedule of the new length, which keeps its own
+    ``total_steps``, ``alpha`` and ``beta`` and warns if they differ.
 
     Args:
         optimizer: Optimizer whose groups are annealed.

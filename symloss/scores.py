@@ -1,22 +1,21 @@
 r"""Scores of target predictions that need no target labels; higher is better.
 
-Each takes the logits ``(N, K, ...)`` of one classifier on target samples, in evaluation mode. Of a
-symmetric head's joint logits ``v``, the target classifier's are
+Each takes the logits ``(N, K, ...)`` of one classifier on target samples, in evaluation mode. From
+a symmetric head's joint logits ``v``, take
 :func:`split_logits(v)[1] <symloss.functional.split_logits>`. Every index but dim 1 is a position;
 :math:`n` is their number, :math:`p = \mathrm{softmax}(v)` a position's probabilities, :math:`P`
 the ``(n, K)`` matrix of all and :math:`H` the entropy in nats.
 
-Use scores to rank candidates on the same target. None is an accuracy, and each can be fooled:
-read each function's note, and check with :func:`symloss.diagnostics.diagnose` which categories are
-predicted at all.
+Use scores to rank candidates on the same target. None is an accuracy, and each can be fooled, as
+its entry says: check with :func:`symloss.diagnostics.diagnose` which categories are predicted at
+all.
 
 For every score here:
 
 - It is computed in float32, also under autocast, or in float64 for float64 logits; it carries no
   gradient.
-- It stays on the logits' device, and nothing but the singular values of :func:`nuclear_norm` waits
-  for that device.
-- NaN gives NaN; among candidates, only to the one that has it.
+- It stays on the logits' device; only the singular values of :func:`nuclear_norm` wait for it.
+- NaN gives NaN; among candidates, only for the one that has it.
 """
 
 import math
@@ -101,7 +100,7 @@ def nuclear_norm(target_logits: Tensor) -> Tensor:
 
 
 def soft_neighborhood_density(target_logits: Tensor, temperature: float = 0.05) -> Tensor:
-    r"""Soft count of the neighbours that each prediction has among the others.
+    r"""Soft count of the neighbours of each prediction among the others.
 
     .. math::
 

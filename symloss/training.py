@@ -1,4 +1,4 @@
-r"""One step for two optimizers, and how fast each part learns (the paper's section 4.1)."""
+r"""One step for two optimizers, and the learning rate of each part (section 4.1 of the paper)."""
 
 import math
 import warnings
@@ -15,7 +15,7 @@ Player: TypeAlias = nn.Module | Optimizer | Iterable[Tensor]
 
 
 class TwoOptimizerStep:
-    r"""One backward pass of one loss, then a step for both players of eq. (11).
+    r"""One backward pass for both players of eq. (11), then a step of each one's optimizer.
 
     .. math::
 
@@ -26,27 +26,27 @@ class TwoOptimizerStep:
     where :math:`m` is ``accumulate`` and :math:`\mathcal{L}_i` the loss of call :math:`i`. The
     first call of a cycle clears the gradients, every call adds to them, and each :math:`m`-th call
     unscales and clips them, steps both optimizers and updates the scaler once; :meth:`finish` ends
-    a cycle early. The loss is usually ``losses.total(lam)``. Add your own terms to it: gradients
-    from a separate ``aux.backward()`` before the first call of a cycle are cleared.
+    a cycle early. The loss is usually ``losses.total(lam)`` plus your own terms; do not call
+    ``aux.backward()`` for these before the first call of a cycle, which would clear its gradients.
 
     Schedules such as :class:`AnnealedLR` count optimizer steps, not calls: their total is the
     number of batches divided by :math:`m`.
 
-    At the end of its first cycle, before the step, it looks at the gradients once, as
-    :func:`check_wiring` does. It also warns once about a scaler whose scale fell to 0 (or is not
-    finite), and takes no step with it.
+    At the end of its first cycle, before the step, it checks the gradients once, as
+    :func:`check_wiring` does. If the scaler's scale fell to 0 or is not finite, it warns once and
+    takes no step.
 
     Args:
         extractor: Optimizer of the extractor's parameters.
         head: Optimizer of the head's parameters.
-        scaler: A :class:`torch.amp.GradScaler` for float16. Only a player whose gradients are not
-            finite skips its step.
-        max_grad_norm: Largest 2-norm of each player's gradient, above 0; None does not clip.
+        scaler: A :class:`torch.amp.GradScaler` for float16. A player whose gradients are not finite
+            skips its step.
+        max_grad_norm: Largest 2-norm of each player's gradient, above 0; no clipping if None.
         accumulate: Number m of calls per step, at least 1.
 
     Raises:
         TypeError: If ``extractor`` or ``head`` is not an optimizer, needs a closure, or was wrapped
-            by a framework that owns backward and scaler (Accelerate, Lightning): there, use one
+            by a framework that owns backward and scaler (Accelerate, Lightning), where you need one
             optimizer over :func:`parameter_groups`.
         ValueError: If the optimizers share a parameter, one has none, ``accumulate`` is below 1,
             or ``max_grad_norm`` is not above 0.
@@ -116,12 +116,12 @@ class TwoOptimizerStep:
         return False if self._calls else self._step()
 
     def finish(self) -> bool:
-        r"""Step with an incomplete cycle, at the end of an epoch.
+        r"""Step after an incomplete cycle, for example at the end of an epoch.
 
         .. math:: g = \nabla \tfrac{1}{j} \sum_{i=1}^{j} \mathcal{L}_i
 
         Returns:
-            As a call that completes a cycle; False if no call is pending.
+            As for a call that completes a cycle; False if no call is pending.
         """
         calls, self._calls = self._calls, 0
         if not calls:
@@ -210,7 +210,7 @@ def check_wiring(
     extractor: Player,
     head: Player,
 ) -> None:
-    r"""Warn about mistakes that train silently: the look that :class:`TwoOptimizerStep` takes.
+    r"""Warn about mistakes that raise no error, as :class:`TwoOptimizerStep` does.
 
     .. math::
 
@@ -219,13 +219,13 @@ def check_wiring(
         \theta(\mathcal{L}) \subseteq \theta_G \cup \theta_C
 
     For training with one optimizer or in a framework. Call it once, after the first backward and
-    before the gradients are cleared. It warns (UserWarning) about a player none of whose parameters
-    has a ``.grad``, and about parameters that the loss gave one but that belong to neither player.
+    before the gradients are cleared. It warns (UserWarning) if no parameter of a player has a
+    ``.grad``, and about parameters that got one from the loss but belong to neither player.
 
     Args:
         loss: The scalar whose backward has run.
-        extractor: The extractor's parameters; a module or an optimizer stands for its own. Those of
-            the optimizer, ``optimizer.param_groups[0]["params"]``, show what will learn.
+        extractor: The extractor's parameters, or a module or optimizer with them. Those in the
+            optimizer, ``optimizer.param_groups[0]["params"]``, are what will learn.
         head: The head's parameters, likewise.
 
     Raises:
@@ -269,7 +269,8 @@ def parameter_groups(
 
     Args:
         pretrained: A module, or a list of modules, that learns at ``lr``: the backbone.
-        new: What learns at ``multiplier * lr``: the head, and a bottleneck if there is one.
+        new: A module, or a list of modules, that learns at ``multiplier * lr``: the head, and a
+            bottleneck if there is one.
         lr: Learning rate η of the pretrained part, above 0.
         multiplier: Ratio of the two learning rates, above 0; 10 in the paper.
 
@@ -312,7 +313,7 @@ _NO_GRADIENT = {
 
 
 def _mistakes(players: dict[str, list[Tensor]], reached: Iterable[Tensor]) -> Iterator[str]:
-    """Yield what the gradients reveal, given the parameters that the loss was computed from."""
+    """Yield the mistakes that gradients reveal, given the parameters behind the loss."""
     for name, parameters in players.items():
         held = [p for p in parameters if p.numel()]  # an FSDP rank may hold only empty shards
         if held and all(p.grad is None for p in held):
@@ -338,7 +339,7 @@ def _check_loss(loss: Tensor) -> None:
 
 
 def _checked_players(extractor: Player, head: Player) -> dict[str, list[Tensor]]:
-    """Return both players' parameters: some in each, none in both."""
+    """Return both players' parameters, after a check that neither is empty and none is shared."""
     players = {"extractor": _parameters(extractor), "head": _parameters(head)}
     for name, parameters in players.items():
         if not parameters:

@@ -1,4 +1,4 @@
-"""Semantic segmentation: which objective adapts to other light and other frequencies of objects?
+"""Semantic segmentation: objectives under different light and object frequencies.
 
     python examples/recipes/dense_prediction.py --seeds 0 1 2 > results/dense.csv
     python examples/recipes/dense_prediction.py --cost > results/dense_cost.csv
@@ -20,7 +20,7 @@ from torchvision.ops import Conv2dNormActivation
 import symloss
 from symloss.functional import source_task, split_logits, target_task
 
-# Toy data: scenes of four kinds of objects. In the target the light, the noise and the frequencies
+# Toy data: scenes of four kinds of objects. In the target, the light, the noise and the frequencies
 # of the objects differ, and there are no labels.
 NAMES = ("background", "disc", "square", "triangle", "cross")
 K, SIZE, VOID = len(NAMES), 48, 255
@@ -82,14 +82,14 @@ class Network(nn.Module):
 
 COLUMNS = "seed,method,miou,with_target_statistics,seconds"
 Pair = tuple[Tensor, Tensor]  # images and labels
-Domains = tuple[Pair, Tensor, Pair]  # source, target's images, for the test
+Domains = tuple[Pair, Tensor, Pair]  # source, target images, test
 Objective = Callable[[Network, Tensor, Tensor, Tensor, float], Tensor]
 
 
 def source_only(
     network: Network, x_s: Tensor, y_s: Tensor, x_t: Tensor, progress: float, weight: Tensor
 ) -> Tensor:
-    """Return the cross-entropies (5) and (6), from which both players learn."""
+    """Return the cross-entropies (5) and (6), which train both players."""
     logits = network(x_s)
     return source_task(logits, y_s, ignore_index=VOID, weight=weight) + target_task(
         logits, y_s, ignore_index=VOID, weight=weight
@@ -138,7 +138,7 @@ def train(
 
 @torch.no_grad()
 def take_statistics(network: Network, images: Tensor) -> None:
-    """Replace batch norm's statistics by these images' (AdaBN)."""
+    """Replace batch norm's statistics with these images' (AdaBN)."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -217,7 +217,7 @@ def domains(seed: int, count: int = 256) -> Domains:
 
 
 def methods(weight: Tensor) -> dict[str, Objective]:
-    """Return what is compared."""
+    """Return the methods to compare."""
     return {
         "source only": partial(source_only, weight=weight),
         "SymNets as published": symnets,

@@ -1,4 +1,4 @@
-"""Adapt features that are already computed: DINOv2, CLIP, a ResNet, anything."""
+"""Adapt features that you already have: DINOv2, CLIP, a ResNet, anything."""
 
 import numpy as np
 
@@ -19,5 +19,5 @@ model = symloss.SymNetClassifier(random_state=0)
 model.fit(features, names[labels], target_features)
 predicted = model.predict(target_features)
 
-print(model.diagnose(target_features))  # did it work? Needs no target labels
+print(model.diagnose(target_features))  # did it work? No target labels needed
 print(f"target accuracy: {100 * (predicted == names[labels]).mean():.1f} %")

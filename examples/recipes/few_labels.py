@@ -1,4 +1,4 @@
-"""A few target labels in a loop of your own: three per category."""
+"""A few target labels, three per category, in your own loop."""
 
 import torch
 from torch import nn

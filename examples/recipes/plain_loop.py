@@ -55,7 +55,7 @@ for i in range(total):
     if step(losses.total(lam=symloss.progressive_lambda(i / total))):
         for scheduler in schedulers:
             scheduler.step()
-    if i % 100 == 0:  # reading a loss waits for the GPU, so not at every step
+    if i % 100 == 0:  # rarely, since reading a loss waits for the GPU
         print(i, {name: loss.item() for name, loss in losses._asdict().items()})
 
 backbone.eval()

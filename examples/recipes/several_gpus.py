@@ -36,7 +36,7 @@ source_loader, target_loader = (
 
 
 class SymNet(nn.Module):
-    """Backbone and head as one module, so that one forward handles both domains."""
+    """Backbone and head as one module, which takes both domains in one forward."""
 
     def __init__(self, backbone: nn.Module, head: symloss.SymmetricHead) -> None:
         """Keep both."""

@@ -1,4 +1,4 @@
-"""One-dimensional series: the same movements, recorded by a sensor that is worn differently.
+"""Sensor signals: the same movements, recorded by a sensor that is worn differently.
 
     python examples/recipes/signals.py > results/signals.csv
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import symloss
 from symloss.functional import category_balance, source_task, split_logits, target_task
 
-# Toy data: windows of three axes, 2.56 s at 50 Hz. In the target the sensor is turned, its scale
-# and noise are others, and people move more slowly. Yours goes here, (N, channels, time).
+# Toy data: windows of three axes, 2.56 s at 50 Hz. In the target, the sensor is turned, its scale
+# and noise differ, and people move more slowly. Yours goes here, (N, channels, time).
 KINDS = ("still", "walking", "stairs", "running", "cycling")
 K = len(KINDS)
 HERTZ = torch.tensor([0.3, 1.8, 1.5, 2.7, 1.2])
@@ -77,9 +77,9 @@ def train(
         source: Windows and labels.
         x_target: Windows.
         total: Steps of 32 + 32 windows.
-        adapt: With SymNets; otherwise on the source alone.
-        later: The extractor's domain losses begin at half time.
-        shares: Of the categories in the target: the predictions are balanced towards them.
+        adapt: Whether to use SymNets; otherwise train on the source alone.
+        later: Whether the extractor's domain losses start halfway through training.
+        shares: Category shares that the target predictions are balanced towards.
     """
     network = Network()
     step = symloss.TwoOptimizerStep(
@@ -106,7 +106,7 @@ def train(
 
 @torch.no_grad()
 def take_statistics(network: Network, x: Tensor) -> None:
-    """Replace batch norm's statistics, which are of both domains mixed, by those of x (AdaBN)."""
+    """Replace batch norm's statistics, a mixture of both domains, with those of x (AdaBN)."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.momentum = 1.0
@@ -123,7 +123,7 @@ def accuracy(network: Network, x: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def estimate_shares(network: Network, source: tuple[Tensor, Tensor], x_target: Tensor) -> Tensor:
-    """Return the categories' shares in the target, from features of each domain's statistics."""
+    """Estimate the category shares of the target, from features with each domain's statistics."""
     features = []
     for x in (source[0], x_target):
         take_statistics(network, x)
@@ -132,7 +132,7 @@ def estimate_shares(network: Network, source: tuple[Tensor, Tensor], x_target: T
 
 
 def experiment(seed: int, total: int = 300) -> Iterator[tuple[str, float, float]]:
-    """Yield method, and accuracy with the statistics of training and of the target."""
+    """Yield each method and its accuracies, with training's and the target's statistics."""
     torch.manual_seed(seed)
     source, (x_target, _), test = (record(d, 1000) for d in ("source", "target", "target"))
     settings: dict[str, dict[str, Any]] = {

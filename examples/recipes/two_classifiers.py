@@ -23,7 +23,7 @@ class TwoClassifiers(nn.Module):
     """The outputs of two classifiers side by side, source first."""
 
     def __init__(self, source: nn.Linear, target: nn.Linear) -> None:
-        """Keep both classifiers, not copies."""
+        """Keep both classifiers themselves, not copies."""
         super().__init__()
         self.source, self.target = source, target
 

@@ -20,7 +20,7 @@ target_loader = DataLoader(TensorDataset(x_target), 16, shuffle=True, drop_last=
 
 
 class SymNet(nn.Module):
-    """Backbone and head as one module, so that one forward handles both domains."""
+    """Backbone and head as one module, which takes both domains in one forward."""
 
     def __init__(self, backbone: nn.Module, head: symloss.SymmetricHead) -> None:
         """Keep both."""
@@ -34,7 +34,7 @@ class SymNet(nn.Module):
         return self.head.route(self.backbone(x_s)), self.head.route(self.backbone(x_t))
 
 
-accumulate = 2  # with two loaders, the end of one is no reason to step
+accumulate = 2  # do not step early when one of two loaders ends
 plugin = GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False)
 accelerator = Accelerator(gradient_accumulation_plugin=plugin)  # mixed_precision=...
 backbone = nn.Sequential(nn.Linear(16, 64), nn.ReLU())

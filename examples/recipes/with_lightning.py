@@ -27,7 +27,7 @@ class SymNet(lightning.LightningModule):
     def __init__(
         self, backbone: nn.Module, num_features: int, num_classes: int, lr: float = 0.001
     ) -> None:
-        """Save the numbers in the checkpoint, but not the backbone as an argument."""
+        """Save the numbers, but not the backbone, as hyperparameters in the checkpoint."""
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
         self.backbone = backbone
@@ -48,7 +48,7 @@ class SymNet(lightning.LightningModule):
         return losses.total(lam=symloss.progressive_lambda(progress))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Look at the first gradients, which show a frozen backbone and forgotten layers."""
+        """Check the first gradients, which reveal a frozen backbone and forgotten layers."""
         super().backward(loss, *args, **kwargs)
         if self.global_step == 0:
             symloss.check_wiring(loss, self.backbone, self.head)

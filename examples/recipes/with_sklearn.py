@@ -1,4 +1,4 @@
-"""A scikit-learn pipeline, whose transformers the target goes through too."""
+"""A scikit-learn pipeline that transforms the target too."""
 
 import numpy as np
 import sklearn
@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 import symloss
 
-# Toy data: five categories, columns with units of their own; in the target, each category has
+# Toy data: five categories, columns in different units; in the target, each category has
 # moved. Yours goes here.
 rng = np.random.default_rng(0)
 names = np.array(["bike", "bottle", "mug", "pen", "ruler"])

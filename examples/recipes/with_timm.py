@@ -54,7 +54,7 @@ scaler = NativeScaler("cpu")  # your device
 
 
 def features(x: Tensor) -> Tensor:
-    """Return what the head is given, with the model's own pooling and dropout."""
+    """Return the head's input, with the model's own pooling and dropout."""
     pooled: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
     return pooled
 

@@ -47,7 +47,7 @@ class Pairs(Dataset[dict[str, Any]]):
 class SymNet(nn.Module):
     """Backbone and head; one forward for both domains, or for images to predict."""
 
-    accepts_loss_kwargs = False  # the loss is a batch's mean: the Trainer divides it
+    accepts_loss_kwargs = False  # the loss is a batch mean, which the Trainer must divide
 
     def __init__(self, backbone: nn.Module, head: symloss.SymmetricHead) -> None:
         """Keep both."""
@@ -100,7 +100,7 @@ class SymNetTrainer(Trainer):
         return self.loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Look at the first gradients, which show a frozen head and forgotten layers."""
+        """Check the first gradients, which reveal a frozen head and forgotten layers."""
         loss = super().training_step(*args, **kwargs)
         if self.state.global_step == 0:
             optimizer: Any = self.optimizer
@@ -110,7 +110,7 @@ class SymNetTrainer(Trainer):
 
 
 class Images(Dataset[dict[str, Any]]):
-    """Target images by themselves, to evaluate; these labels are for the toy's accuracy only."""
+    """Target images alone, for evaluation; the labels are only for the toy's accuracy."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -150,7 +150,7 @@ def train(model: nn.Module) -> float:
         per_device_train_batch_size=16,
         gradient_accumulation_steps=2,
         dataloader_drop_last=True,
-        label_names=["labels"],  # else evaluation knows of none
+        label_names=["labels"],  # otherwise evaluation ignores them
         report_to=[],
         save_strategy="no",
     )
@@ -163,6 +163,6 @@ def train(model: nn.Module) -> float:
 
 print(f"all of the network, target accuracy: {train(new_model()):.1f} %")
 
-# modules_to_save: LoRA freezes what it does not adapt, and the head would never learn.
+# modules_to_save: LoRA freezes all layers that it does not adapt, and the head must learn.
 lora = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], modules_to_save=["head"])
 print(f"LoRA, target accuracy: {train(get_peft_model(new_model(), lora)):.1f} %")
