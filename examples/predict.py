@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.html:
                 title = f"{len(predicted):,} images predicted by {console.visible(args.model)}"
                 files.put(args.html, targets.page(title, spread, origin, predicted))
-                print(f"Written: {args.html}", file=sys.stderr)
+                print(targets.NAMED, args.html, file=sys.stderr)
     except UserError as error:
         parser.error(str(error))
     if failed:
@@ -161,10 +161,7 @@ def write_table(path: Path, rows: Iterable[Row], top: int) -> None:
 
 
 def look(path: Path, categories: list[str], rows: Sequence[Row]) -> tuple[Diagnosis, str]:
-    """Return how predictions spread, and where the shares come from that are expected.
-
-    They are those of the model's run, if its result.json is beside it, else equal.
-    """
+    """Return how predictions spread, compared with the shares of the model's run, if beside it."""
     expected, origin = dict.fromkeys(categories, 1 / len(categories)), "equal shares"
     with suppress(UserError):
         run = outputs.read_result(path.with_name("result.json"))

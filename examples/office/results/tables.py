@@ -211,8 +211,7 @@ def finished(result: Result, folder: Path) -> str:
     if result.accuracy is not None:
         return f"{done}\n{result.diagnosis.describe(remedy(result))}"
     described = targets.describe(result.diagnosis, result.origin, remedy(result))
-    page = visible(folder / "predictions.html")
-    return f"{done}\n{described}\nThe least confident predictions, with pictures: {page}"
+    return f"{done}\n{described}\n{targets.NAMED} {visible(folder / 'predictions.html')}"
 
 
 def _concern(result: Result) -> str | None:
@@ -246,10 +245,7 @@ def summarise(folders: Sequence[Path]) -> str:
 
 
 def on_targets(results: Sequence[Result]) -> str:
-    """Return a line per run with cause for concern, a summary of the others, and unknown shares.
-
-    Those are of targets without labels: predicted beside expected ones.
-    """
+    """Return a line per run with cause for concern, the others in one, and unlabelled shares."""
     sentences = [(result.title, _concern(result)) for result in results]
     lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
     healthy = len(results) - len(lines)

@@ -21,6 +21,7 @@ Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
 SHOWN = 20  # categories on the screen
 HEADER = ("images", "predicted", "expected", "category")
 DOUBTFUL = 10  # images on the page
+NAMED = "The least confident predictions, with pictures:"
 SIDE = 320  # pixels of a picture's longer side
 
 PAGE = """<!doctype html>
@@ -28,29 +29,20 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  overflow-wrap: anywhere }}
-h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.2rem; margin-top: 2rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: auto; padding: 1rem }}
+body {{ overflow-wrap: anywhere }} small {{ opacity: .75 }} figure {{ margin: 0 }}
 div {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.5rem }}
-figure {{ margin: 0 }}
-img {{ width: 100%; height: 9.5rem; object-fit: contain; object-position: 0 }}
-small {{ opacity: .75 }}
-table {{ border-collapse: collapse }}
-th, td {{ text-align: right; padding: .2rem 0 .2rem 1rem; border-bottom: 1px solid #8885 }}
-th, td + td {{ overflow-wrap: normal }}
-tr > :first-child {{ text-align: left; padding-left: 0 }}
+img {{ width: 100%; height: 9.5rem; object-fit: contain; object-position: 0 100% }}
+table {{ border-collapse: collapse }} th + th, td + td {{ text-align: right; white-space: nowrap }}
+th, td {{ text-align: left; padding: .2rem .4rem; border-bottom: 1px solid #8885 }}
 </style>
 <h1>{title}</h1>
 {findings}
 <h2>Least confident predictions</h2>
-<div>
-{pictures}
-</div>
+<div>{pictures}</div>
 <h2>Images per category</h2>
 <p>Expected: {origin}.</p>
-<table>
-{shares}
-</table>
+<table>{shares}</table>
 </html>
 """
 
@@ -79,10 +71,7 @@ def table(rows: Iterable[Row], top: int = 1) -> bytes:
 
 
 def shares(spread: Diagnosis) -> list[list[str]]:
-    """Return images, predicted and expected share, and name of each category, the rarest first.
-
-    The rarest is the one least often predicted compared with what is expected.
-    """
+    """Return the columns of :data:`HEADER`, the categories furthest below expectation first."""
     expected = spread.expected or (math.nan,) * len(spread.categories)
     rows = sorted(
         zip(spread.predicted, expected, spread.categories, strict=True), key=lambda r: r[0] / r[1]
@@ -111,30 +100,26 @@ def describe(spread: Diagnosis, origin: str, remedy: str | None = None) -> str:
 
 
 def page(title: str, spread: Diagnosis, origin: str, rows: Sequence[Row]) -> bytes:
-    """Return an HTML page: what was found, the least confident images, the shares.
-
-    ``rows`` have two categories of each image or more.
-    """
+    """Return an HTML page; ``rows`` have at least two categories of each image."""
     *before, _, categories = spread.describe().split("\n")
     doubtful = heapq.nsmallest(DOUBTFUL, rows, key=lambda row: row[1][0][1])
     text = PAGE.format(
         title=escape(title),
         findings="\n".join(f"<p>{escape(line)}</p>" for line in [*before, categories]),
-        pictures="\n".join(map(_figure, doubtful)),
+        pictures="".join(map(_figure, doubtful)),
         origin=escape(origin),
-        shares="\n".join([_line(HEADER, "th"), *map(_line, shares(spread))]),
+        shares="".join([_line(HEADER, "th"), *map(_line, shares(spread))]),
     )
     return text.encode()
 
 
 def _line(row: Sequence[str], tag: str = "td") -> str:
     *numbers, name = map(escape, row)
-    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in (name, *numbers)) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in (name, *numbers)) + "</tr>\n"
 
 
 def _figure(row: Row) -> str:
     path, ((first, p), (second, q), *_) = row
-    name = escape(visible(path))
     try:
         image = images.load_image(path)
         image.thumbnail((SIDE, SIDE))
@@ -143,6 +128,6 @@ def _figure(row: Row) -> str:
         picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
     except UserError:  # it may have moved since its features were made
         picture = "<p>The image cannot be read.</p>"
-    told = f"<b>{escape(visible(first))}</b> {confidence(p, 3)}<br>"
-    told += f"or {escape(visible(second))} {confidence(q, 3)}<br><small>{name}</small>"
-    return f"<figure>{picture}<figcaption>{told}</figcaption></figure>"
+    first, second, name = (escape(visible(text)) for text in (first, second, path))
+    told = f"<b>{first}</b> {confidence(p, 3)}<br>or {second} {confidence(q, 3)}<br>"
+    return f"<figure>{picture}<figcaption>{told}<small>{name}</small></figcaption></figure>\n"
