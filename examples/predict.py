@@ -1,9 +1,10 @@
 """Predict category and confidence of images with a model that train_office.py saved.
 
     python examples/predict.py runs/office31/A2W/symnets/seed0/model.pt photo.jpg folder/ more/*.jpg
-    python examples/predict.py MODEL folder/ --top 3 --csv predictions.csv
+    python examples/predict.py MODEL folder/ --top 3 --csv predictions.csv --html predictions.html
     python examples/predict.py MODEL --export model.pt2
 
+With --csv or --html, it also says how often each category is predicted, and was expected.
 Unreadable images and folders are named on stderr and skipped, and the exit code is then 1. If it
 is stopped, the table has the images predicted so far.
 """
@@ -11,20 +12,22 @@ is stopped, the table has the images predicted so far.
 import argparse
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from office import console, files
 from office.console import UserError
 from office.data import images, layouts
 from office.models import saved
+from office.results import outputs, targets
+from office.results.targets import Row
 from torch import Tensor
 from tqdm import tqdm
 
-# An image with its most likely categories and their probabilities.
-Row: TypeAlias = tuple[Path, list[tuple[str, float]]]
+from symloss.diagnostics import Diagnosis
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("images", nargs="*", type=Path, metavar="image", help=either)
     add("--top", type=count, default=1, metavar="N", help=ranks)
     table = "write a table to FILE, or to standard output for -, instead of printing"
+    page = "write a page with pictures of the least confident predictions"
     depth = "of grey of more than 8 bits (default: the fewest that hold all the images)"
     add("--csv", type=Path, metavar="FILE", help=table)
+    add("--html", type=Path, metavar="FILE", help=page)
     add("--grey-bits", type=int, choices=images.BITS, help=depth)
     add("--batch-size", type=count, default=32, metavar="N", help="images at a time (default: 32)")
     add("--device", type=console.device, default="cpu", metavar="D", help="default: cpu")
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("give images, or --export FILE")
     failed: list[str] = []
     try:
-        for out in filter(None, (args.csv, args.export)):
+        for out in filter(None, (args.csv, args.html, args.export)):
             files.check(out)
         model = saved.read_model(args.model)
         if model.frozen:
@@ -62,13 +67,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(saved.export(model, args.export))
         paths = [path for given in args.images for path in find(given, failed)]
         prepared = load(paths, model.preprocessing, args.grey_bits, failed, quiet=not args.csv)
-        rows = predict(model, prepared, args.top, args.batch_size, args.device)
+        top = max(args.top, 2)  # the page has second choices
+        rows, again = itertools.tee(predict(model, prepared, top, args.batch_size, args.device))
         if args.csv:
             write_table(args.csv, rows, args.top)
         else:
             for path, best in rows:
-                cells = [f"{category}\t{confidence:.12g}" for category, confidence in best]
+                cells = [f"{name}\t{targets.confidence(p)}" for name, p in best[: args.top]]
                 print(path, *cells, sep="\t", flush=True)
+        if (args.csv or args.html) and (predicted := [*again]):
+            spread, origin = look(args.model, model.categories, predicted)
+            print(targets.describe(spread, origin), file=sys.stderr)
+            if args.html:
+                title = f"{len(predicted):,} images predicted by {console.visible(args.model)}"
+                files.put(args.html, targets.page(title, spread, origin, predicted))
+                print(targets.NAMED, args.html, file=sys.stderr)
     except UserError as error:
         parser.error(str(error))
     if failed:
@@ -131,26 +144,33 @@ def predict(
     while batch := [*itertools.islice(prepared, batch_size)]:
         paths, tensors = zip(*batch, strict=True)
         logits = network.classifier(network.extractor(torch.stack(tensors).to(device)))
-        # In float64, or all that are nearly certain would be equally so.
-        p = logits.cpu().double().softmax(1).topk(min(top, len(model.categories)))
-        for path, values, indices in zip(paths, *(t.tolist() for t in p), strict=True):
-            yield path, [(model.categories[k], v) for k, v in zip(indices, values, strict=True)]
+        yield from zip(paths, targets.likeliest(logits, model.categories, top), strict=True)
 
 
 def write_table(path: Path, rows: Iterable[Row], top: int) -> None:
     """Write images with their ``top`` most likely categories as CSV; those so far, if stopped."""
-    ranks = [""] if top == 1 else [f"_{n}" for n in range(1, top + 1)]
-    table = [["path", *(f"{name}{n}" for n in ranks for name in ("category", "confidence"))]]
+    done: list[Row] = []
     try:
-        for image, best in rows:
-            cells = [cell for category, p in best for cell in (category, f"{p:.12g}")]
-            table.append([str(image), *cells])
+        done.extend(rows)
     except BaseException:
-        if len(table) > 1:
-            files.put(path, files.table(table))
-            print(f"stopped: {path} has the first {len(table) - 1:,} images", file=sys.stderr)
+        if done:
+            files.put(path, targets.table(done, top))
+            print(f"stopped: {path} has the first {len(done):,} images", file=sys.stderr)
         raise
-    files.put(path, files.table(table))
+    files.put(path, targets.table(done, top))
+
+
+def look(path: Path, categories: list[str], rows: Sequence[Row]) -> tuple[Diagnosis, str]:
+    """Return how predictions spread, compared with the shares of the model's run, if beside it."""
+    expected, origin = dict.fromkeys(categories, 1 / len(categories)), "equal shares"
+    with suppress(UserError):
+        run = outputs.read_result(path.with_name("result.json"))
+        if [*run.expected] == categories:
+            expected, origin = run.expected, f"as in training, {run.origin}"
+    counts = Counter(best[0][0] for _, best in rows)
+    predicted = tuple(counts[name] / len(rows) for name in categories)
+    names = tuple(map(console.visible, categories))
+    return Diagnosis(names, predicted, tuple(expected.values()), samples=len(rows)), origin
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     if predicted := [result for result in results if result.predicted]:
         print(text := tables.on_targets(predicted))
         written["health.md"] = text.encode()
+    for path, result in by_path.items():
+        if (page := path.with_name("predictions.html")).exists():
+            name = f"predictions-{result.task}-{result.method}-seed{result.seed}.html"
+            written[name] = page.read_bytes()
     with matplotlib.rc_context(figures.STYLE):
         for dataset in dict.fromkeys(result.dataset for result in results):
             for name, figure in draw(by_path, dataset, args.task).items():

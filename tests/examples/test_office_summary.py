@@ -10,7 +10,7 @@ LOST = {"bike": 0.7, "mouse": 0.3, "mug": 0.0}
 def test_names_are_shown_with_what_they_hide():
     predicted = {"a\nb": 0.0, "c": 1.0}
     result = made_result(predicted=predicted, expected=dict.fromkeys(predicted, 0.5))
-    diagnosis = tables.diagnosis(result)
+    diagnosis = result.diagnosis
     assert diagnosis.rarely_predicted == ["a\\nb"]
     assert diagnosis.predicted == (0.0, 1.0)
     assert diagnosis.agreement == 0.9
@@ -72,7 +72,8 @@ def test_the_summary_is_a_table_the_lost_categories_and_the_files(tmp_path):
         "",
         "symnets, seed 0: 1 of 3 categories is rarely or never predicted (mug): if the target "
         "contains it, try --method symnets-balanced.",
-        "result.json, model.pt (for predict.py) and, without labels, predictions.csv are in:",
+        "result.json, model.pt (for predict.py) and, without labels, predictions.csv and "
+        "predictions.html are in:",
         f"  {tmp_path}/symnets",
         f"  {tmp_path}/source-only",
     ]

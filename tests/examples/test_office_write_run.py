@@ -73,6 +73,9 @@ def test_without_target_labels_there_are_predictions(tmp_path):
     predictions = read_predictions(folder / "predictions.csv")
     assert [p.path for p in predictions] == target.paths
     assert [p.category for p in predictions[2:5]] == ["mug", "mouse", "mug"]
+    page = (folder / "predictions.html").read_text("utf-8")
+    assert page.count("<figure>") == 9
+    assert "<b>bike</b> 0.576<br>or mouse 0.212<br><small>=1+0\\udce9.jpg</small>" in page
     assert (features(folder).label[9:] == -1).all()
     assert result(folder).confusion is None
 

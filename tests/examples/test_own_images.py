@@ -81,7 +81,8 @@ def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
     assert [line.split()[0] for line in table.splitlines()[1:3]] == ["source-only", "symnets"]
     assert "C^s and C^t agree" in table
     assert table.splitlines()[1].split()[:4] == ["source-only", "0", "-", "-"]
-    assert f"predictions.csv are in:\n  {out}" in table
+    assert f"predictions.html are in:\n  {out}" in table
+    assert text.count("category (expected: the source's shares)") == 2
     photos = sorted((folders / "new").rglob("*.jpg"))
     rows = read_predictions(out / "symnets/seed0/predictions.csv")
     assert sorted(row.path for row in rows) == photos

@@ -14,7 +14,9 @@ import predict
 import pytest
 import torch
 from conftest import write_image
+from made_results import made_result
 from office import console
+from office.results.outputs import write_result
 from PIL import Image
 from small_runs import features, tiny
 from torch import nn
@@ -230,6 +232,52 @@ def test_a_model_is_exported_without_images(model, tmp_path, capsys):
     assert "ends in .pt2 or .onnx" in failure([model, "--export", bad], capsys)
 
 
+def test_the_table_comes_with_shares_and_a_page(model, photos, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    predict.main([str(model), str(photos), "--html", str(page)])
+    out, err = capsys.readouterr()
+    lines = [line.split("\t") for line in out.splitlines()]
+    header, *rows = err[err.index("images ") :].splitlines()
+    assert header.endswith("category (expected: equal shares)")
+    counts = {name: int(images) for images, *_, name in map(str.split, rows[:3])}
+    assert counts == {name: [row[1] for row in lines].count(name) for name in CATEGORIES}
+    assert rows[-1] == f"The least confident predictions, with pictures: {page}"
+    text = page.read_text(encoding="utf-8")
+    for path, category, confidence in lines:
+        assert f"<small>{path}</small>" in text
+        assert f"<b>{category}</b> {float(confidence):.3g}<br>or " in text
+    assert text.count("data:image/jpeg") == 4
+
+
+def test_what_training_expected_is_expected(model, photos, capsys):
+    shares = dict(zip(CATEGORIES, (0.5, 0.3, 0.2), strict=True))
+    recipe = {"prior": "estimate"}
+    made = made_result(method="symnets-balanced", recipe=recipe, trust=0.9, expected=shares)
+    write_result(model.parent, made)
+    predict.main([str(model), str(photos), "--csv", "-"])
+    err = capsys.readouterr().err
+    assert "category (expected: as in training, estimated, trust 0.90)\n" in err
+    lines = err[err.index("images  ") :].splitlines()
+    told = {line.split()[-1]: line[19:27].strip() for line in lines[1:4]}
+    assert told == {"bike": "50.0 %", "mouse": "30.0 %", "mug": "20.0 %"}
+
+
+@pytest.mark.parametrize("beside", ["broken", "{}", None])
+def test_another_result_beside_the_model_is_ignored(model, photos, capsys, beside):
+    if beside is None:
+        write_result(model.parent, made_result(expected={"cat": 1.0}))
+    else:
+        (model.parent / "result.json").write_text(beside)
+    predict.main([str(model), str(photos), "--csv", "-"])
+    assert "category (expected: equal shares)\n" in capsys.readouterr().err
+
+
+def test_without_an_image_there_is_no_page(model, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    failure([model, tmp_path / "none.jpg", "--html", page], capsys, code=1)
+    assert not page.exists()
+
+
 # Stopped, or in part unreadable
 
 
@@ -304,7 +352,7 @@ def iter_of_nothing():
     yield
 
 
-@pytest.mark.parametrize("option", ["--csv", "--export"])
+@pytest.mark.parametrize("option", ["--csv", "--html", "--export"])
 def test_a_missing_folder_fails_before_predicting(model, photos, tmp_path, capsys, option):
     out = tmp_path / "none" / "model.pt2"
     fault = f"cannot write {out}: it must be a file in a folder that exists"

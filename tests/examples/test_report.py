@@ -66,15 +66,37 @@ def test_runs_without_target_labels_have_no_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blind = made_result("a2b", accuracy=None, dataset="folders", confusion=None, length=1)
-    write(tmp_path, blind, features=True)
+    folder = write(tmp_path, blind, features=True)
+    (folder / "predictions.html").write_text("page")
     report.main([str(tmp_path)])
+    pages = [*(tmp_path / "report").glob("*.html")]
+    assert [(page.name, page.read_text()) for page in pages] == [
+        ("predictions-a2b-symnets-seed0.html", "page")
+    ]
     health = (tmp_path / "report/health.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.splitlines() == [
         *health.splitlines(),
         "",
         "Written:",
         f"{tmp_path}/report/health.md",
+        f"{tmp_path}/report/predictions-a2b-symnets-seed0.html",
         f"{tmp_path}/report/tsne-folders-a2b.png",
+    ]
+
+
+def test_the_report_has_the_shares_of_targets_without_labels(tmp_path: Path) -> None:
+    write(tmp_path, made_result("A2W"))
+    write(tmp_path, made_result("a2b", accuracy=None, dataset="folders"))
+    report.main([str(tmp_path)])  # without a page, as older runs are
+    health = (tmp_path / "report/health.md").read_text(encoding="utf-8")
+    assert health.splitlines()[4:] == [
+        "",
+        "folders a2b symnets seed 0:",
+        "",
+        "    images  predicted  expected  category (expected: the source's shares)",
+        "         2     20.0 %    33.3 %  mug",
+        "         4     30.0 %    33.3 %  mouse",
+        "         6     50.0 %    33.3 %  bike",
     ]
 
 

@@ -21,7 +21,6 @@ from office.data import images
 from office.data.tasks import load_task
 from office.methods import METHODS
 from office.models.saved import read_model
-from office.results import tables
 from office.training.batches import ImageBatches, Images
 from office.training.runs import Run
 from PIL import Image
@@ -212,7 +211,7 @@ def test_a_run_ends_with_a_diagnosis_of_its_target_without_labels(trained):
     assert saved.agreement == (None if run.method == "source-only" else pytest.approx(same))
     end = run.printed.split("done in")[1].split("\n", 1)
     assert f", see {run.folder}" in end[0]
-    assert end[1].startswith(tables.diagnosis(saved).describe("--method symnets-balanced"))
+    assert end[1].startswith(saved.diagnosis.describe("--method symnets-balanced"))
 
 
 def test_features_that_float16_does_not_hold_are_saved_as_float32(office, monkeypatch):

@@ -1,8 +1,8 @@
 """The files of a finished run: what they hold, how they are written and read.
 
 result.json (:class:`Result`), features.npz (:class:`Features`) and, for a target without labels,
-predictions.csv; model.pt is in ``models/saved.py``. Below them are the numbers that they hold, from
-logits; accuracies, recalls and errors are in %.
+predictions.csv and predictions.html; model.pt is in ``models/saved.py``. Below them are the numbers
+that they hold, from logits; accuracies, recalls and errors are in %.
 """
 
 import dataclasses
@@ -25,13 +25,15 @@ from torch import Tensor, nn
 
 import symloss
 from office import distributed, files
-from office.console import UserError
+from office.console import UserError, visible
 from office.data.tasks import shares_of
 from office.methods import METHODS
 from office.models import saved
 from office.models.backbones import Extractor
 from office.options import Runtime
+from office.results import targets
 from office.training.runs import Run
+from symloss.diagnostics import Diagnosis
 
 Mean: TypeAlias = tuple[float, float | None]  # and its standard error, if there is one
 BINS = 15  # of the calibration error, as in Guo et al., ICML 2017
@@ -83,6 +85,28 @@ class Result:
         """The category with the smallest recall, and that recall; ``None`` without labels."""
         recalls = [(name, r) for name, r in self.per_category.items() if r is not None and r == r]
         return min(recalls, key=lambda recall: recall[1], default=None)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """How the predictions spread over the categories, with printable names."""
+        return Diagnosis(
+            tuple(map(visible, self.predicted)),
+            tuple(self.predicted.values()),
+            tuple(self.expected.values()),
+            self.agreement,
+            samples=self.images[1] if self.images else None,
+            trust=self.trust,
+        )
+
+    @property
+    def origin(self) -> str:
+        """Where the expected shares come from, in words."""
+        method, prior = METHODS.get(self.method), self.recipe.get("prior", "uniform")
+        if self.trust:
+            return f"estimated, trust {self.trust:.2f}"
+        if not (method and method.balanced) or prior == "source":
+            return "the source's shares"
+        return "given with --prior" if isinstance(prior, list) else "equal shares"
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -175,12 +199,6 @@ def write_run(
         recipe.width,
     )
     saved.write_model(folder, model)
-    if labels is None:
-        confidence, prediction = (t.tolist() for t in counting.double().softmax(1).max(1))
-        table: list[tuple[object, ...]] = [("path", "category", "confidence")]
-        for path, i, p in zip(task.target.paths, prediction, confidence, strict=True):
-            table.append((path, categories[i], f"{p:.12g}"))
-        files.write(folder / "predictions.csv", files.table(table))
 
     final = {name: value for name, value in history[-1].items() if "_accuracy/" in name}
     confusion = None if labels is None else confusion_matrix(counting, labels)
@@ -214,6 +232,12 @@ def write_run(
         seconds=seconds,
         peak_memory_bytes=memory,
     )
+    if labels is None:
+        likeliest = targets.likeliest(counting, categories, 2)
+        predictions = [*zip(task.target.paths, likeliest, strict=True)]
+        files.write(folder / "predictions.csv", targets.table(predictions))
+        page = targets.page(result.title, result.diagnosis, result.origin, predictions)
+        files.write(folder / "predictions.html", page)
     write_result(folder, result)
     return result
 

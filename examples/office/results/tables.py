@@ -12,14 +12,15 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple, TypeAlias
 
 from office import console
 from office.console import visible
 from office.methods import METHODS
 from office.options import BALANCE
+from office.results import targets
 from office.results.outputs import Mean, Result, mean_and_error, plus_minus, read_result
-from symloss.diagnostics import Diagnosis
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 # Table 4's names, except the backbone's, because ours need not be ResNet-50.
@@ -193,18 +194,6 @@ def markdown(table: Table) -> str:
 # In words; most of it needs no target labels
 
 
-def diagnosis(result: Result) -> Diagnosis:
-    """Return how a run's predictions spread over the categories, with printable names."""
-    return Diagnosis(
-        tuple(map(visible, result.predicted)),
-        tuple(result.predicted.values()),
-        tuple(result.expected.values()),
-        result.agreement,
-        samples=result.images[1] if result.images else None,
-        trust=result.trust,
-    )
-
-
 def remedy(result: Result) -> str | None:
     """Return the option to try if categories are rarely predicted, if there is one."""
     method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
@@ -218,13 +207,16 @@ def remedy(result: Result) -> str | None:
 
 def finished(result: Result, folder: Path) -> str:
     """Return the lines that a run prints at its end."""
-    description = diagnosis(result).describe(remedy(result))
-    return f"{result.title}: done in {result.seconds:.0f} s, see {folder}\n{description}"
+    done = f"{result.title}: done in {result.seconds:.0f} s, see {folder}"
+    if result.accuracy is not None:
+        return f"{done}\n{result.diagnosis.describe(remedy(result))}"
+    described = targets.describe(result.diagnosis, result.origin, remedy(result))
+    return f"{done}\n{described}\n{targets.NAMED} {visible(folder / 'predictions.html')}"
 
 
 def _concern(result: Result) -> str | None:
     """Return a sentence on classifiers that disagree or on lost categories, if there is reason."""
-    spread = diagnosis(result)
+    spread = result.diagnosis
     return None if spread.healthy else spread.sentence(remedy(result))
 
 
@@ -239,20 +231,21 @@ def summarise(folders: Sequence[Path]) -> str:
         row.append("-" if result.accuracy is None else f"{result.accuracy:.1f} %")
         row.append("-" if worst is None else f"{visible(worst[0])} {worst[1]:.0f} %")
         row.append("-" if result.agreement is None else f"{100 * result.agreement:.1f} %")
-        row.append(f"{len(diagnosis(result).rarely_predicted)} of {len(result.categories)}")
+        row.append(f"{len(result.diagnosis.rarely_predicted)} of {len(result.categories)}")
         rows.append([*row, f"{result.seconds:.0f}"])
     concerns = [
         f"{result.method}, seed {result.seed}: {sentence}"
         for result in results
         if (sentence := _concern(result))
     ]
-    where = "result.json, model.pt (for predict.py) and, without labels, predictions.csv are in:"
+    where = "result.json, model.pt (for predict.py) and, without labels, predictions.csv "
+    where += "and predictions.html are in:"
     places = (f"  {visible(folder)}" for folder in folders)
     return "\n".join(["", console.columns(rows), "", *concerns, where, *places])
 
 
 def on_targets(results: Sequence[Result]) -> str:
-    """Return a line per run with cause for concern, and a summary of the others."""
+    """Return a line per run with cause for concern, the others in one, and unlabelled shares."""
     sentences = [(result.title, _concern(result)) for result in results]
     lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
     healthy = len(results) - len(lines)
@@ -260,4 +253,8 @@ def on_targets(results: Sequence[Result]) -> str:
     if same := [100 * result.agreement for result in results if result.agreement is not None]:
         spread = f"{min(same):.1f} to {max(same):.1f} %"
         lines.append(f"- The source and target classifiers agree on {spread} of the target.")
+    for result in results:
+        if result.accuracy is None:
+            shares = targets.columns(result.diagnosis, result.origin)
+            lines += ["", f"{result.title}:", "", indent(shares, "    ")]
     return "\n".join(["**On the targets, without their labels**", "", *lines, ""])
