@@ -1,10 +1,11 @@
-"""The site builds, every code block of it runs, and every public name is on it.
+"""The site builds, every code block and notebook of it runs, and every public name is on it.
 
 The ``python`` fences of a page are run from top to bottom, in one namespace, in an empty folder:
 that of ``pages/NAME.py``, if there is one, whose ``check`` then looks at what came out. Fences
 marked ``console``, ``text`` or ``bibtex`` are not run; there are no others but directives.
 """
 
+import json
 import os
 import re
 import runpy
@@ -23,6 +24,7 @@ import symloss
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 SETUP = Path(__file__).parent / "pages"
 PAGES = sorted(
     p for p in DOCS.rglob("*.md") if "_build" not in p.parts and not p.name.startswith("_")
@@ -121,7 +123,7 @@ def test_the_logo_is_what_its_script_draws():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Build the site without a network, every warning an error."""
-    for package in ("furo", "myst_parser", "sphinx", "sphinx_copybutton"):
+    for package in ("furo", "myst_nb", "sklearn", "sphinx", "sphinx_copybutton"):
         pytest.importorskip(package)
     out = tmp_path_factory.mktemp("html")
     environment = {k: v for k, v in os.environ.items() if k != "READTHEDOCS"}
@@ -170,3 +172,33 @@ def test_headings_are_in_order_and_images_have_texts(site):
         assert outline.levels.count(1) == 1, page
         assert all(below <= above + 1 for above, below in pairwise([0, *outline.levels])), page
         assert all(outline.images), page
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("notebook", "source_only", "adapted"),
+    [
+        ("digits", "source only", "SymNets, balanced"),
+        ("features", "logistic regression", "SymNetClassifier"),
+        ("own-images", "source only", "adapted"),
+    ],
+)
+def test_a_notebook_adapts(site, notebook, source_only, adapted):
+    built = site.parent / "jupyter_execute" / "notebooks" / f"{notebook}.ipynb"
+    cells = json.loads(built.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    text = "".join("".join(output.get("text", "")) for output in outputs)
+    before, after = (
+        float(re.search(rf"^{name}[: ]+([\d.]+)", text, re.MULTILINE)[1])
+        for name in (source_only, adapted)
+    )
+    assert after > before + 10
+    assert "classifiers agree on" in text
+    assert any("image/png" in output.get("data", {}) for output in outputs)
