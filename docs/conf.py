@@ -35,6 +35,7 @@ nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_output_stderr = "warn"
 nb_merge_streams = True
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "figures" / "notebook.mplstyle")

@@ -5,6 +5,7 @@ that of ``pages/NAME.py``, if there is one, whose ``check`` then looks at what c
 marked ``console``, ``text`` or ``bibtex`` are not run; there are no others but directives.
 """
 
+import html
 import json
 import os
 import re
@@ -165,7 +166,7 @@ class Outline(HTMLParser):
 
 @pytest.mark.slow
 def test_headings_are_in_order_and_images_have_texts(site):
-    for page in PAGES:
+    for page in [*PAGES, *NOTEBOOKS]:
         built = (site / page.relative_to(DOCS)).with_suffix(".html")
         outline = Outline()
         outline.feed(built.read_text(encoding="utf-8"))
@@ -191,14 +192,12 @@ def test_a_notebook_is_kept_without_outputs(path):
     ],
 )
 def test_a_notebook_adapts(site, notebook, source_only, adapted):
-    built = site.parent / "jupyter_execute" / "notebooks" / f"{notebook}.ipynb"
-    cells = json.loads(built.read_text(encoding="utf-8"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    text = "".join("".join(output.get("text", "")) for output in outputs)
+    page = (site / "notebooks" / f"{notebook}.html").read_text(encoding="utf-8")
+    text = html.unescape(re.sub("<[^>]+>", "", page))
     before, after = (
         float(re.search(rf"^{name}[: ]+([\d.]+)", text, re.MULTILINE)[1])
         for name in (source_only, adapted)
     )
-    assert after > before + 10
+    assert after > before + 5
     assert "classifiers agree on" in text
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert str(DOCS.parent) not in text
