@@ -1,9 +1,11 @@
 """Sphinx configuration: ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
+import json
 import os
 import re
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 - lists the fonts now, not in the output of a notebook
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.ext import autosummary
@@ -16,7 +18,7 @@ copyright = "2026, The symloss authors"
 version = release = symloss.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
@@ -27,6 +29,16 @@ extensions = [
 exclude_patterns = ["_build", "recipes/_*.md", "results/*"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+
+# Notebooks run when their pages are built, once for all builders, and must not write to stderr.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "warn"
+nb_merge_streams = True
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "figures" / "notebook.mplstyle")
 
 html_theme = "furo"
 PYPROJECT = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
@@ -90,6 +102,15 @@ def show_imports(app, what, name, obj, options, lines):
     lines[first:first] = [f">>> {line}" for line in imports if line not in example]
 
 
+def add_download(app, docname, source):
+    """Put a link to a notebook's file below its title."""
+    if docname.startswith("notebooks/") and docname != "notebooks/index":
+        notebook = json.loads(source[0])
+        link = f"{{download}}`Download this notebook <{Path(docname).name}.ipynb>`"
+        notebook["cells"][0]["source"].insert(1, f"\n{link}\n")
+        source[0] = json.dumps(notebook)
+
+
 def visit_math(self, node):
     """Write an equation as MathML, which browsers render without a script or a network."""
     mathml = tex2mathml(node.astext())
@@ -103,5 +124,6 @@ def visit_math(self, node):
 
 def setup(app):
     """Register the functions above."""
+    app.connect("source-read", add_download)
     app.connect("autodoc-process-docstring", show_imports, priority=600)  # after napoleon
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

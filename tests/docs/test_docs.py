@@ -1,10 +1,12 @@
-"""The site builds, every code block of it runs, and every public name is on it.
+"""The site builds, every code block and notebook of it runs, and every public name is on it.
 
 The ``python`` fences of a page are run from top to bottom, in one namespace, in an empty folder:
 that of ``pages/NAME.py``, if there is one, whose ``check`` then looks at what came out. Fences
 marked ``console``, ``text`` or ``bibtex`` are not run; there are no others but directives.
 """
 
+import html
+import json
 import os
 import re
 import runpy
@@ -23,6 +25,7 @@ import symloss
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 SETUP = Path(__file__).parent / "pages"
 PAGES = sorted(
     p for p in DOCS.rglob("*.md") if "_build" not in p.parts and not p.name.startswith("_")
@@ -121,7 +124,7 @@ def test_the_logo_is_what_its_script_draws():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Build the site without a network, every warning an error."""
-    for package in ("furo", "myst_parser", "sphinx", "sphinx_copybutton"):
+    for package in ("furo", "myst_nb", "sklearn", "sphinx", "sphinx_copybutton"):
         pytest.importorskip(package)
     out = tmp_path_factory.mktemp("html")
     environment = {k: v for k, v in os.environ.items() if k != "READTHEDOCS"}
@@ -163,10 +166,38 @@ class Outline(HTMLParser):
 
 @pytest.mark.slow
 def test_headings_are_in_order_and_images_have_texts(site):
-    for page in PAGES:
+    for page in [*PAGES, *NOTEBOOKS]:
         built = (site / page.relative_to(DOCS)).with_suffix(".html")
         outline = Outline()
         outline.feed(built.read_text(encoding="utf-8"))
         assert outline.levels.count(1) == 1, page
         assert all(below <= above + 1 for above, below in pairwise([0, *outline.levels])), page
         assert all(outline.images), page
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("notebook", "source_only", "adapted"),
+    [
+        ("digits", "source only", "SymNets, balanced"),
+        ("features", "logistic regression", "SymNetClassifier"),
+        ("own-images", "source only", "adapted"),
+    ],
+)
+def test_a_notebook_adapts(site, notebook, source_only, adapted):
+    page = (site / "notebooks" / f"{notebook}.html").read_text(encoding="utf-8")
+    text = html.unescape(re.sub("<[^>]+>", "", page))
+    before, after = (
+        float(re.search(rf"^{name}[: ]+([\d.]+)", text, re.MULTILINE)[1])
+        for name in (source_only, adapted)
+    )
+    assert after > before + 5
+    assert "classifiers agree on" in text
+    assert str(DOCS.parent) not in text
