@@ -316,15 +316,12 @@ def auroc(method: str, source: str, target: str) -> float:
 
 
 def novelty_ahead() -> Numbers:
-    """Beside the best other score: from pair to pair, and on W→D."""
+    """Beside the best other score: on how many pairs ahead, by how much, and behind on W→D."""
     pairs = {(run["source"], run["target"]) for run in read("novelty")}
     scores = {run["method"] for run in read("novelty")} - {"novelty"}
     gain = {p: auroc("novelty", *p) - max(auroc(score, *p) for score in scores) for p in pairs}
-    w_to_d = gain.pop(("webcam", "dslr"))
-    assert w_to_d == auroc("novelty", "webcam", "dslr") - auroc(
-        "logistic regression", "webcam", "dslr"
-    )
-    return len(gain), *within(gain.values()), -w_to_d
+    behind = -gain.pop(("webcam", "dslr"))
+    return len(gain), *within(gain.values()), behind
 
 
 def left_out() -> Numbers:
@@ -563,8 +560,7 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
-        "The novelty is ahead on # pairs, by # to # points, and # behind logistic regression on "
-        "W→D",
+        "The novelty is ahead on # pairs, by # to # points, and # behind source only on W→D",
         novelty_ahead,
     ),
     Claim(
