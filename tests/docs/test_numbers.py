@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+from office.data import layouts
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -781,3 +782,14 @@ def test_means_of_the_reproduce_page_are_those_of_its_seeds():
         numbers = [*map(float, re.search(seeds, page(REPRODUCE)).groups())]
         words = f"| {method} | … | … | … | # ± # |"
         Claim(REPRODUCE, words, lambda n=numbers: spread(n)).check(page(REPRODUCE))
+
+
+@pytest.mark.parametrize("name", ["office31", "imageclef-da", "office-home", "office-caltech10"])
+def test_the_images_of_a_benchmark_are_those_that_check_expects(name):
+    benchmark = layouts.DATASETS[name]
+    (row,) = re.findall(rf"^\| `{name}` \| (.*?) \| (\d+) \|", page(REPRODUCE), re.MULTILINE)
+    images = {
+        text.split()[0]: int(text.split()[-1].replace(",", "")) for text in row[0].split(", ")
+    }
+    assert images == {domain: part.images for domain, part in benchmark.domains.items()}
+    assert int(row[1]) == benchmark.categories
