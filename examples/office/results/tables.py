@@ -99,7 +99,9 @@ def _table(
             mine = _row(f"{NAMES[row['ours']]}, ours", group, tasks)
             rows += [theirs._replace(label=f"{theirs.label}, published"), mine]
             pairs = zip(mine.cells, theirs.cells, strict=True)
-            differences = [(a[0] - b[0], None) if a and b else None for a, b in pairs]
+            differences: list[Mean | None] = [
+                (a[0] - b[0], None) if a and b else None for a, b in pairs
+            ]
             rows.append(Row("difference", differences, mine.uneven))
         else:
             rows.append(theirs)
