@@ -71,6 +71,55 @@ def test_runs_with_known_shares_stand_in_a_table_of_their_own():
             assert shown.split()[0] == f"{mean:.1f}"
 
 
+def read(name):
+    with open(ROOT / "results" / f"{name}.csv", encoding="utf-8", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def cells(name, row):
+    """A table's cells in the row of this name."""
+    table = (ROOT / "docs" / "results" / f"_{name}.md").read_text(encoding="utf-8")
+    (line,) = (line for line in table.splitlines() if line.startswith(f"| {row} |"))
+    return line.strip("| ").split(" | ")[1:]
+
+
+def test_means_without_the_development_task_leave_out_a_to_w():
+    own = [r for r in read("frozen") if r["method"] == "symnets" and r["task"] != "A2W"]
+    worst, accuracy = (
+        statistics.fmean(float(r[name]) for r in own) for name in ("worst_recall", "accuracy")
+    )
+    assert cells("classifiers", "SymNets")[-1].endswith(f" ({worst:.1f})")
+    assert cells("order", "SymNets w/o confusion < SymNets")[1].endswith(f", {accuracy:.1f}")
+    caltech = [r for r in read("shares_caltech10") if r["method"] == "true shares"]
+    others = [float(r["accuracy"]) for r in caltech if (r["source"], r["target"]) != results.DEV]
+    assert len(others) == 11
+    assert cells("shares_caltech10", "without dev.")[-1] == f"{statistics.fmean(others):.1f}"
+    uneven = [
+        r
+        for r in read("shares")
+        if r["kind"] == "uneven" and (r["source"], r["target"]) != results.DEV
+    ]
+    estimated, v2 = (
+        [r for r in uneven if r["method"] == m] for m in ("estimated shares", "SymmNets-V2")
+    )
+    gain = statistics.fmean(float(r["accuracy"]) for r in estimated)
+    gain -= statistics.fmean(float(r["accuracy"]) for r in v2)
+    assert cells("shares_paired", "SymmNets-V2, no balance")[3].endswith(f" ({gain:.1f})")
+    error = statistics.fmean(float(r["error"]) for r in estimated)
+    assert cells("shares_errors", "uneven")[0].endswith(f" ({error:.2f})")
+
+
+@pytest.mark.parametrize("name", ["frozen", "partial", "long", "features", "shares", "novelty"])
+def test_means_over_tasks_are_of_the_same_seeds(name):
+    groups = {}
+    for run in read(name):
+        task = run.get("task") or (run["source"], run["target"])
+        kind = run.get("kind"), run.get("draw"), run.get("settings")
+        groups.setdefault((run["method"], *kind), {}).setdefault(task, set()).add(run["seed"])
+    for tasks in groups.values():
+        assert len({frozenset(seeds) for seeds in tasks.values()}) == 1
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.csv")), ids=lambda p: p.stem)
 def test_no_path_of_a_machine_is_in_the_files(path):
     text = path.read_text(encoding="utf-8")

@@ -36,10 +36,14 @@ Groups: TypeAlias = dict[str, list[Result]]  # by method
 
 
 class Row(NamedTuple):
-    """A method's accuracies in %: a cell or ``None`` per task, and the average or ``None``."""
+    """A method's accuracies in %: a cell or ``None`` per task, and the average or ``None``.
+
+    ``uneven`` says that the average is over tasks that were run with different seeds.
+    """
 
     label: str
     cells: list[Mean | None]
+    uneven: bool = False
 
 
 class Table(NamedTuple):
@@ -96,9 +100,10 @@ def _table(
             mine = _row(f"{NAMES[row['ours']]}, ours", group, tasks)
             rows += [theirs._replace(label=f"{theirs.label}, published"), mine]
             pairs = zip(mine.cells, theirs.cells, strict=True)
-            rows.append(
-                Row("difference", [(a[0] - b[0], None) if a and b else None for a, b in pairs])
-            )
+            differences: list[Mean | None] = [
+                (a[0] - b[0], None) if a and b else None for a, b in pairs
+            ]
+            rows.append(Row("difference", differences, mine.uneven))
         else:
             rows.append(theirs)
     for method, group in left.items():
@@ -106,7 +111,10 @@ def _table(
     # If only some results use frozen features, the note warns of it.
     if ours and all(result.recipe.get("frozen") for group in ours.values() for result in group):
         title += f", {'ours ' if published else ''}on frozen features"
-    return Table(title, tasks, rows, _note(ours))
+    note = _note(ours)
+    if any(row.uneven for row in rows):
+        note += "\n\n† Mean over tasks that were run with different seeds."
+    return Table(title, tasks, rows, note)
 
 
 def _label(method: str) -> str:
@@ -119,8 +127,10 @@ def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
         values = [r.accuracy for r in results if r.task == task and r.accuracy is not None]
         cells.append(mean_and_error(values) if values else None)
     means = [cell[0] for cell in cells if cell]
-    average = (statistics.fmean(means), None) if len(means) == len(tasks) else None
-    return Row(label, [*cells, average])
+    if len(means) < len(tasks):
+        return Row(label, [*cells, None])
+    seeds = {frozenset(r.seed for r in results if r.task == task) for task in tasks}
+    return Row(label, [*cells, (statistics.fmean(means), None)], len(seeds) > 1)
 
 
 def _note(ours: Groups) -> str:
@@ -184,9 +194,10 @@ def arrow(task: str) -> str:
 def markdown(table: Table) -> str:
     """Return the table in Markdown, with one decimal as in the paper."""
     lines = [["Methods", *map(arrow, table.tasks), "Avg"], ["---"] * (len(table.tasks) + 2)]
-    for label, cells in table.rows:
+    for label, cells, uneven in table.rows:
         sign = "+" if label == "difference" else ""
-        lines.append([label, *(plus_minus(*cell, sign) if cell else "" for cell in cells)])
+        line = [label, *(plus_minus(*cell, sign) if cell else "" for cell in cells)]
+        lines.append([*line[:-1], line[-1] + "†" * uneven])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
 
