@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = given["dataset"]
     if dataset in DATASETS and DATASETS[dataset].kept:
         parser.error(
-            f"--dataset {dataset} uses another benchmark's images: extract that one, and pass "
-            f"--dataset {dataset} to train_features.py"
+            f"--dataset {dataset} uses another benchmark's images: extract the features of that "
+            f"benchmark, and pass --dataset {dataset} to train_features.py"
         )
     recipe, runtime, selection = options.filled(parser, given)
     if selection.tasks == ("all",) and dataset in DATASETS:

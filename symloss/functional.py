@@ -485,8 +485,8 @@ def category_balance(
     2020). Entropy and confusion alone can empty a category. To prevent that, add this term to the
     loss: ``losses.total(lam) + w * lam * category_balance(target.extractor)``. ``w = 1`` is classic
     information maximisation and the safer choice; 3 is better if the target's shares match the
-    prior. Drop the term if they do not: it does harm where the target lacks categories or has them
-    in other shares.
+    prior. Drop the term if they do not: it lowers accuracy where the target lacks categories or has
+    them in other shares.
 
     It is a function of the batch, not of each sample, so there is no ``reduction``. A batch is a
     sample of the target: even perfect predictions have a value of about :math:`(K - 1) / 2N`, 0.56

@@ -295,7 +295,7 @@ def filled(
         parser.error("argument --max-steps: not allowed with argument --epochs")
     if given.get("preset") == "quick":
         if not folders:
-            parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
+            parser.error(f"--preset quick needs --dataset folders, got {given['dataset']}")
         if processes > 1:
             parser.error("--preset quick runs in one process: start it without torchrun")
         given = QUICK | given
@@ -327,7 +327,7 @@ def filled(
         parser.error("--dataset folders needs --source DIR and --target DIR")
     for name in () if folders else ("source", "target", "unlabelled"):
         if name in given:
-            parser.error(f"--{name} belongs to --dataset folders, not to {recipe.dataset}")
+            parser.error(f"--{name} needs --dataset folders, got {recipe.dataset}")
     return recipe, runtime, selection
 
 

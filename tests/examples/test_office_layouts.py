@@ -273,7 +273,7 @@ def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("amazon/images/bike/0.jpg", "line 7: expected 'path label', the label a number"),
+        ("amazon/images/bike/0.jpg", "line 7: expected 'path label' with a number as label"),
         ("amazon/images/bike/0.jpg bike", "line 7: expected"),
         ("amazon/images/bike/0.jpg -1", "line 7: expected"),
         ("amazon/images/bike/0.jpg 1.0", "line 7: expected"),

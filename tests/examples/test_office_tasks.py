@@ -70,7 +70,7 @@ def test_categories_on_one_side_alone_are_named(root: Path) -> None:
     (root / "amazon/mug").rename(root / "amazon/cup")
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
-        "amazon and webcam differ in categories; missing in amazon: mug; "
+        "amazon and webcam have different categories; missing in amazon: mug; "
         "missing in webcam: bike, cup"
     )
 
@@ -106,7 +106,7 @@ def test_two_unicode_forms_are_one_category(root: Path) -> None:
 def test_a_single_category_is_refused_in_every_layout(tree: Callable[..., Path]) -> None:
     for layout in ("folders", "archive", "image_list"):
         root = tree(layout, categories=["mug"], name=layout)
-        with pytest.raises(UserError, match=r"has a single category, \w+, so every prediction"):
+        with pytest.raises(UserError, match=r"has only one category, \w+, so every prediction"):
             load(root)
     root = tree("list", categories=["mug"], name="list")  # without folders of categories
     (root / "photos").mkdir()
@@ -266,13 +266,13 @@ def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
     flat.mkdir()
     for i, path in enumerate(sorted((root / "webcam").rglob("*.jpg"))):
         path.rename(flat / f"{i}.jpg")
-    with pytest.raises(UserError, match="are --source and --target swapped"):
+    with pytest.raises(UserError, match="did you swap --source and --target"):
         load_folders(flat, root / "amazon")
     with pytest.raises(UserError) as error:
         load_folders(flat, tmp_path / "data" / "webcam" / "mug")
-    assert "are --source and --target swapped" not in str(error.value)
+    assert "did you swap --source and --target" not in str(error.value)
     write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
-    with pytest.raises(UserError, match="The target has more: are --source and --target swapped"):
+    with pytest.raises(UserError, match="The target has more: did you swap --source and --target"):
         load_folders(tmp_path / "few", root / "amazon")
 
 
@@ -342,11 +342,11 @@ def test_a_target_within_the_source_is_refused(root: Path, link: Callable) -> No
         path.unlink()
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     write_image(root / "amazon/mug/9.jpg", 2, 9)
-    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .*: the same images"):
+    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .* the same files"):
         warn(load(root))
-    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .*: the same images"):
+    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .* the same files"):
         warn(load(root, name="W2A"))
-    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .*: the same images"):
+    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .* the same files"):
         warn(load_folders(root / "amazon", root / "amazon/mug"))  # unlabelled
 
 

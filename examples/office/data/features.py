@@ -121,14 +121,14 @@ def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored
             features = _read_features(path.with_suffix(".npy"), extraction)
             stored[extraction.domain] = Stored(extraction, features)
     if not stored:
-        raise UserError(f"no features in {folder}: make them with extract_features.py")
+        raise UserError(f"no features in {folder}: run extract_features.py first")
     first, *others = stored.values()
     for other in others:
         both = first.extraction, other.extraction
         if difference := both[0].difference(both[1], *(f"for {one.domain}" for one in both)):
-            raise UserError(f"the features in {folder} differ: {difference}")
+            raise UserError(f"the features in {folder} were made in different ways: {difference}")
         if first.features.shape[2] != other.features.shape[2]:
-            raise UserError(f"the features in {folder} differ in width")
+            raise UserError(f"the features in {folder} have different widths")
     return stored
 
 
@@ -187,8 +187,8 @@ def tasks(
     missing = [name for name in names if name != "all" and name not in available]
     if missing or not available:
         raise UserError(
-            f"no features of {', '.join(missing) or 'two domains'}: there are features of "
-            f"{', '.join(stored)}, for the tasks {', '.join(available) or 'none'}"
+            f"no features for {', '.join(missing) or 'any task'}: there are features of "
+            f"{', '.join(stored)}, enough for {', '.join(available) or 'no task'}"
         )
     return [
         _task(dataset, name, *available[name], partial=partial)

@@ -93,8 +93,8 @@ def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
         f"{other}"
     )
     if any(count == len(domain.paths) for count, domain in zip(counts, pair, strict=True)):
-        raise UserError(f"{message}: the same images, links to them, or copies")
-    warnings.warn(f"{message}: the target's accuracy includes these training images", stacklevel=2)
+        raise UserError(f"{message}. These are the same files, links to them, or copies")
+    warnings.warn(f"{message}. The target accuracy includes these training images", stacklevel=2)
 
 
 def check_images(tasks: Sequence[Task]) -> bool:

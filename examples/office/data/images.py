@@ -87,11 +87,11 @@ def _reduced(path: Path, file: ImageFile.ImageFile, bits: int | None) -> Image.I
     width, height = file.size
     size = f"{width:,} x {height:,} pixels"
     if width * height > LARGEST:
-        raise ValueError(f"{size}, more than {LARGEST // 10**6:,} megapixels: save it smaller")
+        raise ValueError(f"{size}, more than {LARGEST // 10**6:,} megapixels: save a smaller copy")
     side = math.ceil(math.sqrt(width * height / LARGE))
     warnings.warn(
         f"{visible(path)}: {size}, reduced to 1/{side} of each side; reading it takes time and "
-        "memory: better save it smaller",
+        "memory, so save a smaller copy",
         stacklevel=3,
     )
     with _ONE_AT_A_TIME:
@@ -109,16 +109,16 @@ def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     with suppress(Exception):  # a broken EXIF block; the pixels are fine
         image = ImageOps.exif_transpose(file)
     if image.mode == "F":
-        raise ValueError("floats: save it with 8 or 16 bits")
+        raise ValueError("its pixels are floats: save it with 8 or 16 bits")
     if _is_deep_grey(image):
         grey = np.asarray(image)
         low, high, most = grey.min(), grey.max(), bits or BITS[-1]
         if low < 0 or high >= 2**most:
-            raise ValueError(f"values from {low} to {high}, which {most} bits do not hold")
+            raise ValueError(f"its values, {low} to {high}, do not fit into {most} bits")
         top = 2 ** (bits or _fewest_bits(high)) - 1
         image = Image.fromarray((grey.astype(np.float64) * 255 / top).round().astype(np.uint8))
     elif deep and np.asarray(image.convert("RGB")).max() < 64:
-        raise ValueError("16 bits per colour, but the high ones unused: save it with 8 bits")
+        raise ValueError("16 bits per colour, the high ones unused: save it with 8 bits")
     elif image.mode == "RGBA" and _EXTRA not in getattr(file, "tag_v2", [_EXTRA]):
         # Nothing says that the fourth band is transparency: it may be near infrared.
         image = Image.merge("RGB", image.split()[:3])

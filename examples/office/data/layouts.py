@@ -273,13 +273,13 @@ def read_list(path: Path, root: Path) -> Side:
         where = f"{visible(path)}, line {i}"
         columns = re.fullmatch(r"\s*(.*\S)\s+([0-9]{1,9})\s*", line)
         if not columns:
-            raise UserError(f"{where}: expected 'path label', the label a number, got {line!a}")
+            raise UserError(f"{where}: expected 'path label' with a number as label, got {line!a}")
         places = [folder / columns[1] for folder in (root, path.parent, path.parent.parent)]
         image = next(filter(os.path.isfile, places), None)
         if not image:
             raise UserError(f"{where}: no such image {visible(places[0])}")
         if labels.setdefault(image, int(columns[2])) != int(columns[2]):
-            raise UserError(f"{where}: {visible(image)} has label {labels[image]} above")
+            raise UserError(f"{where}: {visible(image)} already has label {labels[image]}")
     if not labels:
         raise UserError(f"the list is empty: {visible(path)}")
     numbered: dict[int, list[Path]] = {number: [] for number in sorted({*labels.values()})}
