@@ -3,8 +3,8 @@
     python examples/extract_features.py --dataset office31 --root data/office31 --views 2
 
 writes features/office31/NAME.npy and NAME.json for each domain, for train_features.py or any other
-use. If it is stopped, the same command continues. Unreadable images are reported before extraction
-starts.
+use. If it is stopped, the same command extracts the domains that are missing. Unreadable images are
+reported before extraction starts.
 """
 
 from collections.abc import Sequence

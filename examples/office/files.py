@@ -50,7 +50,7 @@ def write(path: Path, content: bytes) -> None:
 def put(path: Path, content: bytes) -> None:
     """Write a file where the user pointed, which may be a link, a pipe, a device or ``-``.
 
-    The file behind a link is replaced as by :func:`write`; what is no file is written plainly.
+    The file behind a link is replaced as by :func:`write`; anything but a file is written directly.
     """
     if str(path) in STDOUT:
         sys.stdout.flush()
@@ -87,7 +87,7 @@ def try_writing(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder for the block, after another job that holds it; an error unless ``wait``."""
+    """Lock a folder for the block; if another job has locked it, wait, or raise an error."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     lock = os.open(folder / ".lock", flags, 0o666)
     try:
@@ -107,7 +107,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a job, perhaps this one, holds a folder."""
+    """Whether a job, perhaps this one, has locked a folder."""
     try:
         with locked(folder, wait=False):
             return False

@@ -28,7 +28,7 @@ MADE = ("dataset", "backbone", "weights", "weights_content", "preprocessing", "p
 
 @dataclass(frozen=True)
 class Extraction:
-    """Which images of a domain the rows of NAME.npy belong to, and how they were made."""
+    """The images of a domain behind the rows of NAME.npy, and how their features were made."""
 
     dataset: str  # the benchmark, or "folders"
     domain: str
@@ -50,7 +50,7 @@ class Extraction:
 
     @property
     def complete(self) -> bool:
-        """Whether it has images of all of its categories, and any."""
+        """Whether there are categories, each with at least one image."""
         return 0 < len(self.categories) == len({*(self.labels or ())})
 
     def side(self) -> Side:
@@ -89,7 +89,7 @@ def write(folder: Path, extraction: Extraction, features: np.ndarray) -> None:
 
 
 def is_written(folder: Path, extraction: Extraction) -> bool:
-    """Whether a domain's features are in a folder; :class:`UserError` if they are others.
+    """Whether a domain's features are in a folder; :class:`UserError` if the files hold others.
 
     The images may have moved since.
     """

@@ -54,12 +54,12 @@ class Preprocessing:
 
 
 def load_image(path: Path, bits: int | None = None) -> Image.Image:
-    """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
+    """Read an image as upright 8-bit RGB, whatever its format; of several in a file, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
     Grey of more than 8 bits is divided by the largest value of ``bits``, by default those that
-    :func:`find_depths` found or the fewest that hold it. More than 179 megapixels are reduced.
-    :class:`UserError` names a file that cannot be fully decoded.
+    :func:`find_depths` found or the fewest that hold it. Images of more than 179 megapixels are
+    reduced. :class:`UserError` names a file that cannot be fully decoded.
     """
     try:
         with _open(path) as file:
@@ -134,10 +134,10 @@ _EIGHT_BITS = (".bmp", ".gif", ".jpeg", ".jpg", ".webp")  # per colour, at most
 
 
 def find_depths(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> None:
-    """Find the depth of grey of more than 8 bits, one for all of a domain, for :func:`load_image`.
+    """Find the bit depth of a domain's grey images of more than 8 bits, for :func:`load_image`.
 
     It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
-    printed: no image tells it, and a guess for each would make the darker ones brighter.
+    printed: files do not state it, and a guess for each would make darker images brighter.
     """
 
     def find() -> dict[Path, int]:

@@ -43,7 +43,7 @@ class Side(NamedTuple):
 
 
 def look(folder: Path) -> Contents:
-    """Sort the content of a folder; an image is told by its suffix, and fails when it is read."""
+    """Sort the content of a folder; images are known by their suffix, and may still be broken."""
     contents = Contents([], subfolders(folder), [])
     for path in sorted(folder.iterdir()):
         if path.is_dir():
@@ -77,7 +77,7 @@ def look_below(folder: Path) -> Contents:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones and those of systems and drives."""
+    """Return the folders in a folder, without hidden ones and those of operating systems."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._@#$")
 
 
@@ -104,7 +104,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Whether an operating system has left a file, which is then skipped in silence."""
+    """Whether a file was left by an operating system; such files are skipped silently."""
     name = path.name.lower()
     hidden = name.startswith((".", "~$")) and (name.startswith("._") or not _is_image(path))
     return hidden or name in ("thumbs.db", "desktop.ini")
@@ -117,7 +117,7 @@ def no_folder(path: Path) -> str:
 
 
 def summary(domain: str, skipped: Sequence[Skipped]) -> str:
-    """Say in one line how many files of a domain are skipped, the first ones, and why."""
+    """Say in one line how many files of a domain are skipped, with the first names and reasons."""
     return f"{visible(domain)}: {len(skipped):,} skipped: {_reasons(skipped)}"
 
 
@@ -132,7 +132,7 @@ def _reasons(skipped: Sequence[Skipped]) -> str:
 
 
 class Part(NamedTuple):
-    """One domain of a benchmark: its name, published number of images, and folder names in use."""
+    """One domain of a benchmark: its name, published number of images, and usual folder names."""
 
     name: str
     images: int
@@ -261,8 +261,8 @@ def read_folder(folder: Path, domain: str) -> Side:
 def read_list(path: Path, root: Path) -> Side:
     """Read a domain from lines "path label" in UTF-8, the label counted from 0 or 1.
 
-    Paths begin in ``root``, in the list's folder or in the one above. A category is called as its
-    images' folder if each has one of its own, else by its number.
+    Paths begin in ``root``, in the list's folder or in the one above. A category is named after
+    its images' folder if each has a folder of its own, else by its number.
     """
     labels: dict[Path, int] = {}
     # Bytes that are not UTF-8 are kept, as in names of files.

@@ -176,7 +176,7 @@ def estimate_shares(
 ) -> symloss.EstimatedPrior:
     """Estimate the target's shares from features of both domains.
 
-    The first process does, and every process gets them.
+    The first process estimates them for all.
     """
 
     def estimate() -> symloss.EstimatedPrior:
@@ -247,7 +247,7 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
 
 
 def _compare_with_published(dataset: str, task: Task) -> None:
-    """Refuse another benchmark's domains of the same names; warn of other counts."""
+    """Refuse another benchmark whose domains have the same names; warn if counts differ."""
     benchmark, (source, target) = DATASETS[dataset], task.name.split("2")
     images = [benchmark.domains[domain].images for domain in (source, target)]
     images[1] = benchmark.kept_images.get(target, images[1])
