@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -35,6 +36,7 @@ html_favicon = "_static/favicon.svg"
 html_logo = "_static/logo.svg"
 pygments_dark_style = "gruvbox-dark"  # nothing in it is blue like links
 html_copy_source = False
+html_search_scorer = str(Path(__file__).with_name("search.js"))
 html_math_renderer = "mathml"
 
 autodoc_typehints_format = "short"

@@ -87,14 +87,14 @@ def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
         return
     counts = [sum(contents[path].hash in both for path in domain.paths) for domain in pair]
     one, other = min((visible(firsts[0][content]), visible(firsts[1][content])) for content in both)
-    message = (
+    shared = (
         f"images in both {visible(pair[0].name)} and {visible(pair[1].name)}: {counts[0]:,} of "
         f"{len(pair[0].paths):,} and {counts[1]:,} of {len(pair[1].paths):,}, for example {one} is "
         f"{other}"
     )
     if any(count == len(domain.paths) for count, domain in zip(counts, pair, strict=True)):
-        raise UserError(f"{message}. These are the same files, links to them, or copies")
-    warnings.warn(f"{message}. The target accuracy includes these training images", stacklevel=2)
+        raise UserError(f"{shared}. These are the same files, links to them, or copies")
+    warnings.warn(f"{shared}. The target accuracy includes these training images", stacklevel=2)
 
 
 def check_images(tasks: Sequence[Task]) -> bool:

@@ -109,8 +109,9 @@ def load_folders(
     except UserError as error:
         if layouts.subfolders(source) or not layouts.subfolders(target):
             raise
-        swapped = f"{visible(target)} has: did you swap --source and --target?"
-        raise UserError(f"{error}, but {swapped}") from None
+        raise UserError(
+            f"{error}, but {visible(target)} has: did you swap --source and --target?"
+        ) from None
     contents = layouts.look_below(target) if unlabelled else layouts.look(target)
     if contents.folders:
         try:
