@@ -50,7 +50,9 @@ def templates(node):
         case ast.Constant(value=str(text)):
             yield text
         case ast.JoinedStr(values=parts):
-            yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in parts)
+            yield "".join(next(templates(part), "...") for part in parts)
+        case ast.FormattedValue(value=ast.Name(id=name) as constant) if name.isupper():
+            yield from templates(constant)
         case ast.BinOp(left=left, right=right):
             yield from map("".join, product(templates(left), templates(right)))
         case ast.IfExp(body=one, orelse=other):

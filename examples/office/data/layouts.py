@@ -14,7 +14,8 @@ from office.data.images import SUFFIXES
 NEEDED = {".avif": "Pillow 11.3 or newer"}
 NEEDED |= dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif: pip install pillow-heif")
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
-ARCHIVE, OUTSIDE = "an archive: unpack it first", "outside category folders"
+ARCHIVE = "an archive: unpack it first"
+OUTSIDE = "outside category folders"
 CLOSED = "a folder that cannot be opened"
 
 
@@ -112,8 +113,8 @@ def _is_left_behind(path: Path) -> bool:
 
 def no_folder(path: Path) -> str:
     """Say why a path is not a folder."""
-    archive = path.suffix.lower() in ARCHIVES
-    return f"{visible(path)} is {ARCHIVE if archive and path.exists() else 'not a folder'}"
+    archive = path.suffix.lower() in ARCHIVES and path.exists()
+    return f"{visible(path)} is {ARCHIVE}" if archive else f"{visible(path)} is not a folder"
 
 
 def summary(domain: str, skipped: Sequence[Skipped]) -> str:
