@@ -8,7 +8,7 @@ Search._performSearch = (query, ...others) => {
   for (const [entry, places] of Object.entries(indexentries)) {
     const words = [...split(entry)];
     const shared = words.filter((word) => asked.has(word)).length;
-    const whole = shared > 2 && shared === words.length;
+    const whole = shared > 2 && shared > 0.9 * words.length;
     const part = shared > 4 && shared > 0.8 * asked.size;
     for (const [file, id] of whole || part ? places : []) {
       const anchor = `#${id}`;
