@@ -115,11 +115,11 @@ def test_every_term_is_a_message():
 # Messages of others
 
 
-def wrapped(head):
+def wrapped(module):
     dist = torch.distributed
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        return nn.parallel.DistributedDataParallel(head)
+        return nn.parallel.DistributedDataParallel(module)
     finally:
         dist.destroy_process_group()
 
@@ -132,7 +132,7 @@ def misuses():
     step = symloss.TwoOptimizerStep(*optimizers, accumulate=2)
     losses = symloss.symnet_losses(head.route(backbone(x)), y, head.route(backbone(x)))
     loss = losses.total(lam=1.0)
-    for module in (nn.Linear(8, 6), nn.Sequential(head), wrapped(head)):
+    for module in (nn.Linear(8, 6), nn.Sequential(head), wrapped(nn.Linear(8, 6))):
         yield partial(getattr, module, "route")
     for field in symloss.RoutedLogits._fields:
         yield partial(getattr, head(x), field)
@@ -184,7 +184,7 @@ def told(call, capsys):
         except SystemExit:
             return capsys.readouterr().err.splitlines()[-1]
         except Exception as error:
-            return traceback.format_exception_only(error)[-1].strip()
+            return " ".join(traceback.format_exception_only(error)[-1].split())
     return f"{caught[-1].category.__name__}: {caught[-1].message}"
 
 
