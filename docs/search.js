@@ -14,7 +14,7 @@ Search._performSearch = (query, ...others) => {
       const anchor = `#${id}`;
       if (shared > (found.get(anchor)?.[4] ?? 0))
         found.set(anchor, [
-          ...[docnames[file], titles[file], anchor, null, shared, filenames[file]],
+          ...[docnames[file], titles[file], anchor, entry, shared, filenames[file]],
           SearchResultKind.index,
         ]);
     }
