@@ -185,9 +185,12 @@ def test_features_of_another_shape_or_type_are_refused(tmp_path: Path, values: n
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "resnet50"}, "differ: backbone resnet18 for amazon, resnet50 for webcam"),
-        ({"views": 1}, "differ: views 2 for amazon, 1 for webcam"),
-        ({"weights_content": None}, "differ: weights_content"),
+        (
+            {"backbone": "resnet50"},
+            "different ways: backbone resnet18 for amazon, resnet50 for webcam",
+        ),
+        ({"views": 1}, "different ways: views 2 for amazon, 1 for webcam"),
+        ({"weights_content": None}, "different ways: weights_content"),
     ],
 )
 def test_domains_that_do_not_go_together_are_refused(

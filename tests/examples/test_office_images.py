@@ -59,7 +59,9 @@ def test_grey_images(photo: Image.Image, tmp_path: Path) -> None:
         assert (saved_and_loaded(deep, tmp_path / f"16.{kind}") == grey[..., None]).all()
     wide = Image.fromarray((grey * 257).astype(np.int32))
     assert (saved_and_loaded(wide, tmp_path / "32.tiff") == grey[..., None]).all()
-    with pytest.raises(UserError, match=r"f\.tiff: floats: save it with 8 or 16 bits"):
+    with pytest.raises(
+        UserError, match=r"f\.tiff: its pixels are floats: save it with 8 or 16 bits"
+    ):
         saved_and_loaded(photo.convert("F"), tmp_path / "f.tiff")
 
 
@@ -219,8 +221,8 @@ def test_deep_grey_is_divided_by_the_fewest_bits_that_hold_it(tmp_path: Path) ->
     ("values", "dtype", "message"),
     [
         ([-1, 5], "i4", "its values, -1 to 5, do not fit into 16 bits"),
-        ([0, 65536], "i4", "values from 0 to 65536"),
-        ([0, 1], "f4", "floats: save it with 8 or 16 bits"),
+        ([0, 65536], "i4", "its values, 0 to 65536, do not fit"),
+        ([0, 1], "f4", "its pixels are floats: save it with 8 or 16 bits"),
     ],
 )
 def test_grey_of_no_known_range_is_refused(tmp_path, values, dtype, message) -> None:

@@ -33,7 +33,7 @@ def fault(root: Path, *args: str) -> str:
 @pytest.mark.parametrize("name", ["A2A", "A2C", "amazon", ""])
 def test_unknown_tasks_are_refused_with_the_known_ones(root: Path, name: str) -> None:
     known = "A2W, D2W, W2D, A2D, D2A, W2A"
-    assert fault(root, "office31", name) == f"office31 has no task {name}; choose {known}"
+    assert fault(root, "office31", name) == f"office31 has no task {name}; choose from {known}"
 
 
 def test_counts_other_than_the_published_ones_are_reported(tree: Callable[..., Path]) -> None:
@@ -50,7 +50,7 @@ def test_counts_other_than_the_published_ones_are_reported(tree: Callable[..., P
 @pytest.mark.parametrize("k", [11, 31, 40])
 def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> None:
     write_tree(tmp_path, categories=MANY[:k], images=1)
-    of = "31, as office31" if k == 31 else f"{k}"
+    of = "31, like office31" if k == 31 else f"{k}"
     with pytest.raises(UserError, match=f"has 10 categories, but .*amazon has {of}; set --root"):
         load(tmp_path, "office-caltech10")
 
@@ -58,7 +58,7 @@ def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> N
 def test_another_benchmarks_number_of_categories_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, categories=MANY[:10], images=1)
     with pytest.raises(
-        UserError, match=r"office31 has 31 categories, .* has 10, as office-caltech10"
+        UserError, match=r"office31 has 31 categories, .* has 10, like office-caltech10"
     ):
         load(tmp_path)
 
@@ -111,7 +111,7 @@ def test_a_single_category_is_refused_in_every_layout(tree: Callable[..., Path])
     root = tree("list", categories=["mug"], name="list")  # without folders of categories
     (root / "photos").mkdir()
     (root / "amazon").rename(root / "photos/images")
-    with pytest.raises(UserError, match="single category, images, so every prediction"):
+    with pytest.raises(UserError, match="only one category, images, so every prediction"):
         load_folders(root / "photos", root / "webcam")
 
 
@@ -331,7 +331,7 @@ def test_images_of_both_domains_are_reported(root: Path, link: Callable, count: 
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     example = f"for example {root}/amazon/bike/0.jpg is {root}/webcam/bike/0.jpg"
     with pytest.warns(
-        UserWarning, match=rf"^images in both amazon and webcam: {count} of 9 .*, {example}: the"
+        UserWarning, match=rf"^images in both amazon and webcam: {count} of 9 .*, {example}\. The"
     ):
         warn(load(root))
 
@@ -364,5 +364,5 @@ def test_copies_stop_the_training_or_are_reported_once(
     assert len([w for w in caught if "in both" in str(w.message)]) == 1
     shutil.rmtree(root / "webcam")
     shutil.copytree(root / "amazon", root / "webcam")
-    with pytest.raises(SystemExit, match="the same images"):
+    with pytest.raises(SystemExit, match="the same files"):
         office(max_steps=1, out="other")
