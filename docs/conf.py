@@ -56,6 +56,7 @@ html_favicon = "_static/favicon.svg"
 html_logo = "_static/logo.svg"
 pygments_dark_style = "gruvbox-dark"  # nothing in it is blue like links
 html_copy_source = False
+html_search_scorer = str(Path(__file__).with_name("search.js"))
 html_math_renderer = "mathml"
 
 autodoc_typehints_format = "short"

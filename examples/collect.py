@@ -1,4 +1,4 @@
-"""One CSV line per finished run: what results/ keeps of an experiment.
+"""Write a CSV file with one line per finished run, as results/ keeps them.
 
     python examples/collect.py runs/ --out results/frozen.csv
 

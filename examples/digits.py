@@ -1,4 +1,4 @@
-"""The demo's two domains, and what it shows of its runs; train_digits.py has network and loop.
+"""The demo's two domains, tables and pictures; train_digits.py has the network and the loop.
 
 Both domains are 8x8 images, each pixel the number of on-pixels, 0 to 16, in a 4x4 block of a 32x32
 bitmap: digits printed in Matplotlib's fonts, and scikit-learn's handwritten ones.

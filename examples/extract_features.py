@@ -3,8 +3,8 @@
     python examples/extract_features.py --dataset office31 --root data/office31 --views 2
 
 writes features/office31/NAME.npy and NAME.json for each domain, for train_features.py or any other
-use. If it is stopped, the same command continues. Unreadable images are reported before extraction
-starts.
+use. If it is stopped, the same command extracts the domains that are missing. Unreadable images are
+reported before extraction starts.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = given["dataset"]
     if dataset in DATASETS and DATASETS[dataset].kept:
         parser.error(
-            f"--dataset {dataset} uses another benchmark's images: extract that one, and pass "
-            f"--dataset {dataset} to train_features.py"
+            f"--dataset {dataset} uses another benchmark's images: extract the features of that "
+            f"benchmark, and pass --dataset {dataset} to train_features.py"
         )
     recipe, runtime, selection = options.filled(parser, given)
     if selection.tasks == ("all",) and dataset in DATASETS:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = saved.read_model(args.model)
         if model.frozen:
             raise UserError(
-                f"{args.model} was trained on features of {model.backbone}; it cannot read images"
+                f"{args.model} was trained on features of {model.backbone} and cannot read images"
             )
         if args.export:
             print(saved.export(model, args.export))

@@ -2,8 +2,8 @@
 
     python examples/report.py runs/
 
-prints Tables 1 to 4 with the published numbers beside yours, and which runs rarely predict a
-category of the target, and writes both with the figures (convergence, t-SNE, recall of each
+prints Tables 1 to 4 with the published numbers beside yours, names the runs that rarely predict a
+category of the target, and writes all of it with the figures (convergence, t-SNE, recall of each
 category).
 """
 

@@ -53,7 +53,7 @@ class Network(nn.Module):
 def train(run: Run, runtime: Runtime, batches: Batches) -> None:
     """Train one run, from its checkpoint if there is one, evaluate it and write its files.
 
-    Target labels are used to report accuracies, for nothing else.
+    Target labels are used only to report accuracies.
     """
     recipe, task, method, device = run.recipe, run.task, METHODS[run.method], runtime.device
     k, is_first = len(task.categories), distributed.rank() == 0
@@ -209,7 +209,7 @@ def estimate_prior(
 ) -> symloss.EstimatedPrior:
     """Estimate the target's shares from the pretrained backbone's features, later the network's.
 
-    The first process estimates, and every process gets the same shares.
+    The first process estimates them for all.
     """
     pretrained = backbones.Extractor(network.extractor.backbone, network.extractor.num_features)
     seen = network if done else Network(pretrained, nn.Identity())
@@ -228,7 +228,7 @@ def train_all(plan: Plan, runtime: Runtime) -> None:
 
 
 def run_all(recipe: Recipe, runtime: Runtime, selection: Selection) -> None:
-    """Train every selected run that is not finished; at the end print a summary of own images."""
+    """Train every selected run that is not finished; for your own images, print a summary."""
     prepare = preparation.quick if selection.preset == "quick" else preparation.from_images
     with distributed.process_group(runtime.device):
         plan = prepare(recipe, runtime, selection)

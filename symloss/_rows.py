@@ -17,6 +17,10 @@ _AXES = 384  # principal components that are kept
 _SAMPLE = 20_000  # rows of each domain that the components are computed from
 _LOOK, _FEW, _APART = 1000, 10, 10  # rows looked at, too few to tell, and a difference of scale
 _HELD = 2**28  # bytes of preprocessed rows that are held in memory
+_ROUTING = (
+    "A Pipeline transforms target_features only if it has transform_input=['target_features'], "
+    "under scikit-learn's metadata routing"
+)
 
 
 class Preprocessing(nn.Module):
@@ -67,7 +71,7 @@ class Preprocessing(nn.Module):
         if same:
             warnings.warn(
                 "features and target_features hold the same rows, so there is nothing to adapt to: "
-                "give the target's features as the third argument",
+                "pass the target's features as the third argument",
                 stacklevel=3,
             )
         if len(mean) > _AXES:
@@ -198,8 +202,13 @@ def check_columns(name: str, features: Any, expected: list[Any] | None) -> None:
     got += [f"with {unknown[:3]}"] if unknown else []
     raise ValueError(
         f"{name} must have the columns of the source's features, in their order, got a table "
-        f"{' and '.join(got) or 'with another order; reorder it: table[names]'}"
+        f"{' and '.join(got) or 'with another order; reorder it: table[names]'}{_routing(name)}"
     )
+
+
+def _routing(name: str) -> str:
+    """Say how a Pipeline transforms the target, in case that its features skipped an encoder."""
+    return f". {_ROUTING}" if name == "target_features" else ""
 
 
 def _dense(name: str, features: Tensor) -> Tensor:
@@ -229,7 +238,9 @@ def _from_numpy(name: str, features: Any) -> Tensor:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must hold numbers only{_where(array)}: {error}") from error
+            raise type(error)(
+                f"{name} must hold numbers only{_where(array)}: {error}{_routing(name)}"
+            ) from error
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
         array = array.astype(np.float64)
     elif not array.dtype.isnative or min(array.strides, default=0) < 0:  # unknown to torch
@@ -260,9 +271,9 @@ def warn_about_order(features: Any, labels: Any, domain: str = "") -> None:
         return
     if len(rows) == len(others) and set(rows) == set(others):
         warnings.warn(
-            f"{domain}labels has the index of {domain}features in another order, but rows go by "
-            f"position: unless they do belong together so, give {domain}labels.loc[{domain}features"
-            ".index]",
+            f"{domain}features and {domain}labels have the same index in different orders, but "
+            "rows are matched by position: if that is not what you mean, pass "
+            f"{domain}labels.loc[{domain}features.index]",
             stacklevel=3,
         )
 
@@ -286,10 +297,9 @@ def warn_about_scale(source: Tensor, target: Tensor) -> None:
     share = float(unlike[varies].double().mean())
     if share > 0.5:
         warnings.warn(
-            f"in {100 * share:.0f} % of the columns, features and target_features differ more than "
-            f"{_APART} times in standard deviation, or lie more than {_APART} of them apart, which "
-            "is more than domains do: scale both alike. A Pipeline transforms target_features only "
-            "if it has transform_input=['target_features'], under scikit-learn's metadata routing",
+            f"in {100 * share:.0f} % of the columns, features and target_features differ by more "
+            f"than a factor of {_APART} in standard deviation, or by more than {_APART} standard "
+            f"deviations in mean: scale both in the same way. {_ROUTING}",
             stacklevel=3,
         )
 
@@ -311,7 +321,7 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
     if source.shape[1] != target.shape[1]:
         raise ValueError(
             "features and target_features must have the same width, got "
-            f"{source.shape[1]} and {target.shape[1]}"
+            f"{source.shape[1]} and {target.shape[1]}. {_ROUTING}"
         )
     for name, rows in (("features", source), ("target_features", target)):
         if len(rows) < 2:
@@ -332,7 +342,7 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
         if name is not None and not (finite := batch.float().isfinite().all(1)).all():
             raise ValueError(
                 f"{name} must be finite in float32, got NaN or inf in row "
-                f"{start + int(finite.int().argmin())}"
+                f"{start + int(finite.int().argmin())}{_routing(name)}"
             )
         yield batch
 

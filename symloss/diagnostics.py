@@ -263,8 +263,8 @@ class Diagnosis:
         if not self.classifiers_disagree:
             return f"The source and target classifiers agree on {share}."
         return (
-            f"The source and target classifiers agree on only {share}, so neither is to be "
-            "trusted: training was too short, or λ or a learning rate does not fit."
+            f"The source and target classifiers agree on only {share}, so neither can be "
+            "trusted: training was too short, or λ or a learning rate is wrong."
         )
 
     def _on_novelty(self) -> str:
@@ -276,7 +276,7 @@ class Diagnosis:
 
     def _on_shares(self) -> str:
         if not self.trust:
-            return "The target's shares could not be told; equal shares were assumed."
+            return "The target's shares could not be estimated; equal shares were assumed."
         if not (names := self.absent):
             return f"The target's shares were estimated (trust {self.trust:.2f})."
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -84,7 +84,8 @@ class SymNetClassifier:
     Attributes:
         classes_: The K categories in order: a tensor if the labels were one, else an array.
         extractor_: Preprocessing and bottleneck, a module from ``(N, F)`` to ``(N, bottleneck)``.
-        head_: The :class:`SymmetricHead`.
+        head_: The :class:`SymmetricHead`. If you replace it or ``extractor_``, only the number of
+            categories is checked.
         prior_: The target's shares at the end of training, ``(K,)``, in the order of ``classes_``;
             None if ``balance`` is 0.
         trust_: How far estimated shares can be trusted, in [0, 1]
@@ -316,8 +317,7 @@ class SymNetClassifier:
         _sklearn.check_fitted(self)
         if self._novelty is None:
             raise RuntimeError(
-                "a model loaded from a state that was saved without novelty cannot tell it; "
-                "fit it again"
+                "this model was loaded from a state saved without novelty; fit it again"
             )
         return like(features, self._read("features", features, self._novelty, before=True))
 
@@ -420,8 +420,8 @@ class SymNetClassifier:
         aside = copy.copy(self)  # a state that does not fit leaves the model as it was
         if (version := state.get("format", 1)) > _FORMAT:
             raise ValueError(
-                f"state must have format {_FORMAT} or lower, got {version}: a later version of "
-                "symloss saved it"
+                f"state must have format {_FORMAT} or lower, got {version}, from a later version "
+                "of symloss"
             )
         params = state["params"] | {"device": self.device}
         if params.pop("partial", False):  # of 0.2.0, where it replaced the balance
@@ -514,7 +514,7 @@ class SymNetClassifier:
             self.device = torch.device(self.device)
         except (RuntimeError, TypeError):
             raise ValueError(
-                f"device must name one, as 'cpu' or 'cuda', got {self.device!r}"
+                f"device must name a device, such as 'cpu' or 'cuda', got {self.device!r}"
             ) from None
         if isinstance(self.verbose, str) or self.verbose not in (True, False):
             raise TypeError(f"verbose must be True or False, got {self.verbose!r}")
@@ -578,7 +578,11 @@ class SymNetClassifier:
         """
         _sklearn.check_fitted(self)
         _rows.check_columns(name, features, self._columns)
-        rows = as_rows(name, features)
+        rows, own = as_rows(name, features), self.head_.num_classes
+        if own != len(self.classes_):
+            raise ValueError(
+                f"head_ must have {len(self.classes_)} categories, as classes_, got {own}"
+            )
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "

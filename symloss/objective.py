@@ -249,7 +249,7 @@ def _labelled(
         _check_routed(name, routed)
     if source is target:
         raise ValueError(
-            "source and target must be the logits of two domains, got one object twice"
+            "source and target must be the logits of two domains, got the same object twice"
         )
     check_same_categories("source", source.head, "target", target.head)
     labels = checked_labels(source.head, labels, ignore_index).unsqueeze(1).unsqueeze(1)

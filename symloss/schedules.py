@@ -117,8 +117,8 @@ class AnnealedLR(LRScheduler):
             there = ", ".join(f"{name}={value}" for name, value in differ.items())
             here = ", ".join(f"{name}={own[name]}" for name in differ)
             warnings.warn(
-                f"the state comes from a schedule with {there}; this one keeps {here} and resumes "
-                f"at step {state_dict['last_epoch']}",
+                f"the state comes from a schedule with {there}; this one keeps {here} and "
+                f"continues at step {state_dict['last_epoch']}",
                 stacklevel=2,
             )
         super().load_state_dict(state_dict | own)

@@ -147,10 +147,9 @@ class TwoOptimizerStep:
                 if not self._scale_told:
                     self._scale_told = True
                     warnings.warn(
-                        f"the scaler's scale is {scale}, which it cannot recover from: no step is "
-                        "taken any more. The gradients were not finite for many steps in a row: "
-                        "look for NaN in the data and in the loss, then start with a new "
-                        "GradScaler.",
+                        f"the scaler's scale is {scale} and cannot recover, so no more steps are "
+                        "taken. The gradients were not finite for many steps in a row: look for "
+                        "NaN in the data and in the loss, then start with a new GradScaler.",
                         stacklevel=3,
                     )
                 return False
@@ -200,8 +199,8 @@ class TwoOptimizerStep:
     def _check_cycle(self, method: str) -> None:
         if self._calls:
             raise RuntimeError(
-                f"{method} must be called between accumulation cycles, got {self._calls} of "
-                f"{self.accumulate} calls into one"
+                f"{method} must be called between accumulation cycles, got a call after "
+                f"{self._calls} of {self.accumulate} steps"
             )
 
 

@@ -233,8 +233,8 @@ def test_classifiers_that_disagree_come_before_any_advice():
     assert found.classifiers_disagree
     assert not found.healthy
     first = (
-        "The source and target classifiers agree on only 6.7 % of the target, so neither is to be "
-        "trusted: training was too short, or λ or a learning rate does not fit."
+        "The source and target classifiers agree on only 6.7 % of the target, so neither can be "
+        "trusted: training was too short, or λ or a learning rate is wrong."
     )
     assert found.sentence("balance=3") == first
     assert found.describe("balance=3").splitlines() == [

@@ -1,3 +1,4 @@
+import copy
 import io
 import math
 import random
@@ -472,7 +473,7 @@ def spoil(x, value, row=70):
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
         ({"prior": [0.7, 0.5, -0.2]}, "prior must be positive and sum to 1"),
-        ({"device": "gpu"}, "device must name one, as 'cpu' or 'cuda', got 'gpu'"),
+        ({"device": "gpu"}, "device must name a device, such as 'cpu' or 'cuda', got 'gpu'"),
         ({"random_state": -1}, "random_state must be a whole number of at least 0, got -1"),
         ({"random_state": 2**64}, "random_state must be below"),
     ],
@@ -815,6 +816,14 @@ def test_one_table_for_both_domains_is_told(again):
     with pytest.warns(UserWarning, match="features and target_features hold the same") as caught:
         quick(epochs=1).fit(x_s, y, same[again])
     assert caught[0].filename == __file__
+
+
+def test_a_head_with_other_categories_is_refused(fitted):
+    model = copy.copy(fitted)
+    model.head_ = symloss.SymmetricHead(model.head_.in_features, K + 1)
+    for call in (model.predict, model.predict_proba, model.diagnose):
+        with pytest.raises(ValueError, match=f"head_ must have {K} categories.* got {K + 1}"):
+            call(domains()[2])
 
 
 # Accuracy
@@ -1429,7 +1438,7 @@ def test_labels_whose_index_has_another_order_are_told(pd, tables):
     source, y, target = tables
     labels = pd.Series(y)
     shuffled = source.sample(frac=1, random_state=0)
-    told = r"labels has the index of features in another order.* labels.loc\[features.index\]"
+    told = r"have the same index in different orders.* labels.loc\[features.index\]"
     with pytest.warns(UserWarning, match=told) as caught:
         model = quick().fit(shuffled, labels, target)
     assert [warning.filename for warning in caught] == [__file__]
@@ -1441,7 +1450,9 @@ def test_labels_whose_index_has_another_order_are_told(pd, tables):
         together.score(shuffled.set_index(shuffled.index + 1000), labels)  # other rows
         together.score(shuffled, y.tolist())  # a list's index is a method
     few = pd.Series(-1, index=target.index[::-1])
-    with pytest.warns(UserWarning, match=r"target_labels has the index of target_features .*"):
+    with pytest.warns(
+        UserWarning, match=r"target_features and target_labels have the same index .*"
+    ):
         quick().fit(source, y, target, target_labels=few)
 
 
@@ -1685,7 +1696,7 @@ def warned(source, target):
     return [str(warning.message) for warning in caught]
 
 
-MORE = "features and target_features differ more than 10 times"
+MORE = "features and target_features differ by more than a factor of 10"
 
 
 def test_a_domain_that_skipped_a_transformer_is_told():
@@ -1722,6 +1733,25 @@ def pipeline(model, **options):
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), model, **options)
+
+
+@pytest.mark.parametrize("told", ["numbers only, got 'a' in row 0", "same width", "finite", "with"])
+def test_a_target_that_skipped_an_encoder_is_told_of_transform_input(told, request):
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    pipelines = pytest.importorskip("sklearn.pipeline")
+    text, y = np.array([["a"], ["b"]] * 20), np.arange(40) % 2
+    encoder, target = preprocessing.OneHotEncoder(sparse_output=False), text
+    if told == "same width":
+        target = y[:, None]
+    if told == "finite":
+        target = np.full((40, 2), np.nan)
+    if told == "with":
+        table = request.getfixturevalue("pd").DataFrame
+        encoder.set_output(transform="pandas")
+        text = target = table(text, columns=["colour"])
+    model = pipelines.make_pipeline(encoder, quick())
+    with pytest.raises(ValueError, match=rf"{told}.* transform_input=\['target_features'\]"):
+        model.fit(text, y, symnetclassifier__target_features=target)
 
 
 def in_units():

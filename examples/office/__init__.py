@@ -1,1 +1,1 @@
-"""What stands behind the scripts, in rooms that follow the flow from data to results."""
+"""The modules behind the scripts, in folders that follow the flow from data to results."""

@@ -1,4 +1,4 @@
-"""What all scripts share at the console: how they end, names as they are shown, option types."""
+"""Behaviour of all scripts at the console: how they end, how names are shown, option types."""
 
 import argparse
 import io
@@ -19,14 +19,14 @@ EVERY = 60.0  # seconds between progress bars without a terminal
 
 
 class UserError(Exception):
-    """What is wrong with files, options or data, in one line if possible.
+    """An error in files, options or data, told in one line if possible.
 
     Whatever reads or checks them raises it; :func:`run` prints it.
     """
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; whatever ends it early, Ctrl-C or ``| head`` too, leaves no traceback."""
+    """Run a script; if something ends it early, Ctrl-C or ``| head`` too, show no traceback."""
     if sys.getfilesystemencoding() != "utf-8":
         # Names of files would differ from those of the same files under another locale. Start again
         # in Python's UTF-8 mode; what is printed stays in the terminal's encoding.
@@ -59,7 +59,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def same(name: str) -> str:
-    """Return a name in the one Unicode normalisation (NFC) in which names are compared."""
+    """Return a name in the Unicode normal form in which names are compared, NFC."""
     return unicodedata.normalize("NFC", name)
 
 

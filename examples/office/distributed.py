@@ -1,4 +1,4 @@
-"""What the loop needs from torch.distributed; without torchrun there is only one process."""
+"""The loop's part of torch.distributed; without torchrun there is only one process."""
 
 import functools
 import os
@@ -49,7 +49,7 @@ def processes() -> int:
 def in_first(make: Callable[[], T], *, of_machine: bool = False) -> T:
     """Call a function in the first process, and return its value in every process.
 
-    With ``of_machine`` the first process of each machine calls it, for those of the machine.
+    With ``of_machine`` the first process of each machine calls it for the others there.
 
     Raises:
         UserError: In the first process of all, if the function raises it (an ``OSError`` too); the

@@ -43,14 +43,14 @@ def write(path: Path, content: bytes) -> None:
                 temporary.unlink()
                 raise
     except OSError as error:
-        left = "the previous one is intact" if os.path.exists(path) else "there was no previous one"
+        left = "the previous file is intact" if os.path.exists(path) else "there was no file before"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {left}") from None
 
 
 def put(path: Path, content: bytes) -> None:
     """Write a file where the user pointed, which may be a link, a pipe, a device or ``-``.
 
-    The file behind a link is replaced as by :func:`write`; what is no file is written plainly.
+    The file behind a link is replaced as by :func:`write`; anything but a file is written directly.
     """
     if str(path) in STDOUT:
         sys.stdout.flush()
@@ -87,7 +87,7 @@ def try_writing(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder for the block, after another job that holds it; an error unless ``wait``."""
+    """Lock a folder for the block; if another job has locked it, wait, or raise an error."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     lock = os.open(folder / ".lock", flags, 0o666)
     try:
@@ -96,8 +96,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
-                    raise UserError(f"another job writes to {folder}") from None
-                print(f"waiting for another job, which writes to {folder}", flush=True)
+                    raise UserError(f"another job is writing to {folder}") from None
+                print(f"waiting for another job, which is writing to {folder}", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:  # some network drives have no locks
                 pass
@@ -107,7 +107,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a job, perhaps this one, holds a folder."""
+    """Whether a job, perhaps this one, has locked a folder."""
     try:
         with locked(folder, wait=False):
             return False
@@ -151,8 +151,8 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception:  # truncated and foreign files make torch.load raise nearly anything
         raise UserError(
-            f"cannot read {path} ({path.stat().st_size:,} bytes): it must be whole and hold only "
-            "tensors, as torch.save(model.state_dict(), FILE) writes them, not a pickled model"
+            f"cannot read {path} ({path.stat().st_size:,} bytes): it must be a complete file of "
+            "tensors alone, as torch.save(model.state_dict(), FILE) writes it, not a pickled model"
         ) from None
     if not isinstance(state, dict):
         raise UserError(f"{path} must contain a dictionary, got {type(state).__name__}")

@@ -24,7 +24,7 @@ PRESENT = 5  # a share above a fifth of an equal one counts fully
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run gives to its terms."""
+    """The settings of a run that its losses use."""
 
     num_classes: int
     balance: float  # weight of the balance

@@ -176,7 +176,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs: every task with every method and seed; or only a check of the images."""
+    """The runs to make: every task with every method and seed; or only a check of the images."""
 
     root: Path | None = option(None, "the benchmark's folder, in any common layout", type=Path)
     source: Path | None = option(None, "for folders: one subfolder per category", type=Path)
@@ -222,7 +222,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how to train; a run may be resumed on another computer."""
+    """Settings that do not change the numbers; a run may be resumed on another computer."""
 
     device: torch.device = field(
         metadata={
@@ -289,13 +289,13 @@ def build_parser(
 def filled(
     parser: argparse.ArgumentParser, given: dict[str, Any]
 ) -> tuple[Recipe, Runtime, Selection]:
-    """Fill the dataclasses with what was given; the parser reports what does not go together."""
+    """Fill the dataclasses with what was given; the parser refuses what does not go together."""
     folders, processes = given["dataset"] == "folders", distributed.launched()
     if {"epochs", "max_steps"} <= given.keys():
         parser.error("argument --max-steps: not allowed with argument --epochs")
     if given.get("preset") == "quick":
         if not folders:
-            parser.error(f"--preset quick belongs to --dataset folders, not {given['dataset']}")
+            parser.error(f"--preset quick needs --dataset folders, got {given['dataset']}")
         if processes > 1:
             parser.error("--preset quick runs in one process: start it without torchrun")
         given = QUICK | given
@@ -327,7 +327,7 @@ def filled(
         parser.error("--dataset folders needs --source DIR and --target DIR")
     for name in () if folders else ("source", "target", "unlabelled"):
         if name in given:
-            parser.error(f"--{name} belongs to --dataset folders, not to {recipe.dataset}")
+            parser.error(f"--{name} needs --dataset folders, got {recipe.dataset}")
     return recipe, runtime, selection
 
 

@@ -243,7 +243,7 @@ def test_a_pipeline_without_transform_input_warns_and_does_worse(recipe):
     pipeline = sklearn.clone(names["pipeline"]).set_params(transform_input=None)
     with (
         sklearn.config_context(enable_metadata_routing=True),
-        pytest.warns(UserWarning, match="differ more than 10 times in standard deviation"),
+        pytest.warns(UserWarning, match="differ by more than a factor of 10 in standard deviation"),
     ):
         pipeline.fit(names["features"], y, target_features=names["target_features"])
     skipped = 100 * pipeline.score(names["target_features"], y)

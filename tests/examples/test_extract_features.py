@@ -275,9 +275,12 @@ def test_domains_are_those_of_the_selected_or_available_tasks(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--dataset office31-partial --root .", "extract that one, and pass --dataset office31-p"),
+        (
+            "--dataset office31-partial --root .",
+            "extract the features of that benchmark, and pass --dataset office31-p",
+        ),
         ("--dataset office31 --views 0", "--views"),
-        ("--dataset office31 --source a", "--source belongs to --dataset folders"),
+        ("--dataset office31 --source a", "--source needs --dataset folders"),
         ("--dataset office31 --lr 1", "unrecognized arguments: --lr"),
     ],
 )

@@ -184,9 +184,9 @@ def test_weights_of_another_network_are_explained(tmp_path):
     path = tmp_path / "weights.pt"
     state = torchvision.models.resnet34().state_dict()
     torch.save(state, path)
-    assert "96 keys unknown, the first layer1.2.conv1" in refusal(path, "resnet18")
+    assert "unknown keys: 96 (first: layer1.2.conv1" in refusal(path, "resnet18")
     torch.save({k: v for k, v in state.items() if k != "conv1.weight"}, path)
-    assert "1 keys missing, the first conv1.weight" in refusal(path, "resnet34")
+    assert "missing keys: 1 (first: conv1.weight)" in refusal(path, "resnet34")
     torch.save(state | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
     assert "size mismatch for conv1.weight" in refusal(path, "resnet34")
 
@@ -271,7 +271,7 @@ def test_two_that_fit_are_not_chosen_from(tmp_path, state):
     both = prefixed(state, "encoder_q.") | prefixed(without, "encoder_k.")
     torch.save({"state_dict": both}, tmp_path / "moco.pt")
     message = refusal(tmp_path / "moco.pt")
-    assert "several weights" in message
+    assert "several sets of weights" in message
     assert "state_dict.encoder_k. and state_dict.encoder_q.; save only one" in message
 
 
@@ -286,7 +286,7 @@ def test_a_file_without_the_networks_keys_is_refused(tmp_path, state):
     del part["module.conv5.0.weight"]
     torch.save({"model": part}, tmp_path / "part.pt")
     message = refusal(tmp_path / "part.pt")
-    assert "which have the prefix model.module.: 1 keys missing, the first conv5.0" in message
+    assert "which have the prefix model.module.: missing keys: 1 (first: conv5.0" in message
 
 
 class Lit:
@@ -308,5 +308,7 @@ def test_files_of_other_kinds_are_refused(tmp_path, content):
     path = tmp_path / "weights"
     path.write_bytes(content)
     message = refusal(path)
-    assert message.startswith(f"cannot read {path} ({len(content)} bytes): it must be whole")
+    assert message.startswith(
+        f"cannot read {path} ({len(content)} bytes): it must be a complete file"
+    )
     assert "no such file" in refusal(tmp_path / "none.pt")

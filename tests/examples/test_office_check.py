@@ -123,7 +123,7 @@ def test_copies_are_reported(root: Path, capsys: Capture) -> None:
     shutil.copytree(root / "amazon/mug", root / "webcam/mug")
     (root / "amazon/mug/2.jpg").unlink()
     (root / "webcam/mug/2.jpg").unlink()
-    with pytest.raises(UserError, match=r"webcam: 8 of 8 and 8 of 8, .*: the same images"):
+    with pytest.raises(UserError, match=r"webcam: 8 of 8 and 8 of 8, .* the same files"):
         check_images([load(root)])
 
 

@@ -139,7 +139,7 @@ def test_features_without_their_description_are_not_touched(tmp_path: Path) -> N
 
 
 def test_missing_features_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no features in .*: make them with extract_features\.py"):
+    with pytest.raises(UserError, match=r"no features in .*: run extract_features\.py"):
         features.read(tmp_path)
     write(tmp_path)
     (tmp_path / "amazon.npy").unlink()
@@ -185,9 +185,12 @@ def test_features_of_another_shape_or_type_are_refused(tmp_path: Path, values: n
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "resnet50"}, "differ: backbone resnet18 for amazon, resnet50 for webcam"),
-        ({"views": 1}, "differ: views 2 for amazon, 1 for webcam"),
-        ({"weights_content": None}, "differ: weights_content"),
+        (
+            {"backbone": "resnet50"},
+            "different ways: backbone resnet18 for amazon, resnet50 for webcam",
+        ),
+        ({"views": 1}, "different ways: views 2 for amazon, 1 for webcam"),
+        ({"weights_content": None}, "different ways: weights_content"),
     ],
 )
 def test_domains_that_do_not_go_together_are_refused(
@@ -216,7 +219,7 @@ def test_tasks_are_those_with_features_of_both_domains(stored: dict[str, Stored]
     assert task.source.labels == [0, 0, 1, 2, 2]  # by category, as in folders
     expected = [f"/data/amazon/{i}.jpg" for i in (0, 3, 1, 4, 2)]
     assert [str(path) for path in task.target.paths] == expected
-    with pytest.raises(UserError, match=r"no features of A2D, B2W.* tasks A2W, W2A"):
+    with pytest.raises(UserError, match=r"no features for A2D, B2W.* enough for A2W, W2A"):
         features.tasks(stored, "office31", ("A2D", "A2W", "B2W"))
 
 
@@ -256,7 +259,7 @@ def test_folders_go_from_the_labelled_one(tmp_path: Path) -> None:
     stored = features.read(tmp_path)
     (task,) = features.tasks(stored, "folders", ("all",))
     assert (task.name, task.target.labels) == ("shop2phone", None)
-    with pytest.raises(UserError, match=r"no features of phone2shop: .* tasks shop2phone"):
+    with pytest.raises(UserError, match=r"no features for phone2shop: .* enough for shop2phone"):
         features.tasks(stored, "folders", ("phone2shop",))
 
 
@@ -272,7 +275,9 @@ def test_the_categories_of_a_tasks_two_domains_are_compared(
     stored = features.read(tmp_path)
     missing = "pen; missing in src2: bike" if "pen" in categories else "mug"
     for names in (("all",), ("src12src2",)):
-        with pytest.raises(UserError, match=f"differ in categories; missing in src.: {missing}"):
+        with pytest.raises(
+            UserError, match=f"have different categories; missing in src.: {missing}"
+        ):
             features.tasks(stored, "folders", names)
     tasks = features.tasks(stored, "folders", (f"src12{unlabelled}", f"src22{unlabelled}"))
     assert [task.categories for task in tasks] == [CATEGORIES, categories]

@@ -59,7 +59,9 @@ def test_grey_images(photo: Image.Image, tmp_path: Path) -> None:
         assert (saved_and_loaded(deep, tmp_path / f"16.{kind}") == grey[..., None]).all()
     wide = Image.fromarray((grey * 257).astype(np.int32))
     assert (saved_and_loaded(wide, tmp_path / "32.tiff") == grey[..., None]).all()
-    with pytest.raises(UserError, match=r"f\.tiff: floats: save it with 8 or 16 bits"):
+    with pytest.raises(
+        UserError, match=r"f\.tiff: its pixels are floats: save it with 8 or 16 bits"
+    ):
         saved_and_loaded(photo.convert("F"), tmp_path / "f.tiff")
 
 
@@ -218,9 +220,9 @@ def test_deep_grey_is_divided_by_the_fewest_bits_that_hold_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "dtype", "message"),
     [
-        ([-1, 5], "i4", "values from -1 to 5, which 16 bits do not hold"),
-        ([0, 65536], "i4", "values from 0 to 65536"),
-        ([0, 1], "f4", "floats: save it with 8 or 16 bits"),
+        ([-1, 5], "i4", "its values, -1 to 5, do not fit into 16 bits"),
+        ([0, 65536], "i4", "its values, 0 to 65536, do not fit"),
+        ([0, 1], "f4", "its pixels are floats: save it with 8 or 16 bits"),
     ],
 )
 def test_grey_of_no_known_range_is_refused(tmp_path, values, dtype, message) -> None:
@@ -245,7 +247,7 @@ def test_deep_colour_whose_range_nothing_tells_is_refused(tmp_path: Path) -> Non
     write_deep_colour(tmp_path / "16.tif", np.full((8, 8, 3), 200 * 257))
     assert (loaded(tmp_path / "16.tif") == 200).all()
     write_deep_colour(tmp_path / "12.tif", np.full((8, 8, 3), 3200))
-    with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, but the high ones unused"):
+    with pytest.raises(UserError, match=r"12\.tif: 16 bits per colour, the high ones unused"):
         images.load_image(tmp_path / "12.tif")
 
 
@@ -270,7 +272,7 @@ def test_a_png_of_deep_colour_or_with_transparency_too(
         pixels = np.array([[[value] * bands + opaque] * 8] * 8)
         write_deep_png(tmp_path / name, pixels, colour_type)
     assert (loaded(tmp_path / "16.png") == 200).all()
-    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, but the high ones unused"):
+    with pytest.raises(UserError, match=r"12\.png: 16 bits per colour, the high ones unused"):
         images.load_image(tmp_path / "12.png")
 
 
@@ -320,7 +322,7 @@ def test_grey_has_one_depth_in_all_of_a_domain(tmp_path: Path, capsys) -> None:
     assert (loaded(tmp_path / "l.png") == 77).all()
     dark = images.load_image(domains["a"][2])
     assert np.asarray(dark)[0, 0].tolist() == [round(100 * 255 / 4095)] * 3
-    with pytest.raises(UserError, match="values from 2050 to 4100, which 12 bits do not hold"):
+    with pytest.raises(UserError, match="its values, 2050 to 4100, do not fit into 12 bits"):
         images.load_image(domains["b"][0], 12)
 
 
@@ -371,7 +373,7 @@ def test_an_image_of_too_many_pixels_is_reduced_and_named(
     assert np.abs(np.asarray(image) - [200.0, 30, 30]).max() < 6
     monkeypatch.setattr(images, "LARGEST", 19_999)
     with pytest.raises(
-        UserError, match=rf"{path}: 200 x 100 pixels, more than .*: save it smaller"
+        UserError, match=rf"{path}: 200 x 100 pixels, more than .*: save a smaller copy"
     ):
         images.load_image(path)
 

@@ -273,7 +273,7 @@ def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("amazon/images/bike/0.jpg", "line 7: expected 'path label', the label a number"),
+        ("amazon/images/bike/0.jpg", "line 7: expected 'path label' with a number as label"),
         ("amazon/images/bike/0.jpg bike", "line 7: expected"),
         ("amazon/images/bike/0.jpg -1", "line 7: expected"),
         ("amazon/images/bike/0.jpg 1.0", "line 7: expected"),
@@ -285,7 +285,7 @@ def test_bytes_that_are_not_utf8_are_those_of_the_name(lists: Path) -> None:
         ("a\0b 0", r"line 7: no such image .*a\\x00b"),
         ("caf\u200b\u00e9.jpg 0", r"line 7: no such image .*caf\\u200b"),
         ("x" * 5000 + " 0", "line 7: no such image"),
-        ("amazon/images/bike/0.jpg 2", r"line 7: .*bike/0.jpg has label 0 above"),
+        ("amazon/images/bike/0.jpg 2", r"line 7: .*bike/0.jpg already has label 0"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_visible(lists: Path, line: str, message: str) -> None:

@@ -82,7 +82,7 @@ def test_balance_and_prior_are_settings_of_methods_that_have_them(methods):
         ("--epochs abc", "--epochs: must be a whole number of at least 1, got 'abc'"),
         ("--batch-size 0", "--batch-size: must be a whole number of at least 1, got '0'"),
         ("--epochs 200 --max-steps 2", "not allowed with"),  # also at its default
-        ("--source here", "--source belongs to --dataset folders, not to office31"),
+        ("--source here", "--source needs --dataset folders, got office31"),
         ("--dataset folders", "--dataset folders needs --source DIR and --target DIR"),
         ("--dataset folders --source a", "--dataset folders needs --source DIR and --target DIR"),
         ("--lr 0", "--lr: must be a number above 0, got '0'"),

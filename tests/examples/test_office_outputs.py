@@ -126,7 +126,7 @@ def test_a_file_is_replaced_at_once(tmp_path):
         assert old.read() == b"old"
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
-    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*no previous one"):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/a: .*no file before"):
         files.write(tmp_path / "no" / "a", b"new")
 
 
@@ -163,7 +163,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
     for length in (200, 254, 255):
         files.write(tmp_path / ("a" * length), b"content")
         assert (tmp_path / ("a" * length)).read_bytes() == b"content"
-    with pytest.raises(UserError, match="File name too long; there was no previous one"):
+    with pytest.raises(UserError, match="File name too long; there was no file before"):
         files.write(tmp_path / ("a" * 256), b"content")
 
 
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_the_file_and_nothing_else(tmp_path, monkeypatch):
 
     (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device; the previous one is intact"):
+    with pytest.raises(UserError, match="No space left on device; the previous file is intact"):
         files.put(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -234,7 +234,7 @@ def test_a_second_job_waits_for_the_first(tmp_path, capsys):
             waiting = pool.submit(second)
             while "waiting for another job" not in capsys.readouterr().out:
                 assert not waiting.done()
-            with pytest.raises(UserError, match="another job writes to"):
+            with pytest.raises(UserError, match="another job is writing to"):
                 files.locked(tmp_path, wait=False).__enter__()
             order.append("first")
         waiting.result()

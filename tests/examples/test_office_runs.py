@@ -293,7 +293,7 @@ def test_a_run_that_another_job_trains_is_waited_for_and_not_trained_again(run, 
         with run.alone(runtime) as finished:
             assert not finished
             waiting = pool.submit(second)
-            while "waiting for another job, which writes to" not in capsys.readouterr().out:
+            while "waiting for another job, which is writing to" not in capsys.readouterr().out:
                 assert not waiting.done()
             run.save_checkpoint(runtime.out, CONTENT)  # which would need --resume
             assert to_train([run], runtime) == [run]

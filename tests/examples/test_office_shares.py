@@ -34,11 +34,11 @@ def test_a_file_that_windows_wrote_is_read(tmp_path: Path) -> None:
         ("mug,0.5\nbike,0.4\n", r"the shares must be above 0 and sum to 1, got \[0\.5, 0\.4\]"),
         ("", "above 0 and sum to 1"),
         ("mug,0.5\nmug,0.5\n", "mug is listed twice"),
-        ("mug,1\nbike,0\n", r"above 0 and sum to 1, got \[1\.0, 0\.0\]; use a small one"),
+        ("mug,1\nbike,0\n", r"above 0 and sum to 1, got \[1\.0, 0\.0\]; for a category that"),
         ("mug,1.5\nbike,-0.5\n", "above 0 and sum to 1"),
         ("mug,nan\n", "above 0 and sum to 1"),
-        ("category,share\nmug,1\n", r"could not convert .*'share'; its lines must be like mug,0"),
-        ("mug\n", r"not enough values .*; its lines must be like mug,0\.05"),
+        ("category,share\nmug,1\n", r"could not convert .*'share'; each line must be like mug,0"),
+        ("mug\n", r"not enough values .*; each line must be like mug,0\.05"),
         ("mug,0,5\n", "too many values"),
         ("mug;1\n", "not enough values"),
     ],
@@ -73,7 +73,7 @@ def test_categories_that_differ_are_named() -> None:
     with pytest.raises(UserError, match="--prior has no share for mouse, mug"):
         shares_of((("bike", 1.0),), CATEGORIES, [])
     given = (("mug", 0.5), ("bike", 0.3), ("mouse", 0.1), ("Pen", 0.1))
-    with pytest.raises(UserError, match="--prior has more than the source: Pen"):
+    with pytest.raises(UserError, match="--prior names categories that the source lacks: Pen"):
         shares_of(given, CATEGORIES, [])
 
 

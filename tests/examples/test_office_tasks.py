@@ -33,7 +33,7 @@ def fault(root: Path, *args: str) -> str:
 @pytest.mark.parametrize("name", ["A2A", "A2C", "amazon", ""])
 def test_unknown_tasks_are_refused_with_the_known_ones(root: Path, name: str) -> None:
     known = "A2W, D2W, W2D, A2D, D2A, W2A"
-    assert fault(root, "office31", name) == f"office31 has no task {name}; choose {known}"
+    assert fault(root, "office31", name) == f"office31 has no task {name}; choose from {known}"
 
 
 def test_counts_other_than_the_published_ones_are_reported(tree: Callable[..., Path]) -> None:
@@ -50,7 +50,7 @@ def test_counts_other_than_the_published_ones_are_reported(tree: Callable[..., P
 @pytest.mark.parametrize("k", [11, 31, 40])
 def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> None:
     write_tree(tmp_path, categories=MANY[:k], images=1)
-    of = "31, as office31" if k == 31 else f"{k}"
+    of = "31, like office31" if k == 31 else f"{k}"
     with pytest.raises(UserError, match=f"has 10 categories, but .*amazon has {of}; set --root"):
         load(tmp_path, "office-caltech10")
 
@@ -58,7 +58,7 @@ def test_more_categories_than_published_are_refused(tmp_path: Path, k: int) -> N
 def test_another_benchmarks_number_of_categories_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, categories=MANY[:10], images=1)
     with pytest.raises(
-        UserError, match=r"office31 has 31 categories, .* has 10, as office-caltech10"
+        UserError, match=r"office31 has 31 categories, .* has 10, like office-caltech10"
     ):
         load(tmp_path)
 
@@ -70,7 +70,7 @@ def test_categories_on_one_side_alone_are_named(root: Path) -> None:
     (root / "amazon/mug").rename(root / "amazon/cup")
     shutil.rmtree(root / "webcam/bike")
     assert fault(root) == (
-        "amazon and webcam differ in categories; missing in amazon: mug; "
+        "amazon and webcam have different categories; missing in amazon: mug; "
         "missing in webcam: bike, cup"
     )
 
@@ -106,12 +106,12 @@ def test_two_unicode_forms_are_one_category(root: Path) -> None:
 def test_a_single_category_is_refused_in_every_layout(tree: Callable[..., Path]) -> None:
     for layout in ("folders", "archive", "image_list"):
         root = tree(layout, categories=["mug"], name=layout)
-        with pytest.raises(UserError, match=r"has a single category, \w+, so every prediction"):
+        with pytest.raises(UserError, match=r"has only one category, \w+, so every prediction"):
             load(root)
     root = tree("list", categories=["mug"], name="list")  # without folders of categories
     (root / "photos").mkdir()
     (root / "amazon").rename(root / "photos/images")
-    with pytest.raises(UserError, match="single category, images, so every prediction"):
+    with pytest.raises(UserError, match="only one category, images, so every prediction"):
         load_folders(root / "photos", root / "webcam")
 
 
@@ -266,13 +266,13 @@ def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
     flat.mkdir()
     for i, path in enumerate(sorted((root / "webcam").rglob("*.jpg"))):
         path.rename(flat / f"{i}.jpg")
-    with pytest.raises(UserError, match="are --source and --target swapped"):
+    with pytest.raises(UserError, match="did you swap --source and --target"):
         load_folders(flat, root / "amazon")
     with pytest.raises(UserError) as error:
         load_folders(flat, tmp_path / "data" / "webcam" / "mug")
-    assert "are --source and --target swapped" not in str(error.value)
+    assert "did you swap --source and --target" not in str(error.value)
     write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
-    with pytest.raises(UserError, match="The target has more: are --source and --target swapped"):
+    with pytest.raises(UserError, match="The target has more: did you swap --source and --target"):
         load_folders(tmp_path / "few", root / "amazon")
 
 
@@ -331,7 +331,7 @@ def test_images_of_both_domains_are_reported(root: Path, link: Callable, count: 
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     example = f"for example {root}/amazon/bike/0.jpg is {root}/webcam/bike/0.jpg"
     with pytest.warns(
-        UserWarning, match=rf"^images in both amazon and webcam: {count} of 9 .*, {example}: the"
+        UserWarning, match=rf"^images in both amazon and webcam: {count} of 9 .*, {example}\. The"
     ):
         warn(load(root))
 
@@ -342,11 +342,11 @@ def test_a_target_within_the_source_is_refused(root: Path, link: Callable) -> No
         path.unlink()
         link(root / "amazon" / path.relative_to(root / "webcam"), path)
     write_image(root / "amazon/mug/9.jpg", 2, 9)
-    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .*: the same images"):
+    with pytest.raises(UserError, match=r"webcam: 9 of 10 and 9 of 9, .* the same files"):
         warn(load(root))
-    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .*: the same images"):
+    with pytest.raises(UserError, match=r"amazon: 9 of 9 and 9 of 10, .* the same files"):
         warn(load(root, name="W2A"))
-    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .*: the same images"):
+    with pytest.raises(UserError, match=r"mug: 4 of 10 and 4 of 4, .* the same files"):
         warn(load_folders(root / "amazon", root / "amazon/mug"))  # unlabelled
 
 
@@ -364,5 +364,5 @@ def test_copies_stop_the_training_or_are_reported_once(
     assert len([w for w in caught if "in both" in str(w.message)]) == 1
     shutil.rmtree(root / "webcam")
     shutil.copytree(root / "amazon", root / "webcam")
-    with pytest.raises(SystemExit, match="the same images"):
+    with pytest.raises(SystemExit, match="the same files"):
         office(max_steps=1, out="other")

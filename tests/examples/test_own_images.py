@@ -71,7 +71,7 @@ def test_unlabelled_images_in_folders_need_a_word(folders, weights, tmp_path):
 def test_unlabelled_belongs_to_folders(capsys):
     with pytest.raises(SystemExit):
         train_office.main(["--dataset", "office31", "--unlabelled"])
-    assert "--unlabelled belongs to --dataset folders" in capsys.readouterr().err
+    assert "--unlabelled needs --dataset folders" in capsys.readouterr().err
 
 
 def test_quick_answers_without_labels(folders, weights, tmp_path, capsys):
@@ -179,4 +179,4 @@ def test_a_method_that_is_named_is_the_only_one(more, methods):
 def test_quick_is_for_folders(capsys):
     with pytest.raises(SystemExit):
         train_office.main(["--dataset", "office31", "--preset", "quick"])
-    assert "--preset quick belongs to --dataset folders" in capsys.readouterr().err
+    assert "--preset quick needs --dataset folders" in capsys.readouterr().err

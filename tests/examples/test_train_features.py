@@ -310,7 +310,7 @@ def test_a_target_may_be_cut_to_the_benchmarks_categories(call, folder):
     ("more", "told"),
     [
         (("--batch-size", "49"), "fewer than one batch"),
-        (("--task", "A2D"), "no features of A2D"),
+        (("--task", "A2D"), "no features for A2D"),
         (("--dataset", "office-home"), "features are of office31 or office31-partial"),
     ],
 )

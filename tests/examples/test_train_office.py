@@ -610,7 +610,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(office, stopped_at, monkeyp
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         monkeypatch.undo()
     assert "cannot write" in line
-    assert "the previous one is intact" in line
+    assert "the previous file is intact" in line
     folder = office(**recipe, out="whole")
     path = folder.parents[4] / "runs" / folder.relative_to(folder.parents[3]) / "checkpoint.pt"
     assert str(path) in line

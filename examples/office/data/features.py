@@ -28,7 +28,7 @@ MADE = ("dataset", "backbone", "weights", "weights_content", "preprocessing", "p
 
 @dataclass(frozen=True)
 class Extraction:
-    """Which images of a domain the rows of NAME.npy belong to, and how they were made."""
+    """The images of a domain behind the rows of NAME.npy, and how their features were made."""
 
     dataset: str  # the benchmark, or "folders"
     domain: str
@@ -50,7 +50,7 @@ class Extraction:
 
     @property
     def complete(self) -> bool:
-        """Whether it has images of all of its categories, and any."""
+        """Whether there are categories, each with at least one image."""
         return 0 < len(self.categories) == len({*(self.labels or ())})
 
     def side(self) -> Side:
@@ -89,7 +89,7 @@ def write(folder: Path, extraction: Extraction, features: np.ndarray) -> None:
 
 
 def is_written(folder: Path, extraction: Extraction) -> bool:
-    """Whether a domain's features are in a folder; :class:`UserError` if they are others.
+    """Whether a domain's features are in a folder; :class:`UserError` if the files hold others.
 
     The images may have moved since.
     """
@@ -121,14 +121,14 @@ def read(folder: Path, names: Collection[str] | None = None) -> dict[str, Stored
             features = _read_features(path.with_suffix(".npy"), extraction)
             stored[extraction.domain] = Stored(extraction, features)
     if not stored:
-        raise UserError(f"no features in {folder}: make them with extract_features.py")
+        raise UserError(f"no features in {folder}: run extract_features.py first")
     first, *others = stored.values()
     for other in others:
         both = first.extraction, other.extraction
         if difference := both[0].difference(both[1], *(f"for {one.domain}" for one in both)):
-            raise UserError(f"the features in {folder} differ: {difference}")
+            raise UserError(f"the features in {folder} were made in different ways: {difference}")
         if first.features.shape[2] != other.features.shape[2]:
-            raise UserError(f"the features in {folder} differ in width")
+            raise UserError(f"the features in {folder} have different widths")
     return stored
 
 
@@ -187,8 +187,8 @@ def tasks(
     missing = [name for name in names if name != "all" and name not in available]
     if missing or not available:
         raise UserError(
-            f"no features of {', '.join(missing) or 'two domains'}: there are features of "
-            f"{', '.join(stored)}, for the tasks {', '.join(available) or 'none'}"
+            f"no features for {', '.join(missing) or 'any task'}: there are features of "
+            f"{', '.join(stored)}, enough for {', '.join(available) or 'no task'}"
         )
     return [
         _task(dataset, name, *available[name], partial=partial)

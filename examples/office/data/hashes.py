@@ -1,4 +1,4 @@
-"""The files that runs are trained on: a look at each, and copies among them.
+"""Hashes of the files that runs are trained on, copies among them, and a look at each image.
 
 A listing is CSV text, written as inputs.csv beside the results: one line per source image, then per
 target image, in the order of features.npz, then one for the file of ``--weights``.
@@ -21,14 +21,14 @@ from office.data.tasks import Task
 
 
 class Content(NamedTuple):
-    """Bytes of a file, and a hash of them; 0 and nothing if it cannot be read."""
+    """Size of a file in bytes, and its hash; 0 and an empty text if it cannot be read."""
 
     bytes: int
     hash: str
 
 
 def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
-    """Hash files, possibly repeated; reading an image later says why it cannot be read."""
+    """Hash each file once; what cannot be read is reported later, when the image is read."""
 
     def content(path: Path) -> Content:
         try:
@@ -42,7 +42,7 @@ def hash_files(paths: Iterable[Path]) -> dict[Path, Content]:
 
 
 def listings(tasks: Sequence[Task], weights: Path | None) -> dict[str, str]:
-    """Return the listing of each task, by name; warn about copies, as below."""
+    """Return the listing of each task, by name; warn about copies."""
     paths = [path for task in tasks for path in (*task.source.paths, *task.target.paths)]
     contents = hash_files([*paths, *([weights] if weights else [])])
     for task in tasks:
@@ -72,12 +72,12 @@ def listing(
 
 
 def checksum(listing: str) -> int:
-    """Return a 48-bit number, which every JSON reader keeps exactly."""
+    """Return a checksum of 48 bits, which every JSON reader keeps exactly."""
     return int.from_bytes(hashlib.blake2b(listing.encode(), digest_size=6).digest(), "big")
 
 
 def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
-    """Warn about readable images in both domains; :class:`UserError` if one has no others."""
+    """Warn about images that are in both domains; :class:`UserError` if one has no others."""
     pair = task.source, task.target
     firsts = [
         {contents[path].hash: path for path in reversed(domain.paths) if contents[path].hash}
@@ -87,14 +87,14 @@ def warn_about_copies(task: Task, contents: Mapping[Path, Content]) -> None:
         return
     counts = [sum(contents[path].hash in both for path in domain.paths) for domain in pair]
     one, other = min((visible(firsts[0][content]), visible(firsts[1][content])) for content in both)
-    message = (
+    shared = (
         f"images in both {visible(pair[0].name)} and {visible(pair[1].name)}: {counts[0]:,} of "
         f"{len(pair[0].paths):,} and {counts[1]:,} of {len(pair[1].paths):,}, for example {one} is "
         f"{other}"
     )
     if any(count == len(domain.paths) for count, domain in zip(counts, pair, strict=True)):
-        raise UserError(f"{message}: the same images, links to them, or copies")
-    warnings.warn(f"{message}: the target's accuracy includes these training images", stacklevel=2)
+        raise UserError(f"{shared}. These are the same files, links to them, or copies")
+    warnings.warn(f"{shared}. The target accuracy includes these training images", stacklevel=2)
 
 
 def check_images(tasks: Sequence[Task]) -> bool:

@@ -54,12 +54,12 @@ class Preprocessing:
 
 
 def load_image(path: Path, bits: int | None = None) -> Image.Image:
-    """Read an image as upright 8-bit RGB, whatever its format; if there are several, the first.
+    """Read an image as upright 8-bit RGB, whatever its format; of several in a file, the first.
 
     EXIF rotation is applied, unless the EXIF block is broken, and transparency is put on white.
     Grey of more than 8 bits is divided by the largest value of ``bits``, by default those that
-    :func:`find_depths` found or the fewest that hold it. More than 179 megapixels are reduced.
-    :class:`UserError` names a file that cannot be fully decoded.
+    :func:`find_depths` found or the fewest that hold it. Images of more than 179 megapixels are
+    reduced. :class:`UserError` names a file that cannot be fully decoded.
     """
     try:
         with _open(path) as file:
@@ -87,11 +87,11 @@ def _reduced(path: Path, file: ImageFile.ImageFile, bits: int | None) -> Image.I
     width, height = file.size
     size = f"{width:,} x {height:,} pixels"
     if width * height > LARGEST:
-        raise ValueError(f"{size}, more than {LARGEST // 10**6:,} megapixels: save it smaller")
+        raise ValueError(f"{size}, more than {LARGEST // 10**6:,} megapixels: save a smaller copy")
     side = math.ceil(math.sqrt(width * height / LARGE))
     warnings.warn(
         f"{visible(path)}: {size}, reduced to 1/{side} of each side; reading it takes time and "
-        "memory: better save it smaller",
+        "memory, so save a smaller copy",
         stacklevel=3,
     )
     with _ONE_AT_A_TIME:
@@ -109,16 +109,16 @@ def _upright(file: ImageFile.ImageFile, bits: int | None) -> Image.Image:
     with suppress(Exception):  # a broken EXIF block; the pixels are fine
         image = ImageOps.exif_transpose(file)
     if image.mode == "F":
-        raise ValueError("floats: save it with 8 or 16 bits")
+        raise ValueError("its pixels are floats: save it with 8 or 16 bits")
     if _is_deep_grey(image):
         grey = np.asarray(image)
         low, high, most = grey.min(), grey.max(), bits or BITS[-1]
         if low < 0 or high >= 2**most:
-            raise ValueError(f"values from {low} to {high}, which {most} bits do not hold")
+            raise ValueError(f"its values, {low} to {high}, do not fit into {most} bits")
         top = 2 ** (bits or _fewest_bits(high)) - 1
         image = Image.fromarray((grey.astype(np.float64) * 255 / top).round().astype(np.uint8))
     elif deep and np.asarray(image.convert("RGB")).max() < 64:
-        raise ValueError("16 bits per colour, but the high ones unused: save it with 8 bits")
+        raise ValueError("16 bits per colour, the high ones unused: save it with 8 bits")
     elif image.mode == "RGBA" and _EXTRA not in getattr(file, "tag_v2", [_EXTRA]):
         # Nothing says that the fourth band is transparency: it may be near infrared.
         image = Image.merge("RGB", image.split()[:3])
@@ -134,10 +134,10 @@ _EIGHT_BITS = (".bmp", ".gif", ".jpeg", ".jpg", ".webp")  # per colour, at most
 
 
 def find_depths(domains: Mapping[str, Sequence[Path]], file: TextIO | None = None) -> None:
-    """Find the depth of grey of more than 8 bits, one for all of a domain, for :func:`load_image`.
+    """Find the bit depth of a domain's grey images of more than 8 bits, for :func:`load_image`.
 
     It is the smallest of 8, 10, 12, 14 and 16 bits that holds the domain's largest value, and is
-    printed: no image tells it, and a guess for each would make the darker ones brighter.
+    printed: files do not state it, and a guess for each would make darker images brighter.
     """
 
     def find() -> dict[Path, int]:

@@ -14,7 +14,8 @@ from office.data.images import SUFFIXES
 NEEDED = {".avif": "Pillow 11.3 or newer"}
 NEEDED |= dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif: pip install pillow-heif")
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
-ARCHIVE, OUTSIDE = "an archive: unpack it first", "outside category folders"
+ARCHIVE = "an archive: unpack it first"
+OUTSIDE = "outside category folders"
 CLOSED = "a folder that cannot be opened"
 
 
@@ -43,7 +44,7 @@ class Side(NamedTuple):
 
 
 def look(folder: Path) -> Contents:
-    """Sort the content of a folder; an image is told by its suffix, and fails when it is read."""
+    """Sort the content of a folder; images are known by their suffix, and may still be broken."""
     contents = Contents([], subfolders(folder), [])
     for path in sorted(folder.iterdir()):
         if path.is_dir():
@@ -77,7 +78,7 @@ def look_below(folder: Path) -> Contents:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones and those of systems and drives."""
+    """Return the folders in a folder, without hidden ones and those of operating systems."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._@#$")
 
 
@@ -104,7 +105,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Whether an operating system has left a file, which is then skipped in silence."""
+    """Whether a file was left by an operating system; such files are skipped silently."""
     name = path.name.lower()
     hidden = name.startswith((".", "~$")) and (name.startswith("._") or not _is_image(path))
     return hidden or name in ("thumbs.db", "desktop.ini")
@@ -112,12 +113,12 @@ def _is_left_behind(path: Path) -> bool:
 
 def no_folder(path: Path) -> str:
     """Say why a path is not a folder."""
-    archive = path.suffix.lower() in ARCHIVES
-    return f"{visible(path)} is {ARCHIVE if archive and path.exists() else 'not a folder'}"
+    archive = path.suffix.lower() in ARCHIVES and path.exists()
+    return f"{visible(path)} is {ARCHIVE}" if archive else f"{visible(path)} is not a folder"
 
 
 def summary(domain: str, skipped: Sequence[Skipped]) -> str:
-    """Say in one line how many files of a domain are skipped, the first ones, and why."""
+    """Say in one line how many files of a domain are skipped, with the first names and reasons."""
     return f"{visible(domain)}: {len(skipped):,} skipped: {_reasons(skipped)}"
 
 
@@ -132,7 +133,7 @@ def _reasons(skipped: Sequence[Skipped]) -> str:
 
 
 class Part(NamedTuple):
-    """One domain of a benchmark: its name, published number of images, and folder names in use."""
+    """One domain of a benchmark: its name, published number of images, and usual folder names."""
 
     name: str
     images: int
@@ -261,8 +262,8 @@ def read_folder(folder: Path, domain: str) -> Side:
 def read_list(path: Path, root: Path) -> Side:
     """Read a domain from lines "path label" in UTF-8, the label counted from 0 or 1.
 
-    Paths begin in ``root``, in the list's folder or in the one above. A category is called as its
-    images' folder if each has one of its own, else by its number.
+    Paths begin in ``root``, in the list's folder or in the one above. A category is named after
+    its images' folder if each has a folder of its own, else by its number.
     """
     labels: dict[Path, int] = {}
     # Bytes that are not UTF-8 are kept, as in names of files.
@@ -273,13 +274,13 @@ def read_list(path: Path, root: Path) -> Side:
         where = f"{visible(path)}, line {i}"
         columns = re.fullmatch(r"\s*(.*\S)\s+([0-9]{1,9})\s*", line)
         if not columns:
-            raise UserError(f"{where}: expected 'path label', the label a number, got {line!a}")
+            raise UserError(f"{where}: expected 'path label' with a number as label, got {line!a}")
         places = [folder / columns[1] for folder in (root, path.parent, path.parent.parent)]
         image = next(filter(os.path.isfile, places), None)
         if not image:
             raise UserError(f"{where}: no such image {visible(places[0])}")
         if labels.setdefault(image, int(columns[2])) != int(columns[2]):
-            raise UserError(f"{where}: {visible(image)} has label {labels[image]} above")
+            raise UserError(f"{where}: {visible(image)} already has label {labels[image]}")
     if not labels:
         raise UserError(f"the list is empty: {visible(path)}")
     numbered: dict[int, list[Path]] = {number: [] for number in sorted({*labels.values()})}

@@ -61,7 +61,7 @@ def load_task(dataset: str, root: Path | None, name: str, *, partial: bool = Fal
     Only the task's two domains need to be there; a ``partial`` target may lack categories.
     """
     if name not in (known := DATASETS[dataset].tasks):
-        raise UserError(f"{dataset} has no task {name}; choose {', '.join(known)}")
+        raise UserError(f"{dataset} has no task {name}; choose from {', '.join(known)}")
     sides = layouts.read(dataset, root, name.split("2"))
     task = benchmark_task(dataset, name, sides, partial=partial)
     _compare_with_published(dataset, task)
@@ -109,8 +109,9 @@ def load_folders(
     except UserError as error:
         if layouts.subfolders(source) or not layouts.subfolders(target):
             raise
-        swapped = f"{visible(target)} has: are --source and --target swapped?"
-        raise UserError(f"{error}, but {swapped}") from None
+        raise UserError(
+            f"{error}, but {visible(target)} has: did you swap --source and --target?"
+        ) from None
     contents = layouts.look_below(target) if unlabelled else layouts.look(target)
     if contents.folders:
         try:
@@ -136,14 +137,14 @@ def read_shares(path: Path) -> Shares:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(same(name), float(share)) for name, share in filter(None, csv.reader(file))]
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}; its lines must be like mug,0.05") from None
+        raise UserError(f"cannot read {path}: {error}; each line must be like mug,0.05") from None
     names, shares = [name for name, _ in rows], [share for _, share in rows]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: {visible(twice[0])} is listed twice")
     if not all(share > 0 for share in shares) or abs(math.fsum(shares) - 1) > 1e-4:
         raise UserError(
-            f"{path}: the shares must be above 0 and sum to 1, got {shares}; use a small one, like "
-            "0.001, if the target may lack a category"
+            f"{path}: the shares must be above 0 and sum to 1, got {shares}; for a category that "
+            "the target may lack, use a small share such as 0.001"
         )
     return tuple(rows)
 
@@ -161,7 +162,10 @@ def shares_of(prior: str | Shares, categories: Sequence[str], labels: Sequence[i
     shares = dict(prior)
     for names, fault in (
         ([name for name in categories if name not in shares], "has no share for"),
-        ([name for name in shares if name not in categories], "has more than the source:"),
+        (
+            [name for name in shares if name not in categories],
+            "names categories that the source lacks:",
+        ),
     ):
         if names:
             raise UserError(f"--prior {fault} {', '.join(map(visible, names))}")
@@ -173,7 +177,7 @@ def estimate_shares(
 ) -> symloss.EstimatedPrior:
     """Estimate the target's shares from features of both domains.
 
-    The first process does, and every process gets them.
+    The first process estimates them for all.
     """
 
     def estimate() -> symloss.EstimatedPrior:
@@ -210,7 +214,7 @@ def checked(name: str, source: Domain, target: Domain, side: Side) -> Task:
     """Return a task, if the source has several categories; warn about skipped files."""
     if len(side.images) < 2:
         raise UserError(
-            f"{visible(name)} has a single category, {visible(*side.images)}, so every "
+            f"{visible(name)} has only one category, {visible(*side.images)}, so every "
             "prediction would be right. Each category needs its own folder in the source"
         )
     for domain in (source, target):
@@ -227,14 +231,14 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
     """Say which categories a side lacks, and what to do about it."""
     source, target = map(visible, domains)
     ours, theirs = (side.images.keys() for side in sides)
-    fault = f"{source} and {target} differ in categories"
+    fault = f"{source} and {target} have different categories"
     if not ours & theirs:
         fault = f"none of {source}'s categories is one of {target}'s"
     for domain, names in ((source, theirs - ours), (target, ours - theirs)):
         if names:
             fault += f"; missing in {domain}: {', '.join(map(visible, sorted(names)))}"
     if ours < theirs:
-        fault += ". The target has more: are --source and --target swapped?"
+        fault += ". The target has more: did you swap --source and --target?"
     if theirs < ours:
         fault += (
             f". If {target} is meant to have only some of {source}'s categories (partial "
@@ -244,7 +248,7 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
 
 
 def _compare_with_published(dataset: str, task: Task) -> None:
-    """Refuse another benchmark's domains of the same names; warn of other counts."""
+    """Refuse another benchmark whose domains have the same names; warn if counts differ."""
     benchmark, (source, target) = DATASETS[dataset], task.name.split("2")
     images = [benchmark.domains[domain].images for domain in (source, target)]
     images[1] = benchmark.kept_images.get(target, images[1])
@@ -255,7 +259,7 @@ def _compare_with_published(dataset: str, task: Task) -> None:
         where = visible(task.source.paths[0].parent.parent)
         raise UserError(
             f"{dataset} has {published} categories, but {where} has {k}"
-            f"{''.join(f', as {name}' for name in others)}; set --root to the folder of "
+            f"{''.join(f', like {name}' for name in others)}; set --root to the folder of "
             f"{dataset}"
         )
     for name, count, expected, things in (

@@ -88,7 +88,7 @@ def preprocessing(backbone: str) -> Preprocessing:
     if size[0] != 3 or size[1] != size[2] or mode not in ("center", "squash"):
         raise UserError(
             f"backbone {backbone} needs images of shape {size} with crop mode {mode}; only square "
-            "RGB images with center or squash are supported: choose another"
+            "RGB images with center or squash are supported: choose another network"
         )
     return Preprocessing(
         resize=math.floor(size[1] / config["crop_pct"]),
@@ -166,7 +166,7 @@ def _of_timm(name: str, weights: str) -> tuple[nn.Module, int]:
     if len(shape) != 2:
         raise UserError(
             f"backbone timm:{name} must return one vector per image, got shape {tuple(shape)}; "
-            "choose another"
+            "choose another network"
         )
     return network.train(), shape[1]
 
@@ -192,7 +192,7 @@ def _pretrained(timm: ModuleType, name: str) -> nn.Module:
         has = ", ".join(f"timm:{tag}" for tag in tags) or "none"
         raise UserError(
             f"--backbone timm:{name} does not say which weights timm should load: give the full "
-            f"tag (there are {has}), --weights FILE or --weights none"
+            f"tag (timm has {has}), --weights FILE or --weights none"
         )
     try:
         pretrained: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
@@ -244,7 +244,9 @@ def _load(network: nn.Module, backbone: str, path: Path, removed: str) -> None:
     prefix, count = fits[0]
     if len(fits) == 2 and fits[1][1] == count:
         both = " and ".join(sorted(prefix for prefix, _ in fits))
-        raise UserError(f"{path} contains several weights for {backbone}, {both}; save only one")
+        raise UserError(
+            f"{path} contains several sets of weights for {backbone}, {both}; save only one"
+        )
     if prefix:
         misfit += f", which have the prefix {prefix}"
         distributed.say_once(f"weights {path}: loaded without the prefix {prefix}")
@@ -272,7 +274,7 @@ def _check(keys: Any, removed: Iterable[str], misfit: str) -> None:
     unknown = [key for key in keys.unexpected_keys if not key.startswith(layers)]
     for names, what in ((missing, "missing"), (unknown, "unknown")):
         if names:
-            raise UserError(f"{misfit}: {len(names)} keys {what}, the first {names[0]}")
+            raise UserError(f"{misfit}: {what} keys: {len(names)} (first: {names[0]})")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ def read_model(path: Path) -> Model:
         classifier.load_state_dict(content["classifier"])
         preprocessing = Preprocessing(**content["preprocessing"])
     except (LookupError, RuntimeError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a model.pt of this train_office.py") from None
+        raise UserError(f"{path} is not a model.pt that train_office.py has written") from None
     parts = extractor.eval(), classifier.eval()
     return Model(backbone, bottleneck, *parts, categories, preprocessing, frozen)
 
@@ -100,7 +100,7 @@ def export(model: Model, path: Path) -> str:
     worst = torch.stack(errors).max().item()
     if not worst <= TOLERANCE:
         raise UserError(
-            f"{path} would be wrong: its probabilities differ from the model's by {worst:.1e}"
+            f"{path} is not written: its probabilities would differ from the model's by {worst:.1e}"
         )
     files.put(path, program)
     return f"{path}: {len(model.categories)} categories, within {worst:.0e} of the model"
@@ -127,7 +127,9 @@ def _to_onnx(network: nn.Module, images: Tensor, about: str) -> bytes:
     try:
         modules = [importlib.import_module(name) for name in packages]
     except ImportError:
-        raise UserError(f"--export to ONNX needs pip install {' '.join(packages)}") from None
+        raise UserError(
+            f"--export to ONNX needs more packages: pip install {' '.join(packages)}"
+        ) from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         network,

@@ -1,1 +1,1 @@
-"""What a run leaves behind, and the tables and figures made from it."""
+"""The files of a finished run, and the tables and figures made from them."""

@@ -1,1 +1,1 @@
-"""Which runs there are, what each method minimises, and what a run trains on."""
+"""The runs to train, the batches and features they are trained on, and their folders."""

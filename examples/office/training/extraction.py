@@ -21,7 +21,7 @@ from office.training.batches import Images, seed_of
 
 
 def extract(tasks: Sequence[Task], recipe: Recipe, runtime: Runtime, views: int) -> None:
-    """Write the missing features of tasks' domains, all checked before the first is begun.
+    """Write the missing features of tasks' domains, after checking all of them.
 
     The features go to the runtime's ``out``, below the name of the dataset. The batch size counts
     views: the centre crop; its mirror image; from the third on, random crops, half of them

@@ -186,7 +186,7 @@ def check(run: Run) -> None:
 
 @contextmanager
 def interruptions(run: Run, runtime: Runtime) -> Iterator[None]:
-    """Say which checkpoint is left if the run in the block is stopped or lacks memory."""
+    """Say which checkpoint is left if the run in the block is stopped or runs out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -25,7 +25,7 @@ LOG_EVERY = 10  # steps; reading the losses waits for the device, so not at ever
 
 @dataclass(frozen=True)
 class Run:
-    """A training run; its fields fix every number."""
+    """A training run; its fields determine every number."""
 
     recipe: Recipe
     task: Task
@@ -79,7 +79,7 @@ class Run:
         }
 
     def is_finished(self, runtime: Runtime) -> bool:
-        """Whether it has a result; what it saved must be its own.
+        """Whether it has a result; :class:`UserError` if its folder holds another run's files.
 
         A checkpoint needs ``--resume``, unless a job is training the run.
         """
@@ -100,7 +100,7 @@ class Run:
 
     @contextmanager
     def alone(self, runtime: Runtime) -> Iterator[bool]:
-        """Hold its folder, after another job that trains it; yield whether that has finished it."""
+        """Lock its folder, after another job that trains it; yield whether that has finished it."""
         folder = self.folder(runtime.out)
 
         def finished() -> bool:
@@ -113,7 +113,7 @@ class Run:
             yield distributed.in_first(finished)
 
     def start(self, runtime: Runtime) -> None:
-        """Make its folder, with inputs.csv, and begin to count the memory of a GPU."""
+        """Make its folder, with inputs.csv, and start measuring the memory of a GPU."""
         folder = self.folder(runtime.out)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / "inputs.csv", self.listing.encode())
@@ -155,10 +155,10 @@ class Run:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """The losses of a run's steps, read now and then, on the console and in the run's folder.
+    """The losses of a run, read every few steps, on the console and in the run's folder.
 
     Only the first process shows and writes them: a bar, TensorBoard's event files, log.jsonl.
-    ``done`` steps were done before, each with so many ``images`` over all processes.
+    ``done`` is the number of steps before, ``images`` that of images per step, over all processes.
     """
 
     def __init__(self, run: Run, folder: Path, done: int, images: int) -> None:
@@ -174,7 +174,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.bar = console.bar(name, run.steps * images, done * images, disable=not first)
 
     def begin(self, steps: int) -> None:
-        """Begin an epoch of so many steps."""
+        """Begin an epoch of ``steps`` steps."""
         self.steps, self.in_epoch = steps, 0
         self.unread: list[Tensor] = []
         self.sums: Any = 0.0
