@@ -491,9 +491,9 @@ def category_balance(
 
     It is a function of the whole batch, so there is no ``reduction``. Since a batch is a random
     sample of the target, even perfect predictions have a value of about :math:`(K - 1) / 2N`: 0.56
-    at ``N = K`` and 0.13 at ``N = 4K``. Use at least ``N = 2K``; with fewer samples,
-    chance decides which categories a batch holds. Under
-    DistributedDataParallel the mean is taken within each process.
+    at ``N = K`` and 0.13 at ``N = 4K``. Use at least ``N = 2K``; with fewer samples, chance decides
+    which categories a batch holds. Under DistributedDataParallel the mean is taken within each
+    process.
 
     Args:
         target_logits: Joint logits of target samples, ``(N, 2K, ...)``, of any floating dtype. A
