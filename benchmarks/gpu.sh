@@ -1,30 +1,35 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, the most important first. Each part writes as it goes; the same
-# command continues, without the runs that are finished.
+# What needs a GPU most. The same command continues, without what is finished.
 #
 #   benchmarks/gpu.sh DATA WEIGHTS OUT [OPTION...]
 #
-# DATA is Office-31's folder, WEIGHTS a ResNet-50's state_dict, OUT a folder for results. Options of
-# train_office.py replace "--epochs 40". BACKBONE=resnet50_v1 has its strides in the first
+# DATA is Office-31's folder, WEIGHTS a ResNet-50's state_dict (or none), OUT a folder for results.
+# Options of train_office.py replace "--epochs 40". BACKBONE=resnet50_v1 has its strides in the first
 # convolutions; DEVICE=cpu and QUICK=1 with --max-steps 2 try the script without a GPU.
 set -euo pipefail
-data=$1 weights=$2 out=$3 options=("${@:4}")
+data=$(realpath "$1") weights=$2 out=$(realpath -m "$3") options=("${@:4}")
+[ "$weights" = none ] || weights=$(realpath "$weights")
 [ $# -gt 3 ] || options=(--epochs 40)
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
 device=${DEVICE:-cuda}
 
-train() { # TASK METHOD...
-  python examples/train_office.py --dataset office31 --root "$data" --task "$1" --method "${@:2}" \
-    --backbone "${BACKBONE:-resnet50}" --weights "$weights" --bottleneck 256 --seeds 0 \
-    --precision bf16 --cache device --device "$device" --out "$out/runs" --resume "${options[@]}"
+measure() { # NAME OPTION...
+  [ -s "$out/$1.txt" ] && return
+  python "benchmarks/$1.py" --device "$device" "${@:2}" ${QUICK:+--quick} --out "$out/$1.txt" ||
+    echo "benchmarks/$1.py failed" >&2
 }
 
-pytest --no-cov -q -m slow tests/test_accelerator.py
-python benchmarks/losses.py --device "$device" ${QUICK:+--quick} | tee "$out/losses.txt"
-python benchmarks/step.py --device "$device" --precision bf16 ${QUICK:+--quick} | tee "$out/step.txt"
-train A2W symnets-v2-balanced symnets
-for task in D2A W2A A2D; do
-  train "$task" symnets-v2-balanced symnets
+train() { # TASK
+  python examples/train_office.py --dataset office31 --root "$data" --task "$1" \
+    --method symnets-v2-balanced symnets --backbone "${BACKBONE:-resnet50}" --weights "$weights" \
+    --bottleneck 256 --seeds 0 --precision bf16 --cache device --device "$device" \
+    --out "$out/runs" --resume "${options[@]}"
+}
+
+measure losses
+measure step --precision bf16
+for task in A2W D2A W2A A2D; do
+  train "$task"
 done
 python examples/report.py "$out/runs"

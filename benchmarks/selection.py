@@ -46,7 +46,7 @@ from symloss import diagnostics, scores
 DEVELOPMENT = slice(0, None, 2)
 DRAWS, DRAWN = 1000, 8
 LEAST = 4  # candidates, so that a quarter is at least one
-DEFAULT = "the default: balance 10, estimated shares"  # of train_digits.py
+DEFAULT = "symnets-balanced, the default"  # of train_digits.py
 
 
 @dataclass(frozen=True)

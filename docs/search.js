@@ -4,7 +4,7 @@ Search._performSearch = (query, ...others) => {
   const split = (text) => new Set(splitQuery(text.toLowerCase()));
   const { docnames, filenames, titles, indexentries } = Search._index;
   const asked = split(query);
-  const found = new Map(); // by anchor, since an entry is split at semicolons
+  const found = new Map(); // by place, since an entry is split at semicolons
   for (const [entry, places] of Object.entries(indexentries)) {
     const words = [...split(entry)];
     const shared = words.filter((word) => asked.has(word)).length;
@@ -12,15 +12,16 @@ Search._performSearch = (query, ...others) => {
     const part = shared > 4 && shared > 0.8 * asked.size;
     for (const [file, id] of whole || part ? places : []) {
       const anchor = `#${id}`;
-      if (shared > (found.get(anchor)?.[4] ?? 0))
-        found.set(anchor, [
+      const place = file + anchor;
+      if (shared > (found.get(place)?.[4] ?? 0))
+        found.set(place, [
           ...[docnames[file], titles[file], anchor, entry, shared, filenames[file]],
           SearchResultKind.index,
         ]);
     }
   }
   const best = [...found.values()].sort((a, b) => a[4] - b[4]).slice(-3); // the last is shown first
-  const pages = searchPages(query, ...others).filter((page) => !found.has(page[2]));
+  const pages = searchPages(query, ...others).filter((page) => !best.some((one) => one[0] === page[0] && one[2] === page[2]));
   if (best.length) localStorage.removeItem("sphinx_highlight_terms"); // each word, all over the page
   return [...pages, ...best];
 };

@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.images and not args.export:
         parser.error("give images, or --export FILE")
+    if args.html == Path("-"):
+        parser.error("--html needs a file, got -")
     failed: list[str] = []
     try:
         for out in filter(None, (args.csv, args.html, args.export)):
@@ -68,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths = [path for given in args.images for path in find(given, failed)]
         prepared = load(paths, model.preprocessing, args.grey_bits, failed, quiet=not args.csv)
         top = max(args.top, 2)  # the page has second choices
-        rows, again = itertools.tee(predict(model, prepared, top, args.batch_size, args.device))
+        rows = again = predict(model, prepared, top, args.batch_size, args.device)
+        if args.csv or args.html:
+            rows, again = itertools.tee(rows)
         if args.csv:
             write_table(args.csv, rows, args.top)
         else:
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(targets.describe(spread, origin), file=sys.stderr)
             if args.html:
                 title = f"{len(predicted):,} images predicted by {console.visible(args.model)}"
-                files.put(args.html, targets.page(title, spread, origin, predicted))
+                files.put(args.html, targets.page(title, spread, origin, predicted, args.grey_bits))
                 print(targets.NAMED, args.html, file=sys.stderr)
     except UserError as error:
         parser.error(str(error))

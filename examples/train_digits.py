@@ -47,7 +47,7 @@ Objective = Callable[..., Tensor]  # of source, labels, target and λ, as symnet
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained: SymNets with an objective, or without one only C^t, on the source."""
+    """A way to train: SymNets with an objective, or without one only C^t, on the source."""
 
     name: str
     objective: Objective | None = None
@@ -129,7 +129,7 @@ def estimate_shares(
 ) -> symloss.EstimatedPrior:
     """Estimate the digits' shares in the target from the features of a network in training.
 
-    They are those of the estimate before it was shrunk, or equal ones if it is not trusted.
+    They are those of the estimate before it was shrunk, or equal ones, with trust 0.
     """
     extractor.eval()
     with torch.no_grad():
@@ -140,7 +140,9 @@ def estimate_shares(
         *(features[0], source.labels, features[1]), random_state=seed, device=device
     )
     equal = torch.full_like(prior, 1 / len(prior))
-    shares = (equal + (prior - equal) / trust).clamp_min(0.002) if trust >= TRUSTED else equal
+    if trust < TRUSTED:
+        return symloss.EstimatedPrior(equal.to(device), 0.0)
+    shares = (equal + (prior - equal) / trust).clamp_min(0.002)
     return symloss.EstimatedPrior((shares / shares.sum()).to(device), trust)
 
 

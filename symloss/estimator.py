@@ -578,7 +578,8 @@ class SymNetClassifier:
         """
         _sklearn.check_fitted(self)
         _rows.check_columns(name, features, self._columns)
-        rows, own = as_rows(name, features), self.head_.num_classes
+        rows = as_rows(name, features)
+        own = getattr(self.head_, "num_classes", len(self.classes_))
         if own != len(self.classes_):
             raise ValueError(
                 f"head_ must have {len(self.classes_)} categories, as classes_, got {own}"

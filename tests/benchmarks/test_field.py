@@ -22,6 +22,9 @@ def short(monkeypatch):
     monkeypatch.setattr(field, "STEPS", 20)
     monkeypatch.setattr("symloss.estimator._STEPS", 20)
     monkeypatch.setattr("symloss.estimator._EPOCHS", 1)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -41,7 +44,6 @@ def read(path):
 
 
 def test_a_stopped_run_continues_and_the_table_has_means_and_worst_tasks(folder, capsys):
-    threads = torch.get_num_threads()
     out = folder / "runs.csv"
     options = [str(folder), "--csv", str(out), "--kinds", "as it is", "uneven"]
     names = ["SymNetClassifier", "logistic regression"]
@@ -49,7 +51,6 @@ def test_a_stopped_run_continues_and_the_table_has_means_and_worst_tasks(folder,
     first = out.read_text()
     capsys.readouterr()
     field.main([*options, "--methods", *names])
-    torch.set_num_threads(threads)
     assert out.read_text().startswith(first)
     runs = read(out)
     assert len(runs) == len({tuple(run[name] for name in field.KEY) for run in runs}) == 2 * 2 * 2

@@ -59,9 +59,11 @@ def test_a_package_index_shows_no_picture():
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_pages_can_be_edited_if_the_repository_is_named(published, tmp_path):
+def test_pages_can_be_edited_if_the_repository_is_named(published, tmp_path, monkeypatch):
     """The configuration beside a pyproject.toml, as it is and as a publisher completes it."""
     pytest.importorskip("sphinx")
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MATPLOTLIBRC", "")  # which the configuration sets
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     if published:
         text = text.replace("# [project.urls]", "[project.urls]").replace("# Repo", "Repo")

@@ -298,6 +298,17 @@ def sources() -> Numbers:
     )
 
 
+def field(kind: str, *methods: str) -> list[float]:
+    """How far other packages' methods are ahead of SymNetClassifier."""
+    ours = mean(of(read("field"), method="SymNetClassifier", kind=kind))
+    return [mean(of(read("field"), method=method, kind=kind)) - ours for method in methods]
+
+
+def each_seed() -> Numbers:
+    runs = shares("estimated shares", "as it is")
+    return [mean(of(runs, seed=seed)) for seed in ("0", "1", "2")]
+
+
 # Few labels, novelty
 
 
@@ -402,6 +413,7 @@ def frozen_or_finetuned() -> Numbers:
 README, INDEX, START = "README.md", "docs/index.md", "docs/get-started.md"
 RESULTS, FAQ, PERFORMANCE = "docs/results.md", "docs/faq.md", "docs/performance.md"
 FEATURES, FEW = "docs/recipes/features.md", "docs/recipes/few-labels.md"
+FIELD = "docs/field.md"
 DENSE, REPRODUCE = "docs/recipes/dense-prediction.md", "docs/reproduce.md"
 AUTHORS = ("symloss beside the authors' settings", "8 + 8, bf16")
 SIX = "# (#) | # (#) | # (#) |"
@@ -671,6 +683,31 @@ CLAIMS = [
             "corr_c",
             "agreement",
         )
+    ),
+    # Other packages
+    Claim(
+        FIELD,
+        "BNM of pytorch-adapt by # points, and MCC of skada by # and of pytorch-adapt by #.",
+        partial(field, "as it is", "BNM", "deep MCC", "MCC"),
+    ),
+    Claim(FIELD, "with three, `SymNetClassifier` has #, # and #", each_seed),
+    Claim(
+        FIELD,
+        "is # points behind, MCC # and #, CORAL # and BNM #.",
+        lambda: [
+            -n for n in field("partial", "logistic regression", "deep MCC", "MCC", "CORAL", "BNM")
+        ],
+    ),
+    Claim(
+        FIELD,
+        "is ahead** by # points, and this project's own implementation of it by # over",
+        lambda: [*field("uneven", "deep MCC"), -ahead("MCC", "uneven")[0]],
+    ),
+    Claim(
+        FIELD,
+        "pytorch-adapt's MCC is # behind `SymNetClassifier`, BNM #, logistic regression and CORAL "
+        "# and #.",
+        lambda: [-n for n in field("uneven", "MCC", "BNM", "logistic regression", "CORAL")],
     ),
     # Recipes
     Claim(

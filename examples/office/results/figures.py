@@ -90,6 +90,7 @@ def convergence(results: Sequence[Result]) -> Figure | None:
     """
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.add_subplot()
+    drawn: list[Result] = []
     for method, classifier, label, colour, line in CURVES:
         accuracies: dict[float, list[float]] = defaultdict(list)
         for entry in (e for result in results if result.method == method for e in result.epochs):
@@ -100,10 +101,11 @@ def convergence(results: Sequence[Result]) -> Figure | None:
             epochs = sorted(accuracies)
             means = [statistics.fmean(accuracies[epoch]) for epoch in epochs]
             label = f"{label} {means[-1]:.1f}"
+            drawn += [result for result in results if result.method == method]
             axes.plot(epochs, means, color=_colour(colour), linestyle=line, label=label)
     if not axes.lines:
         return None
-    axes.set(xlabel="epoch", ylabel=f"target accuracy (%), {_seeds(results)}")
+    axes.set(xlabel="epoch", ylabel=f"target accuracy (%), {_seeds(drawn)}")
     axes.grid(axis="y", alpha=0.3)
     axes.locator_params("x", integer=True)
     figure.legend(loc="outside right upper")
@@ -166,7 +168,8 @@ def tsne(runs: Sequence[tuple[Result, Features]]) -> Figure | None:
     legend = figure.legend(
         marks.values(), marks, loc="outside lower center", ncols=3, markerscale=2.5
     )
-    legend.set_title("accuracy on the target, one seed")
+    if any(result.accuracy is not None for result, _ in shown):
+        legend.set_title("accuracy on the target, one seed")
     return figure
 
 

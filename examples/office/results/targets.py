@@ -49,6 +49,8 @@ th, td {{ text-align: left; padding: .2rem .4rem; border-bottom: 1px solid #8885
 
 def confidence(p: float, digits: int = 12) -> str:
     """Return a probability with so many digits, and at least three of its distance to 1."""
+    if math.isnan(p):
+        return "nan"
     p = min(p, math.nextafter(1, 0))  # float64 may round to 1, which nothing is
     return f"{p:.{max(digits, 2 - math.floor(math.log10(1 - p)))}g}"
 
@@ -99,14 +101,19 @@ def describe(spread: Diagnosis, origin: str, remedy: str | None = None) -> str:
     return "\n".join([*before, columns(spread, origin), categories])
 
 
-def page(title: str, spread: Diagnosis, origin: str, rows: Sequence[Row]) -> bytes:
-    """Return an HTML page; ``rows`` have at least two categories of each image."""
+def page(
+    title: str, spread: Diagnosis, origin: str, rows: Sequence[Row], bits: int | None = None
+) -> bytes:
+    """Return an HTML page; ``rows`` have at least two categories of each image.
+
+    ``bits`` are those of grey images.
+    """
     *before, _, categories = spread.describe().split("\n")
     doubtful = heapq.nsmallest(DOUBTFUL, rows, key=lambda row: row[1][0][1])
     text = PAGE.format(
         title=escape(title),
         findings="\n".join(f"<p>{escape(line)}</p>" for line in [*before, categories]),
-        pictures="".join(map(_figure, doubtful)),
+        pictures="".join(_figure(row, bits) for row in doubtful),
         origin=escape(origin),
         shares="".join([_line(HEADER, "th"), *map(_line, shares(spread))]),
     )
@@ -118,10 +125,10 @@ def _line(row: Sequence[str], tag: str = "td") -> str:
     return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in (name, *numbers)) + "</tr>\n"
 
 
-def _figure(row: Row) -> str:
+def _figure(row: Row, bits: int | None) -> str:
     path, ((first, p), (second, q), *_) = row
     try:
-        image = images.load_image(path)
+        image = images.load_image(path, bits)
         image.thumbnail((SIDE, SIDE))
         image.save(content := io.BytesIO(), "JPEG", quality=80)
         data = base64.b64encode(content.getvalue()).decode()
