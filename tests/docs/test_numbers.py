@@ -647,6 +647,21 @@ CLAIMS = [
         "better on A→W (# against # %)",
         lambda: [without_bottleneck(1), without_bottleneck(3)],
     ),
+    Claim(
+        RESULTS,
+        "it reached # %, where `SymNetClassifier` with the same objective reaches # %",
+        lambda: [
+            float(read("last_stage")[-1]["accuracy"]),
+            mean(
+                of(
+                    shares("estimated shares", "as it is"),
+                    target="webcam",
+                    source="amazon",
+                    seed="0",
+                )
+            ),
+        ],
+    ),
     # Questions
     *(
         Claim(FAQ, f"| {row} | # ± # | # ± # | # ± # |", partial(digits_with_shares, target))
