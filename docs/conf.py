@@ -103,6 +103,11 @@ def show_imports(app, what, name, obj, options, lines):
     lines[first:first] = [f">>> {line}" for line in imports if line not in example]
 
 
+def keep_underscores(app, what, name, obj, options, lines):
+    """Keep the underscore at the end of an attribute's name, which marks a reference in RST."""
+    lines[:] = [re.sub(r"^:(ivar|vartype) (\w+)_:", r":\1 \2\\_:", line) for line in lines]
+
+
 def add_download(app, docname, source):
     """Put a link to a notebook's file below its title."""
     if docname.startswith("notebooks/") and docname != "notebooks/index":
@@ -126,5 +131,6 @@ def visit_math(self, node):
 def setup(app):
     """Register the functions above."""
     app.connect("source-read", add_download)
-    app.connect("autodoc-process-docstring", show_imports, priority=600)  # after napoleon
+    for change in (show_imports, keep_underscores):
+        app.connect("autodoc-process-docstring", change, priority=600)  # after napoleon
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -276,7 +276,7 @@ class Diagnosis:
 
     def _on_shares(self) -> str:
         if not self.trust:
-            return "The target's shares could not be estimated; equal shares were assumed."
+            return "No clear difference from equal shares was found; equal ones were assumed."
         if not (names := self.absent):
             return f"The target's shares were estimated (trust {self.trust:.2f})."
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -26,7 +26,7 @@ class EstimatedPrior(NamedTuple):
     Attributes:
         prior: Share of each category in the target, ``(K,)``, float32, positive, in the order of
             the sorted labels; their sum is 1.
-        trust: In [0, 1]. At 0, the shares could not be estimated, and equal ones are assumed; at 1,
+        trust: In [0, 1]. At 0, they do not clearly differ from equal ones, which are assumed; at 1,
             the estimate was not shrunk.
 
     Example:

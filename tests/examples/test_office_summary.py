@@ -38,7 +38,7 @@ def test_the_remedy_fits_the_method(method, settings, remedy):
     ("trust", "sentence"),
     [
         (0.9, "1 of 3 categories seems absent from the target (mug; trust 0.90)."),
-        (0.0, "The target's shares could not be estimated; equal shares were assumed."),
+        (0.0, "No clear difference from equal shares was found; equal ones were assumed."),
     ],
 )
 def test_a_run_that_estimated_the_shares_ends_with_what_it_found(trust, sentence, tmp_path):
