@@ -190,6 +190,7 @@ def _panel(axes: Axes, result: Result, saved: Features) -> None:
         if (here := (domain == 0) & (label == k)).any():
             x, y = np.median(points[here], axis=0)
             axes.text(x, y, name, size=4.5, ha="center", path_effects=outline, clip_on=True)
+    axes.margins(0.12)  # for names at the edge
     axes.set(xticks=[], yticks=[], title=_title([result]))
 
 
