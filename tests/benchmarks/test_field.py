@@ -122,7 +122,6 @@ def test_lines_are_a_functions_body_and_a_whole_class():
     assert field.METHODS["CORAL"].lines == field.METHODS["optimal transport"].lines
 
 
-@pytest.mark.skipif(not RESULTS.exists(), reason="has no results yet")
 def test_the_lines_of_the_results_are_those_of_the_script():
     assert {run["method"]: int(run["lines"]) for run in read(RESULTS)} == {
         name: field.METHODS[name].lines

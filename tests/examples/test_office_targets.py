@@ -2,9 +2,11 @@
 
 import base64
 import io
+import math
 import re
 from fractions import Fraction
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from made_results import made_result
 from office.results import tables, targets
 from PIL import Image
 
-from symloss.diagnostics import Diagnosis
+from symloss.diagnostics import Diagnosis, diagnose
 
 
 @pytest.mark.parametrize(
@@ -183,3 +185,21 @@ def test_an_image_that_is_gone_has_no_picture(tmp_path):
     page = Reader(targets.page("title", spread([1, 0], [0.5, 0.5]), "equal shares", rows))
     assert page.sources == []
     assert {"The image cannot be read.", str(tmp_path / "none.jpg"), "mug"} <= {*page.text}
+
+
+def test_no_number_is_a_confidence_too():
+    assert targets.confidence(math.nan) == "nan"
+
+
+def test_pictures_are_read_with_the_depth_of_grey_that_the_network_saw(monkeypatch):
+    seen = []
+
+    def load_image(path, bits):
+        seen.append((path, bits))
+        return Image.new("RGB", (4, 4))
+
+    monkeypatch.setattr(targets.images, "load_image", load_image)
+    rows = [(Path("a.png"), [("bike", 0.6), ("mug", 0.4)])]
+    spread = diagnose(torch.eye(2), ["bike", "mug"])
+    targets.page("title", spread, "equal shares", rows, 12)
+    assert seen == [(Path("a.png"), 12)]

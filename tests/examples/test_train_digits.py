@@ -306,6 +306,15 @@ def test_the_loss_gets_the_shares_of_the_latest_estimate(monkeypatch):
     assert run.estimated.trust == 0.3
 
 
+def test_shares_that_are_not_trusted_are_equal_and_say_so(monkeypatch):
+    told = symloss.EstimatedPrior(torch.linspace(0.05, 0.15, 10), trust=0.3)
+    monkeypatch.setattr(symloss, "estimate_prior", lambda *_, **__: told)
+    source = render_digits(30, seed=0)
+    shares = train_digits.estimate_shares(torch.nn.Flatten(), source, source.images, seed=0)
+    assert torch.equal(shares.prior, torch.full((10,), 0.1))
+    assert shares.trust == 0
+
+
 def test_estimating_the_shares_leaves_batch_norm_alone_and_training_on(monkeypatch):
     told, seen = symloss.EstimatedPrior(torch.full((10,), 0.1), trust=0.5), []
     monkeypatch.setattr(symloss, "estimate_prior", lambda *rows, **_: seen.extend(rows) or told)
