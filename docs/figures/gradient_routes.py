@@ -1,13 +1,15 @@
 """Draw ``gradient_routes.svg``: where data and gradients go in one step.
 
-Run ``python docs/figures/gradient_routes.py`` after a change. The page holds the drawing inline,
-and it takes the colour of the text around it, so that it follows the light or dark theme.
+Run ``python docs/figures/gradient_routes.py`` after a change. Its words are legible on a phone. The
+page holds the drawing inline, and it takes the colour of the text around it, so that it follows the
+light or dark theme.
 """
 
 from pathlib import Path
 
-WIDTH, HEIGHT = 480, 672
-LEFT, MIDDLE, RIGHT = 110, 240, 370
+WIDTH, HEIGHT = 400, 716
+LEFT, MIDDLE, RIGHT = 100, 200, 300
+SMALL = "font-size:14px"
 TITLE = "Data and gradients in one step"
 DESCRIPTION = (
     "Images pass through the extractor G and become features f. The head's weights W and bias c "
@@ -21,14 +23,14 @@ Point = tuple[float, float]
 
 
 def box(x: float, y: float, width: float, *lines: str) -> str:
-    """Return a box around (x, y) with one or two lines of text, the first of them bold."""
+    """Return a box around (x, y) with lines of text, the first of them bold."""
     height = 20 + 18 * len(lines)
     shapes = [
         f'<rect x="{x - width / 2}" y="{y - height / 2}" width="{width}" height="{height}" '
         'rx="6" fill="none" stroke-width="1.5"/>'
     ]
     for i, line in enumerate(lines):
-        style = "font-size:13px" if i else "font-weight:bold"
+        style = SMALL if i else "font-weight:bold"
         shapes.append(text(x, y + 5 - 9 * (len(lines) - 1) + 18 * i, line, style))
     return "\n".join(shapes)
 
@@ -66,7 +68,6 @@ def stop(x: float, y: float) -> str:
 
 def draw() -> str:
     """Return the drawing as SVG."""
-    small = "font-size:13px"
     shapes = [
         box(MIDDLE, 25, 180, "images xˢ, xᵗ"),
         data((MIDDLE, 44), (MIDDLE, 72)),
@@ -75,52 +76,52 @@ def draw() -> str:
         gradient((MIDDLE + 12, 171), (MIDDLE + 12, 138)),
         box(MIDDLE, 190, 110, "features f"),
         # Features to both passes.
-        data((185, 190), (LEFT, 190), (LEFT, 304)),
-        stop(148, 190),
-        text(148, 174, "f.detach()", small),
-        data((295, 182), (RIGHT + 12, 182), (RIGHT + 12, 304)),
-        gradient((RIGHT - 12, 311), (RIGHT - 12, 200), (301, 200)),
+        data((145, 190), (LEFT - 20, 190), (LEFT - 20, 324)),
+        stop(118, 190),
+        text(108, 172, "f.detach()", SMALL),
+        data((255, 182), (RIGHT + 24, 182), (RIGHT + 24, 324)),
+        gradient((RIGHT, 331), (RIGHT, 200), (261, 200)),
         # The head's parameters to both passes.
-        box(MIDDLE, 258, 184, "head W, c", "learns from (5), (6), (7)"),
-        data((222, 286), (222, 322), (191, 322)),
-        gradient((185, 342), (240, 342), (240, 292)),
-        data((258, 286), (258, 330), (289, 330)),
-        stop(274, 330),
-        text(MIDDLE, 366, "W.detach()", small, "start"),
-        text(MIDDLE, 382, "c.detach()", small, "start"),
-        box(LEFT, 330, 150, "W f + c"),
-        box(RIGHT, 330, 150, "W f + c"),
+        box(MIDDLE, 266, 140, "head W, c", "learns from", "(5), (6), (7)"),
+        data((180, 303), (180, 342), (156, 342)),
+        gradient((150, 360), (200, 360), (200, 309)),
+        data((218, 303), (218, 350), (244, 350)),
+        stop(231, 350),
+        text(MIDDLE + 6, 388, "W.detach()", SMALL, "start"),
+        text(MIDDLE + 6, 405, "c.detach()", SMALL, "start"),
+        box(LEFT, 350, 100, "W f + c"),
+        box(RIGHT, 350, 100, "W f + c"),
     ]
-    for x, side, logits, losses, player in (
-        (LEFT, 1, "logits for the head", "(5) + (6) + (7)", "the head's losses"),
-        (RIGHT, -1, "logits for the extractor", "(8) + λ((9) + (10))", "the extractor's losses"),
+    for x, side, player, losses, owner in (
+        (LEFT, 1, "for the head", "(5) + (6) + (7)", "the head's losses"),
+        (RIGHT, -1, "for the extractor", "(8) + λ((9) + (10))", "the extractor's losses"),
     ):
         shapes += [
-            data((x - 12, 349), (x - 12, 395)),
-            gradient((x + 12, 400), (x + 12, 355)),
-            box(x, 420, 180, logits),
-            data((x - 12, 439), (x - 12, 476)),
-            gradient((x + 12, 481), (x + 12, 445)),
-            box(x, 510, 180, losses, player),
-            data((x - 12 * side, 538), (x - 12 * side, 606), (MIDDLE - 106 * side, 606)),
-            gradient((MIDDLE - 100 * side, 590), (x + 12 * side, 590), (x + 12 * side, 544)),
+            data((x - 12, 369), (x - 12, 411)),
+            gradient((x + 12, 417), (x + 12, 375)),
+            box(x, 445, 170, "logits", player),
+            data((x - 12, 473), (x - 12, 503)),
+            gradient((x + 12, 509), (x + 12, 479)),
+            box(x, 537, 170, losses, owner),
+            data((x - 12 * side, 565), (x - 12 * side, 647), (MIDDLE - 71 * side, 647)),
+            gradient((MIDDLE - 65 * side, 629), (x + 12 * side, 629), (x + 12 * side, 571)),
         ]
     shapes += [
-        text(MIDDLE, 425, "=", "font-weight:bold"),
-        box(MIDDLE, 598, 200, "sum: one backward"),
-        data((20, 652), (62, 652)),
-        text(76, 657, "data", small, "start"),
-        gradient((140, 652), (182, 652)),
-        text(196, 657, "gradient", small, "start"),
-        data((285, 652), (327, 652)),
-        stop(305, 652),
-        text(341, 657, "no gradient passes", small, "start"),
+        text(MIDDLE, 450, "=", "font-weight:bold"),
+        box(MIDDLE, 638, 130, "sum", "one backward"),
+        data((8, 696), (40, 696)),
+        text(53, 701, "data", SMALL, "start"),
+        gradient((100, 696), (132, 696)),
+        text(145, 701, "gradient", SMALL, "start"),
+        data((216, 696), (254, 696)),
+        stop(234, 696),
+        text(267, 701, "no gradient passes", SMALL, "start"),
     ]
     body = "\n".join(shapes)
     return (
         f'<svg class="drawing" role="img" aria-labelledby="routes-title routes-desc" '
         f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'stroke="currentColor" style="font-size:15px">\n'
+        'stroke="currentColor" style="font-size:15px;max-width:26rem">\n'
         f'<title id="routes-title">{TITLE}</title>\n'
         f'<desc id="routes-desc">{DESCRIPTION}</desc>\n'
         '<defs><marker id="arrowhead" viewBox="0 0 8 8" refX="2" refY="4" markerWidth="9" '
