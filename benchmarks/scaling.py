@@ -23,7 +23,6 @@ import symloss
 K, N = 31, 256  # the fixed value while the other grows
 SIZES_N = [1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000]
 SIZES_K = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
-BLUE, ORANGE = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
 
 
 def last_decade(sizes: list[int], seconds: list[float]) -> tuple[list[int], list[float]]:
@@ -59,13 +58,13 @@ def plot(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> None:
     """Draw both curves with their fitted lines, at the width of a column."""
     figure = Figure(figsize=(3.5, 2.8), dpi=300, layout="constrained")
     axes = figure.subplots()
-    styles = zip(curves.items(), (BLUE, ORANGE), "os", strict=True)
-    for (label, (sizes, seconds)), colour, marker in styles:
+    styles = zip(curves.items(), "os", ("-", "--"), strict=True)
+    for (label, (sizes, seconds)), marker, line in styles:
         upper = last_decade(sizes, seconds)
         slope, c = fit(*upper)
-        axes.plot(sizes, [1000 * t for t in seconds], marker, color=colour, ms=4, label=label)
-        line = [1000 * c * size**slope for size in upper[0]]
-        axes.plot(upper[0], line, color=colour, linewidth=1, label=f"fit: exponent {slope:.2f}")
+        axes.plot(sizes, [1000 * t for t in seconds], "k" + marker, mfc="none", ms=4, label=label)
+        fitted = [1000 * c * size**slope for size in upper[0]]
+        axes.plot(upper[0], fitted, "k" + line, linewidth=1, label=f"fit: exponent {slope:.2f}")
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("N or K", fontsize=8)
     axes.set_ylabel("Forward and backward (ms)", fontsize=8)

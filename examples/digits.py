@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib import rcParams
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from office.results import outputs
@@ -197,9 +198,13 @@ def plot_samples(printed: Tensor, handwritten: Tensor, path: Path) -> None:
     left.set_title("Source: printed, labelled", color=SOURCE)
     right.set_title("Target: handwritten, unlabelled", color=TARGET)
     chosen = [row + digit for row in ROWS for digit in range(10)]
+    # On a dark page, light ink.
+    ink = LinearSegmentedColormap.from_list(
+        "ink", [rcParams["axes.facecolor"], rcParams["text.color"]]
+    )
     for axes, images in ((left, printed[:50, 0]), (right, handwritten[chosen, 0])):
         tiles = np.pad(images.cpu().numpy(), ((0, 0), (1, 1), (1, 1)))
-        axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap="gray_r")
+        axes.imshow(tiles.reshape(5, 10, 10, 10).swapaxes(1, 2).reshape(50, 100), cmap=ink)
         axes.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=200)
 

@@ -10,7 +10,11 @@ from office.results import colours
 DOCS = Path(__file__).parents[2] / "docs"
 FIGURES = DOCS / "figures"
 GALLERY = (DOCS / "gallery.md").read_text(encoding="utf-8")
-HOLDERS = [*FIGURES.glob("*.py"), *(DOCS.parent / "examples").rglob("*.py")]
+HOLDERS = [
+    *FIGURES.glob("*.py"),
+    *(DOCS.parent / "examples").rglob("*.py"),
+    *(DOCS.parent / "benchmarks").glob("*.py"),
+]
 
 
 def test_every_figure_is_shown_once():
@@ -52,6 +56,6 @@ def test_the_method_is_what_its_script_draws():
 def test_the_words_of_a_drawing_are_legible_on_a_phone(name):
     """At least 12 pixels where the page is 390 wide, of which the text has 358."""
     drawn = (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
-    (width,) = re.findall(r'viewBox="0 0 (\d+) ', drawn)
+    width = re.search(r'viewBox="0 0 (\d+) ', drawn)[1]
     sizes = [int(size) for size in re.findall(r'font-size[=:]"?(\d+)', drawn)]
     assert min(sizes) * 358 / int(width) >= 12
