@@ -11,13 +11,14 @@ Search._performSearch = (query, ...others) => {
     const whole = shared > 2 && shared > 0.9 * words.length;
     const part = shared > 4 && shared > 0.8 * asked.size;
     for (const [file, id] of whole || part ? places : []) {
-      const anchor = `#${id}`;
-      const place = file + anchor;
-      if (shared > (found.get(place)?.[4] ?? 0))
-        found.set(place, [
-          ...[docnames[file], titles[file], anchor, entry, shared, filenames[file]],
-          SearchResultKind.index,
-        ]);
+      const place = `${file}#${id}`;
+      const result = found.get(place) ?? [
+        ...[docnames[file], titles[file], `#${id}`, "", 0, filenames[file]],
+        SearchResultKind.index,
+      ];
+      if (entry.length > result[3].length) result[3] = entry;
+      result[4] += shared;
+      found.set(place, result);
     }
   }
   const best = [...found.values()].sort((a, b) => a[4] - b[4]).slice(-3); // the last is shown first
