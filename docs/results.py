@@ -297,7 +297,7 @@ def prior(runs: list[Run]) -> list[Line]:
 
 def kind_of(run: Run) -> str:
     """Name a target's kind; the ten categories of the partial protocol are one of their own."""
-    kind = run["kind"].replace("dirichlet ", "Dirichlet, α = ")
+    kind = run["kind"].replace("dirichlet ", "Dirichlet, α\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     if kind == "partial":
         return "partial, the ten" if run["draw"] == "0" else "partial, random"
     return kind
