@@ -12,7 +12,7 @@ warnings.simplefilter("ignore", UserWarning)  # of diagnose
 torch.manual_seed(0)
 backbone = nn.Sequential(nn.Linear(16, 32), nn.ReLU())
 head = symloss.SymmetricHead(32, 10)
-target_images = x_t = torch.randn(64, 16)
+x_t = torch.randn(64, 16)
 labels = torch.arange(200) % 10
 target_features = (2 * torch.randn(10, 16)[labels] + torch.randn(200, 16)).numpy()
 model = symloss.SymNetClassifier(epochs=1, batch_size=60)
