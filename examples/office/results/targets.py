@@ -34,7 +34,8 @@ body {{ overflow-wrap: anywhere }} small {{ opacity: .75 }} figure {{ margin: 0 
 div {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.5rem }}
 img {{ width: 100%; height: 9.5rem; object-fit: contain; object-position: 0 100% }}
 table {{ border-collapse: collapse }} th + th, td + td {{ text-align: right; white-space: nowrap }}
-th, td {{ text-align: left; padding: .2rem .4rem; border-bottom: 1px solid #8885 }}
+th, td {{ text-align: left; padding: .2rem .3rem; border-bottom: 1px solid #8885 }}
+th {{ overflow-wrap: normal }}
 </style>
 <h1>{title}</h1>
 {findings}
