@@ -73,7 +73,7 @@ def test_the_accuracy_is_that_on_the_drawn_target(folder, monkeypatch):
     def three(source, labels, target, seed):
         return np.full(len(target), 3)
 
-    monkeypatch.setitem(field.METHODS, "three", field.Method("numpy", three))
+    monkeypatch.setitem(field.METHODS, "three", field.Method("scikit-learn", three))
     out = folder / "runs.csv"
     field.main([str(folder), "--csv", str(out), "--methods", "three", "--task", "a2w"])
     shown = {run["kind"]: float(run["accuracy"]) for run in read(out)}
