@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("give images, or --export FILE")
     if args.html == Path("-"):
         parser.error("--html needs a file, got -")
+    if models := [path for path in args.images if path.suffix == ".pt"]:
+        parser.error(f"{models[0]} is a second model: run predict.py once for each model")
     failed: list[str] = []
     try:
         for out in filter(None, (args.csv, args.html, args.export)):
