@@ -21,8 +21,6 @@ from matplotlib.patheffects import withStroke
 from office.results import outputs
 from office.results.colours import SOURCE, TARGET
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits
-from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 import symloss
@@ -110,6 +108,8 @@ def warp(glyph: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 def load_handwritten() -> Digits:
     """Load scikit-learn's handwritten digits."""
+    from sklearn.datasets import load_digits
+
     return to_digits(*load_digits(return_X_y=True))
 
 
@@ -211,6 +211,8 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
     Handwritten digits that the target classifier C^t gets wrong stand out. Each digit is named
     beside the middle of its printed images, and of its handwritten ones.
     """
+    from sklearn.manifold import TSNE
+
     seed = runs[0].seed
     figure = Figure(figsize=(3.6 * len(runs), 4.0), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]

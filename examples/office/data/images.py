@@ -1,4 +1,8 @@
-"""From an image's path to pixels: reading any format, resizing, decoding all images once."""
+"""From an image's path to pixels: reading any format, resizing, decoding all images once.
+
+Modules of the scripts import torchvision, scikit-learn and TensorBoard where they are used: it
+takes seconds, after which nobody wants to read that an option was wrong.
+"""
 
 import math
 import re
@@ -17,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor, nn
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from office import distributed
@@ -177,7 +180,9 @@ def _fewest_bits(top: int) -> int:
     return next(bits for bits in BITS if top < 2**bits)
 
 
-def _resize(preprocessing: Preprocessing) -> v2.Resize:
+def _resize(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
+    from torchvision.transforms import v2
+
     sides = [preprocessing.resize] * (2 if preprocessing.squash else 1)
     return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
 
@@ -185,7 +190,7 @@ def _resize(preprocessing: Preprocessing) -> v2.Resize:
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
     image = _resize(preprocessing)(load_image(path))
-    pixels: Tensor = v2.functional.pil_to_tensor(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return pixels.contiguous()  # so that crops copy quickly
 
 
@@ -307,6 +312,8 @@ class Normalize(nn.Module):
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Return a transform to a resized, centre-cropped, normalised float32 ``(3, crop, crop)``."""
+    from torchvision.transforms import v2
+
     crop = [_resize(preprocessing), v2.CenterCrop(preprocessing.crop), v2.PILToTensor()]
     transform: Transform = v2.Compose([*crop, Normalize(preprocessing)])
     return transform
