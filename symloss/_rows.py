@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -142,6 +142,16 @@ class Preprocessing(nn.Module):
 
 def _precision(dtype: torch.dtype) -> float:
     return torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
+
+
+def checked_device(device: Any) -> torch.device:
+    """Return a device; ValueError if torch cannot use it on this machine."""
+    with suppress(AssertionError, NotImplementedError, RuntimeError, TypeError):
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    raise ValueError(
+        f"device must be one that torch can use on this machine, for example 'cpu', got {device!r}"
+    )
 
 
 @contextmanager

@@ -473,7 +473,8 @@ def spoil(x, value, row=70):
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
         ({"prior": [0.7, 0.5, -0.2]}, "prior must be positive and sum to 1"),
-        ({"device": "gpu"}, "device must name a device, such as 'cpu' or 'cuda', got 'gpu'"),
+        ({"device": "gpu"}, "device must be one that torch can use .* 'cpu', got 'gpu'"),
+        ({"device": "cuda:99"}, "device must be one that torch can use .* 'cpu', got 'cuda:99'"),
         ({"random_state": -1}, "random_state must be a whole number of at least 0, got -1"),
         ({"random_state": 2**64}, "random_state must be below"),
     ],
@@ -1135,6 +1136,8 @@ def test_a_state_that_does_not_fit_leaves_the_model_as_it_was(fitted):
         model.load_state_dict(state)
     with pytest.raises(ValueError, match="Invalid parameter"):
         model.set_params(lr=7.0, unknown=1)
+    with pytest.raises(ValueError, match="device must be one that torch can use .*'cuda:99'"):
+        SymNetClassifier(device="cuda:99").load_state_dict(fitted.state_dict())
     assert repr(model) == before
     np.testing.assert_array_equal(model.predict_proba(x_t), expected)
 
