@@ -166,7 +166,7 @@ class SymNetClassifier:
         aside = copy.copy(self)
         aside._check_parameters()
         device = torch.device(aside.device)
-        with own_modes(device):
+        with own_modes(device), _rows.hint_at_routing():
             classes, y = _labels.encode(labels)
             columns = _rows.columns(features)
             _rows.check_columns("target_features", target_features, columns)

@@ -1757,6 +1757,16 @@ def test_a_target_that_skipped_an_encoder_is_told_of_transform_input(told, reque
         model.fit(text, y, symnetclassifier__target_features=target)
 
 
+def test_what_no_pipeline_calls_does_not_name_it(fitted):
+    x_s, y, x_t, _ = domains()
+    words = np.full(x_t.shape, "a", dtype=object)
+    for call in (fitted.diagnose, partial(symloss.estimate_prior, x_s, y)):
+        for wrong in (spoil(x_t, np.nan), words, x_t[:, 1:]):
+            with pytest.raises(ValueError, match="features") as refused:
+                call(wrong)
+            assert "Pipeline" not in str(refused.value)
+
+
 def in_units():
     """Domains whose columns have different units, in which adaptation needs a scaler."""
     x_s, y_s, x_t, y_t = domains(n_t=240)
