@@ -172,7 +172,7 @@ def print_diagnosis(runs: list[Run], images: Tensor) -> None:
     for run in runs:
         source, target = symloss.functional.split_logits(run.head(run.extractor(images)))
         other = None if run.method == "source-only" else source  # its C^s is not trained
-        remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
+        remedy = "symnets-balanced" if run.method == "symnets" else None
         prior, trust = run.estimated or (None, None)
         found = replace(diagnose(target, NAMES, prior, other_logits=other), trust=trust)
         description = found.describe(remedy)

@@ -205,9 +205,16 @@ def markdown(table: Table) -> str:
 # In words; most of it needs no target labels
 
 
+def _adapts(result: Result) -> bool:
+    method = METHODS.get(result.method)
+    return method is None or method.target
+
+
 def remedy(result: Result) -> str | None:
     """Return the option to try if categories are rarely predicted, if there is one."""
     method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
+    if not _adapts(result):
+        return None
     if method and method.balanced:
         if prior == "estimate":
             return None if result.trust else "--prior FILE"
@@ -227,8 +234,10 @@ def finished(result: Result, folder: Path) -> str:
 
 def _concern(result: Result) -> str | None:
     """Return a sentence on classifiers that disagree or on lost categories, if there is reason."""
-    spread = result.diagnosis
-    return None if spread.healthy else spread.sentence(remedy(result))
+    if result.diagnosis.healthy:
+        return None
+    sentence = result.diagnosis.sentence(remedy(result))
+    return sentence if _adapts(result) else f"without adaptation, {sentence}"
 
 
 def summarise(folders: Sequence[Path]) -> str:
