@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_the_accuracy_is_that_on_the_drawn_target(folder, monkeypatch):
         pytest.approx(100 * 8 / 96, rel=1e-4),
     )
     assert shown["partial"] in (50, 0)
+
+
+def test_what_a_first_call_imports_is_not_timed(folder, monkeypatch):
+    imported = []
+
+    def slow_at_first(source, labels, target, seed):
+        end = time.process_time() + (0 if imported else 0.5)
+        imported.append(len(target))
+        while time.process_time() < end:
+            pass
+        return np.zeros(len(target))
+
+    monkeypatch.setitem(field.METHODS, "slow", field.Method("numpy", slow_at_first))
+    out = folder / "runs.csv"
+    field.main([str(folder), "--csv", str(out), "--methods", "slow", "--kinds", "as it is"])
+    assert max(float(run["seconds"]) for run in read(out)) < 0.2
+    assert imported[1:] == [160, 160]
 
 
 def test_a_missing_package_is_named(folder, monkeypatch, capsys):
