@@ -1136,7 +1136,7 @@ def test_a_state_that_does_not_fit_leaves_the_model_as_it_was(fitted):
         model.load_state_dict(state)
     with pytest.raises(ValueError, match="Invalid parameter"):
         model.set_params(lr=7.0, unknown=1)
-    with pytest.raises(ValueError, match="device must be one that torch can use .*'cuda:99'"):
+    with pytest.raises(ValueError, match=r"device must be one that torch can use .*'cuda:99'"):
         SymNetClassifier(device="cuda:99").load_state_dict(fitted.state_dict())
     assert repr(model) == before
     np.testing.assert_array_equal(model.predict_proba(x_t), expected)
