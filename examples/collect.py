@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders to search, at any depth")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders with runs, at any depth")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="CSV file to write, or -"
     )
