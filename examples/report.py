@@ -24,13 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, help="folder with runs, at any depth")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the report (default: RUNS/report)"
-    )
-    parser.add_argument(
-        "--task", help="draw the figures of this task (default: each benchmark's first)"
-    )
+    add = parser.add_argument
+    add("runs", type=Path, help="folder with runs, at any depth")
+    add("--out", type=Path, metavar="DIR", help="folder for the report (default: RUNS/report)")
+    add("--task", help="draw the figures of this task (default: each benchmark's first)")
     args = parser.parse_args(argv)
     by_path = read_results(args.runs)
     results = [*by_path.values()]

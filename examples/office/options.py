@@ -42,6 +42,8 @@ def option(default: T, help: str, **settings: Any) -> T:
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
     elif isinstance(default, tuple):
         settings["nargs"] = "+"
+    if settings.get("type") is Path:
+        settings["metavar"] = "DIR"
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
@@ -188,17 +190,12 @@ class Recipe:
 class Selection:
     """The runs to make: every task with every method and seed; or only a check of the images."""
 
-    root: Path | None = option(
-        None, "the benchmark's folder, in any common layout", type=Path, metavar="DIR"
-    )
-    source: Path | None = option(
-        None, "for folders: one subfolder per category", type=Path, metavar="DIR"
-    )
+    root: Path | None = option(None, "the benchmark's folder, in any common layout", type=Path)
+    source: Path | None = option(None, "for folders: one subfolder per category", type=Path)
     target: Path | None = option(
         None,
         "for folders: the same subfolders, or just images, which are then predicted",
         type=Path,
-        metavar="DIR",
     )
     unlabelled: bool = option(
         False,
@@ -265,7 +262,6 @@ class Runtime:
         Path("runs"),
         "folder for the runs (default: {} [ours]); finished runs are not repeated",
         type=Path,
-        metavar="DIR",
     )
     resume: bool = option(False, "continue runs that were stopped")
 

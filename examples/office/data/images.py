@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, TextIO, TypeAlias, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ Image.MAX_IMAGE_PIXELS = None  # load_image has a limit of its own, and names th
 FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 T = TypeVar("T")
-Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # narrower images take too much memory when resized
 LARGE, LARGEST = 178_956_970, 1_000_000_000  # pixels; above, images are reduced, or refused
 BITS = (8, 10, 12, 14, 16)  # depths of grey
@@ -310,10 +309,10 @@ class Normalize(nn.Module):
         return images.mul_(self.scale).add_(self.shift)
 
 
-def eval_transform(preprocessing: Preprocessing) -> Transform:
+def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     """Return a transform to a resized, centre-cropped, normalised float32 ``(3, crop, crop)``."""
     from torchvision.transforms import v2
 
     crop = [_resize(preprocessing), v2.CenterCrop(preprocessing.crop), v2.PILToTensor()]
-    transform: Transform = v2.Compose([*crop, Normalize(preprocessing)])
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([*crop, Normalize(preprocessing)])
     return transform

@@ -107,7 +107,8 @@ def _table(
         else:
             rows.append(theirs)
     for method, group in left.items():
-        rows.append(_row(_label(method) + ", ours" * bool(published), group, tasks))
+        label = NAMES.get(method, method) + ", ours" * bool(published)
+        rows.append(_row(label, group, tasks))
     # If only some results use frozen features, the note warns of it.
     if ours and all(result.recipe.get("frozen") for group in ours.values() for result in group):
         title += f", {'ours ' if published else ''}on frozen features"
@@ -115,10 +116,6 @@ def _table(
     if any(row.uneven for row in rows):
         note += "\n\n† Mean over tasks that were run with different seeds."
     return Table(title, tasks, rows, note)
-
-
-def _label(method: str) -> str:
-    return NAMES.get(method, method)
 
 
 def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
