@@ -183,7 +183,9 @@ def _resize(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image
     from torchvision.transforms import v2
 
     sides = [preprocessing.resize] * (2 if preprocessing.squash else 1)
-    return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
+    mode = v2.InterpolationMode(preprocessing.interpolation)
+    resize: Callable[[Image.Image], Image.Image] = v2.Resize(sides, mode, antialias=True)
+    return resize
 
 
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:

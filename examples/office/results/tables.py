@@ -266,10 +266,10 @@ def on_targets(results: Sequence[Result]) -> str:
     sentences = [(result.title, _concern(result)) for result in results]
     lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
     healthy = len(results) - len(lines)
-    lines.append(f"- In {healthy} of {len(results)} runs nothing looks wrong.")
+    lines.append(f"- Nothing looks wrong in {healthy} of {len(results)} runs.")
     if same := [100 * result.agreement for result in results if result.agreement is not None]:
-        spread = f"{min(same):.1f} to {max(same):.1f} %"
-        lines.append(f"- The source and target classifiers agree on {spread} of the target.")
+        spread = " to ".join(dict.fromkeys([f"{min(same):.1f}", f"{max(same):.1f}"]))
+        lines.append(f"- The source and target classifiers agree on {spread} % of the target.")
     for result in results:
         if result.accuracy is None:
             shares = targets.columns(result.diagnosis, result.origin)
