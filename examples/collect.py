@@ -30,10 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders to search, at any depth")
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="CSV file to write, or -"
-    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, help="folders with runs, at any depth")
+    add("--out", required=True, type=Path, metavar="FILE", help="CSV file to write, or -")
     args = parser.parse_args(argv)
     paths = {path.resolve() for runs in args.runs for path in runs.rglob("result.json")}
     if not paths:

@@ -22,8 +22,6 @@ from matplotlib.patheffects import withStroke
 from office.results import outputs
 from office.results.colours import SOURCE, TARGET
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits
-from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 import symloss
@@ -111,6 +109,8 @@ def warp(glyph: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 def load_handwritten() -> Digits:
     """Load scikit-learn's handwritten digits."""
+    from sklearn.datasets import load_digits
+
     return to_digits(*load_digits(return_X_y=True))
 
 
@@ -173,7 +173,7 @@ def print_diagnosis(runs: list[Run], images: Tensor) -> None:
     for run in runs:
         source, target = symloss.functional.split_logits(run.head(run.extractor(images)))
         other = None if run.method == "source-only" else source  # its C^s is not trained
-        remedy = None if run.method == "symnets-balanced" else "symnets-balanced"
+        remedy = "symnets-balanced" if run.method == "symnets" else None
         prior, trust = run.estimated or (None, None)
         found = replace(diagnose(target, NAMES, prior, other_logits=other), trust=trust)
         description = found.describe(remedy)
@@ -216,6 +216,8 @@ def plot_tsne(runs: list[Run], source: Digits, target: Digits, path: Path) -> No
     Handwritten digits that the target classifier C^t gets wrong stand out. Each digit is named
     beside the middle of its printed images, and of its handwritten ones.
     """
+    from sklearn.manifold import TSNE
+
     seed = runs[0].seed
     figure = Figure(figsize=(3.6 * len(runs), 4.0), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]

@@ -28,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("extract_features.py", about, OPTIONS)
     number = partial(parser.add_argument, type=console.positive, metavar="N")
-    crops = "1, the centre crop; 2, its mirror image too; more adds random crops (default: 1)"
-    number("--views", default=1, help=f"per image: {crops}")
-    number("--batch-size", default=64, help="views per forward pass, about (default: 64)")
-    parser.add_argument("--out", type=Path, default=Path("features"), help="default: features")
+    crops = "1: the centre crop; 2: its mirror image too; more: random crops too (default: 1)"
+    number("--views", default=1, help=f"views of each image. {crops}")
+    number("--batch-size", default=64, help="about how many views per forward pass (default: 64)")
+    about = "folder for the features (default: features)"
+    parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help=about)
     given = vars(parser.parse_args(argv))
     dataset = given["dataset"]
     if dataset in DATASETS and DATASETS[dataset].kept:

@@ -1,12 +1,12 @@
-"""Predict category and confidence of images with a model that train_office.py saved.
+"""Predict the categories of images, with a model that train_office.py saved.
 
     python examples/predict.py runs/office31/A2W/symnets/seed0/model.pt photo.jpg folder/ more/*.jpg
     python examples/predict.py MODEL folder/ --top 3 --csv predictions.csv --html predictions.html
     python examples/predict.py MODEL --export model.pt2
 
-With --csv or --html, it also says how often each category is predicted, and was expected.
-Unreadable images and folders are named on stderr and skipped, and the exit code is then 1. If it
-is stopped, the table has the images predicted so far.
+With --csv or --html, it also says how often each category is predicted, and how often it was
+expected. Unreadable images and folders are named on stderr and skipped, and the exit code is then
+1. If stopped, it still writes the table, with the images predicted so far.
 """
 
 import argparse
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("model", type=Path, help="a run's model.pt")
     add("images", nargs="*", type=Path, metavar="image", help=either)
     add("--top", type=count, default=1, metavar="N", help=ranks)
-    table = "write a table to FILE, or to standard output for -, instead of printing"
+    table = "write a table to FILE (- for standard output) instead of printing lines"
     page = "write a page with pictures of the least confident predictions"
-    depth = "of grey of more than 8 bits (default: the fewest that hold all the images)"
+    depth = "bits of grey images with more than 8 (default: the fewest that hold all of them)"
     add("--csv", type=Path, metavar="FILE", help=table)
     add("--html", type=Path, metavar="FILE", help=page)
     add("--grey-bits", type=int, choices=images.BITS, help=depth)
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("give images, or --export FILE")
     if args.html == Path("-"):
         parser.error("--html needs a file, got -")
+    if models := [path for path in args.images if path.suffix == ".pt"]:
+        parser.error(f"{models[0]} is a second model: run predict.py once for each model")
     failed: list[str] = []
     try:
         for out in filter(None, (args.csv, args.html, args.export)):

@@ -2,9 +2,9 @@
 
     python examples/report.py runs/
 
-prints Tables 1 to 4 with the published numbers beside yours, names the runs that rarely predict a
-category of the target, and writes all of it with the figures (convergence, t-SNE, recall of each
-category).
+prints Tables 1 to 4 with the published numbers beside yours, and names the runs that rarely predict
+a category of the target. It also saves all that, with figures: convergence, t-SNE, and each
+category's recall.
 """
 
 import argparse
@@ -24,11 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, help="folder with runs, searched at any depth")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUNS/report")
-    parser.add_argument(
-        "--task", help="the figures' task (default: the first of each benchmark that was run)"
-    )
+    add = parser.add_argument
+    add("runs", type=Path, help="folder with runs, at any depth")
+    add("--out", type=Path, metavar="DIR", help="folder for the report (default: RUNS/report)")
+    add("--task", help="draw the figures of this task (default: each benchmark's first)")
     args = parser.parse_args(argv)
     by_path = read_results(args.runs)
     results = [*by_path.values()]

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import digits as demo
 import torch
@@ -236,21 +237,26 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Adapt a classifier from printed digits, which have labels, to handwritten "
         "ones, which have none. Needs no download and no GPU.",
     )
-    add, recipe, size = parser.add_argument, Recipe(), whole(2, 1797)
+    recipe, size = Recipe(), whole(2, 1797)
     seed, rate = whole(0, 2**32 - 1), real(0, above=True)
-    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="what to train")
-    add("--seeds", nargs="+", type=seed, default=[0], help="seeds of digits, weights, batches")
-    add("--epochs", type=positive, default=recipe.epochs, help="passes over the printed digits")
-    add("--batch-size", type=size, default=recipe.batch_size, help="images per domain and step")
-    add("--lr", type=rate, default=recipe.lr, help="initial learning rate")
-    add("--balance", type=real(0), default=recipe.balance, help="weight in symnets-balanced")
-    add("--device", type=device, default="cpu", help="for example cpu, cuda, cuda:1 or mps")
-    add("--out", type=Path, default="runs/digits", help="folder for results and pictures")
-    add("--no-plots", action="store_true", help="write results.json only")
+
+    def add(name: str, metavar: str, default: Any, about: str, **settings: Any) -> None:
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        about = f"{about} (default: {shown})"
+        parser.add_argument(name, metavar=metavar, default=default, help=about, **settings)
+
+    add("--methods", "M", METHODS, "what to train", nargs="+", choices=METHODS)
+    add("--seeds", "N", [0], "seeds of digits, weights and batches", nargs="+", type=seed)
+    add("--epochs", "N", recipe.epochs, "passes over the printed digits", type=positive)
+    add("--batch-size", "N", recipe.batch_size, "images per domain and step", type=size)
+    add("--lr", "X", recipe.lr, "initial learning rate", type=rate)
+    add("--balance", "X", recipe.balance, "weight of symnets-balanced's penalty", type=real(0))
+    add("--device", "D", "cpu", "for example cpu, cuda, cuda:1 or mps", type=device)
+    add("--out", "DIR", "runs/digits", "folder for results and pictures", type=Path)
+    parser.add_argument("--no-plots", action="store_true", help="save no pictures")
     return parser.parse_args(argv)
 
 

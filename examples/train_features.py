@@ -27,16 +27,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = (__doc__ or "").partition("\n")[0]  # python -OO drops it
     parser = options.build_parser("train_features.py", about, OPTIONS)
     add, number = parser.add_argument, partial(parser.add_argument, type=console.positive)
-    add("features", type=Path, help="folder that extract_features.py wrote, e.g. features/office31")
+    add("features", type=Path, help="folder that extract_features.py wrote, as features/office31")
     number("--epochs", default=20, help="passes over the larger domain (default: 20)")
-    number("--bottleneck", default=256, help="width of the linear layer on them (default: 256)")
+    number("--bottleneck", default=256, help="width of the added linear layer (default: 256)")
     add(
         "--dataset",
         choices=[*DATASETS, "folders"],
-        help="another benchmark with the same domains, e.g. office31-partial (default: the "
-        "features' own)",
+        metavar="NAME",
+        help="another benchmark with the same domains, such as office31-partial (default: the one "
+        "whose features they are)",
     )
-    add("--out", type=Path, default=Path("runs-frozen"), help="default: runs-frozen")
+    about = "folder for the runs (default: runs-frozen)"
+    add("--out", type=Path, default=Path("runs-frozen"), metavar="DIR", help=about)
     given = vars(parser.parse_args(argv))
     stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -144,6 +144,16 @@ def _precision(dtype: torch.dtype) -> float:
     return torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
 
 
+def checked_device(device: Any) -> torch.device:
+    """Return a device; ValueError if torch cannot use it on this machine."""
+    with suppress(AssertionError, NotImplementedError, RuntimeError, TypeError):
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    raise ValueError(
+        f"device must be one that torch can use on this machine, for example 'cpu', got {device!r}"
+    )
+
+
 @contextmanager
 def own_modes(device: torch.device) -> Iterator[None]:
     """Switch off a caller's no_grad, inference_mode or autocast."""
@@ -151,6 +161,17 @@ def own_modes(device: torch.device) -> Iterator[None]:
     off = torch.autocast(device.type, enabled=False) if autocast else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), off:
         yield
+
+
+@contextmanager
+def hint_at_routing() -> Iterator[None]:
+    """Add to an error about the target how a Pipeline transforms it: it may have skipped a step."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if "target_features" in str(error):
+            error.args = (f"{error}. {_ROUTING}",)
+        raise
 
 
 def as_rows(name: str, features: Any) -> Tensor:
@@ -202,13 +223,8 @@ def check_columns(name: str, features: Any, expected: list[Any] | None) -> None:
     got += [f"with {unknown[:3]}"] if unknown else []
     raise ValueError(
         f"{name} must have the columns of the source's features, in their order, got a table "
-        f"{' and '.join(got) or 'with another order; reorder it: table[names]'}{_routing(name)}"
+        f"{' and '.join(got) or 'with another order; reorder it: table[names]'}"
     )
-
-
-def _routing(name: str) -> str:
-    """Say how a Pipeline transforms the target, in case that its features skipped an encoder."""
-    return f". {_ROUTING}" if name == "target_features" else ""
 
 
 def _dense(name: str, features: Tensor) -> Tensor:
@@ -238,9 +254,7 @@ def _from_numpy(name: str, features: Any) -> Tensor:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{name} must hold numbers only{_where(array)}: {error}{_routing(name)}"
-            ) from error
+            raise type(error)(f"{name} must hold numbers only{_where(array)}: {error}") from error
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
         array = array.astype(np.float64)
     elif not array.dtype.isnative or min(array.strides, default=0) < 0:  # unknown to torch
@@ -321,7 +335,7 @@ def check_pair(source: Tensor, y: Tensor, target: Tensor) -> None:
     if source.shape[1] != target.shape[1]:
         raise ValueError(
             "features and target_features must have the same width, got "
-            f"{source.shape[1]} and {target.shape[1]}. {_ROUTING}"
+            f"{source.shape[1]} and {target.shape[1]}"
         )
     for name, rows in (("features", source), ("target_features", target)):
         if len(rows) < 2:
@@ -342,7 +356,7 @@ def batches(rows: Tensor, device: torch.device, name: str | None = None) -> Iter
         if name is not None and not (finite := batch.float().isfinite().all(1)).all():
             raise ValueError(
                 f"{name} must be finite in float32, got NaN or inf in row "
-                f"{start + int(finite.int().argmin())}{_routing(name)}"
+                f"{start + int(finite.int().argmin())}"
             )
         yield batch
 

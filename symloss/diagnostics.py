@@ -239,7 +239,7 @@ class Diagnosis:
         shares = [*zip(self.predicted, expected, self.categories, strict=True)]
         shares.sort(key=lambda share: share[0] / share[1])
         listed = [
-            f"{name} {100 * p:.1f}" + (f" ({100 * e:.1f})" if self.expected else "")
+            f"{name}: {100 * p:.1f}" + (f" ({100 * e:.1f})" if self.expected else "")
             for p, e, name in shares
         ]
         if len(listed) > _SHOWN:
@@ -331,7 +331,7 @@ def diagnose(
     Example:
         >>> logits = torch.eye(3)[[0, 0, 0, 1] * 10]
         >>> print(diagnose(logits, ["bike", "mug", "pen"]))
-        Predicted (expected) share in %: pen 0.0 (33.3), mug 25.0 (33.3), bike 75.0 (33.3)
+        Predicted (expected) share in %: pen: 0.0 (33.3), mug: 25.0 (33.3), bike: 75.0 (33.3)
         1 of 3 categories is rarely or never predicted (pen).
     """
     predicted, expected = (part.tolist() for part in category_shares(target_logits, prior))

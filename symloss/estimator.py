@@ -166,7 +166,7 @@ class SymNetClassifier:
         aside = copy.copy(self)
         aside._check_parameters()
         device = torch.device(aside.device)
-        with own_modes(device):
+        with own_modes(device), _rows.hint_at_routing():
             classes, y = _labels.encode(labels)
             columns = _rows.columns(features)
             _rows.check_columns("target_features", target_features, columns)
@@ -426,7 +426,7 @@ class SymNetClassifier:
         params = state["params"] | {"device": self.device}
         if params.pop("partial", False):  # of 0.2.0, where it replaced the balance
             params["balance"] = 0.0
-        with own_modes(torch.device(self.device)):
+        with own_modes(_rows.checked_device(self.device)):
             aside.set_params(**params)
             axes, width = state["extractor"].get("0.axes"), len(state["extractor"]["0.mean"])
             preprocessing = Preprocessing(state["preprocessing"], width)
@@ -510,12 +510,7 @@ class SymNetClassifier:
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, _sklearn.whole(name, value, least))
-        try:
-            self.device = torch.device(self.device)
-        except (RuntimeError, TypeError):
-            raise ValueError(
-                f"device must name a device, such as 'cpu' or 'cuda', got {self.device!r}"
-            ) from None
+        self.device = _rows.checked_device(self.device)
         if isinstance(self.verbose, str) or self.verbose not in (True, False):
             raise TypeError(f"verbose must be True or False, got {self.verbose!r}")
         if isinstance(self.prior, str) and self.prior != "estimate":

@@ -102,7 +102,7 @@ def estimate_prior(
         >>> bool(prior[1] < 0.1)
         True
     """
-    device = torch.device(device)
+    device = _rows.checked_device(device)
     with _rows.own_modes(device):
         _, y = _labels.encode(labels)
         source = _rows.as_rows("features", features)

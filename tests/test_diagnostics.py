@@ -239,7 +239,7 @@ def test_classifiers_that_disagree_come_before_any_advice():
     assert found.sentence("balance=3") == first
     assert found.describe("balance=3").splitlines() == [
         first,
-        "Predicted (expected) share in %: c1 0.0 (33.3), c2 40.0 (33.3), c0 60.0 (33.3)",
+        "Predicted (expected) share in %: c1: 0.0 (33.3), c2: 40.0 (33.3), c0: 60.0 (33.3)",
         "1 of 3 categories is rarely or never predicted (c1).",
     ]
     assert not made((0.3, 0.3, 0.4), 0.067).healthy
@@ -259,7 +259,7 @@ def test_a_long_list_of_categories_is_cut():
     shares = found.describe().splitlines()[0]
     assert shares.count("(5.0)") == 10
     assert shares.endswith(
-        "..., c17 0.0 (5.0), c18 0.0 (5.0), c19 0.0 (5.0), c0 50.0 (5.0), c1 50.0 (5.0)"
+        "..., c17: 0.0 (5.0), c18: 0.0 (5.0), c19: 0.0 (5.0), c0: 50.0 (5.0), c1: 50.0 (5.0)"
     )
 
 
@@ -267,7 +267,7 @@ def test_the_description_has_the_agreement_all_shares_and_the_sentence():
     found = made((0.6, 0.0, 0.4), 0.985)
     assert found.describe("balance=3").splitlines() == [
         "The source and target classifiers agree on 98.5 % of the target.",
-        "Predicted (expected) share in %: c1 0.0 (33.3), c2 40.0 (33.3), c0 60.0 (33.3)",
+        "Predicted (expected) share in %: c1: 0.0 (33.3), c2: 40.0 (33.3), c0: 60.0 (33.3)",
         "1 of 3 categories is rarely or never predicted (c1): if the target contains it, try "
         "balance=3.",
     ]
@@ -291,6 +291,13 @@ def test_without_unknown_objects_nothing_is_said_of_them(novel):
     found = dataclasses.replace(made((0.3, 0.3, 0.4), 0.985), novel=novel)
     assert found.healthy
     assert "resembles" not in found.describe()
+
+
+def test_numbers_of_categories_are_not_taken_for_shares():
+    found = diagnostics.diagnose(torch.eye(3)[[0, 0, 0, 2] * 10])
+    assert (
+        found.describe().splitlines()[0].endswith(": 1: 0.0 (33.3), 2: 25.0 (33.3), 0: 75.0 (33.3)")
+    )
 
 
 def test_a_diagnosis_needs_a_name_for_each_category():

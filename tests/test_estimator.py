@@ -473,7 +473,8 @@ def spoil(x, value, row=70):
         ({"prior": [0.5, 0.5]}, r"prior must have shape \(3,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must be positive and sum to 1"),
         ({"prior": [0.7, 0.5, -0.2]}, "prior must be positive and sum to 1"),
-        ({"device": "gpu"}, "device must name a device, such as 'cpu' or 'cuda', got 'gpu'"),
+        ({"device": "gpu"}, "device must be one that torch can use .* 'cpu', got 'gpu'"),
+        ({"device": "cuda:99"}, "device must be one that torch can use .* 'cpu', got 'cuda:99'"),
         ({"random_state": -1}, "random_state must be a whole number of at least 0, got -1"),
         ({"random_state": 2**64}, "random_state must be below"),
     ],
@@ -1135,6 +1136,8 @@ def test_a_state_that_does_not_fit_leaves_the_model_as_it_was(fitted):
         model.load_state_dict(state)
     with pytest.raises(ValueError, match="Invalid parameter"):
         model.set_params(lr=7.0, unknown=1)
+    with pytest.raises(ValueError, match=r"device must be one that torch can use .*'cuda:99'"):
+        SymNetClassifier(device="cuda:99").load_state_dict(fitted.state_dict())
     assert repr(model) == before
     np.testing.assert_array_equal(model.predict_proba(x_t), expected)
 
@@ -1752,6 +1755,16 @@ def test_a_target_that_skipped_an_encoder_is_told_of_transform_input(told, reque
     model = pipelines.make_pipeline(encoder, quick())
     with pytest.raises(ValueError, match=rf"{told}.* transform_input=\['target_features'\]"):
         model.fit(text, y, symnetclassifier__target_features=target)
+
+
+def test_what_no_pipeline_calls_does_not_name_it(fitted):
+    x_s, y, x_t, _ = domains()
+    words = np.full(x_t.shape, "a", dtype=object)
+    for call in (fitted.diagnose, partial(symloss.estimate_prior, x_s, y)):
+        for wrong in (spoil(x_t, np.nan), words, x_t[:, 1:]):
+            with pytest.raises(ValueError, match="features") as refused:
+                call(wrong)
+            assert "Pipeline" not in str(refused.value)
 
 
 def in_units():

@@ -296,3 +296,9 @@ def test_what_cannot_be_right_is_refused(change, message):
     x_s, y_s, x_t, _ = domains([0.2] * 5)
     with pytest.raises(ValueError, match=message):
         estimate(*change(x_s, y_s, x_t))
+
+
+def test_a_device_that_torch_cannot_use_is_refused():
+    x_s, y_s, x_t, _ = domains([0.2] * 5)
+    with pytest.raises(ValueError, match=r"device must be one that torch can use .*'cuda:99'"):
+        estimate(x_s, y_s, x_t, device="cuda:99")

@@ -42,6 +42,8 @@ def option(default: T, help: str, **settings: Any) -> T:
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
     elif isinstance(default, tuple):
         settings["nargs"] = "+"
+    if settings.get("type") is Path:
+        settings["metavar"] = "DIR"
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
@@ -80,17 +82,24 @@ class Recipe:
     """Every setting that changes the numbers, besides task, method and seed."""
 
     dataset: str = field(
-        metadata={"help": "benchmark", "required": True, "choices": [*DATASETS, "folders"]}
+        metadata={
+            "help": f"{', '.join(DATASETS)}; or folders, for your own images",
+            "required": True,
+            "choices": [*DATASETS, "folders"],
+            "metavar": "NAME",
+        }
     )
     backbone: str = option(
         "resnet50",
         "torchvision classification network that ends in a linear layer, timm:NAME, or "
         "resnet50_v1, for weights from Keras, Caffe or TensorFlow (default: {} [paper])",
+        metavar="NAME",
     )
     weights: str = option(
         "imagenet",
         "imagenet (torchvision's IMAGENET1K_V1, or those of a timm tag such as "
-        "timm:resnet50.tv_in1k), none, or the FILE of a state_dict (default: {} [paper])",
+        "timm:resnet50.tv_in1k), none (random), or a FILE with a state_dict (default: {} [paper])",
+        metavar="W",
     )
     bottleneck: int | None = option(
         None,
@@ -101,19 +110,21 @@ class Recipe:
         200, "passes over the larger domain (default: {} [script])", type=positive
     )
     max_steps: int | None = option(
-        None, "steps instead of epochs, with one evaluation at the end", type=positive
+        None,
+        "number of steps, in place of epochs, with one evaluation at the end",
+        type=positive,
     )
     balance: float = option(
         3.0,
-        "for balanced methods: weight (times λ) that pulls each target batch's mean prediction "
-        "towards the prior; 1 is safer (default: {} [ours])",
+        "for balanced methods: weight (times λ) of the loss that pulls each target batch's mean "
+        "prediction towards the prior; 1 is safer (default: {} [ours])",
         type=real(0),
     )
     prior: str | Shares = option(
         "estimate",
-        "for balanced methods: share of each category in the target: estimate, from features of "
-        "both domains before the first step, and again at 20, 40, 60 and 80 %% of the steps; "
-        "uniform; source (the source's shares); or a FILE with lines such as mug,0.05. Categories "
+        "for balanced methods: shares of the categories in the target. estimate: from features of "
+        "both domains, before the first step and at 20, 40, 60 and 80 %% of the steps; uniform: "
+        "equal shares; source: the source's shares; FILE: from lines such as mug,0.05. Categories "
         "with less than a fifth of an equal share count less (default: {} [ours])",
         type=_prior,
     )
@@ -131,7 +142,8 @@ class Recipe:
     )
     lr: float = option(
         0.01,
-        "initial learning rate of the head; the backbone's is a tenth (default: {} [paper])",
+        "initial learning rate of head and bottleneck; the backbone's is a tenth "
+        "(default: {} [paper])",
         type=real(0, above=True),
     )
     weight_decay: float = option(
@@ -139,7 +151,7 @@ class Recipe:
     )
     precision: str = option(
         "fp32",
-        "of the forward pass; losses are always float32; fp16 scales its gradients and needs CUDA "
+        "precision of the forward pass; losses are always float32; fp16 needs CUDA "
         "(default: {} [ours])",
         choices=["fp32", "bf16", "fp16"],
     )
@@ -194,6 +206,7 @@ class Selection:
         ("all",),
         "one or several, for example A2W, I2P or Ar2Cl, or all (default: all [paper])",
         flag="--task",
+        metavar="TASK",
     )
     methods: Sequence[str] = option(
         ("symnets",),
@@ -207,17 +220,17 @@ class Selection:
         (0, 1, 2),
         "one run per seed (default: 0 1 2; three runs [paper])",
         type=whole(0),
+        metavar="N",
     )
     preset: str = option(
         "paper",
-        "other defaults, for folders: quick gives a first answer on a CPU in minutes, by training "
-        "on features of a small frozen network, downloaded once without --weights FILE (backbone "
-        f"{QUICK['backbone']}, bottleneck "
-        f"{QUICK['bottleneck']}, one seed; 20 epochs, more in small folders to reach 1,000 steps) "
-        "(default: {})",
+        "set of defaults; quick, for folders, gives a first answer on a CPU in minutes: it trains "
+        "on features of a small frozen network, which is downloaded once unless --weights is "
+        f"given (backbone {QUICK['backbone']}, bottleneck {QUICK['bottleneck']}, one seed, at "
+        "least 20 epochs and 1,000 steps) (default: {})",
         choices=["quick", "paper"],
     )
-    check: bool = option(False, "open every image, print a table, train nothing")
+    check: bool = option(False, "open every image and print a table, without training")
 
 
 @dataclass(frozen=True)
@@ -235,14 +248,14 @@ class Runtime:
     )
     workers: int = option(
         WORKERS,
-        "threads that read images if they are not cached, per domain and process; does not change "
+        "threads per domain and process that read images if they are not cached; does not change "
         "results (default: 4, at most the number of cores [ours])",
         type=whole(0),
     )
     cache: str = option(
         "ram",
-        "where to keep the images, decoded once for all runs, or off; does not change results "
-        "(default: {} [ours])",
+        "where to keep the images, decoded once for all runs; off decodes them in every epoch; "
+        "does not change results (default: {} [ours])",
         choices=["ram", "device", "off"],
     )
     out: Path = option(
@@ -261,19 +274,20 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]
 
 def build_parser(
     prog: str = PROG,
-    description: str = "SymNets and the rows of the paper's ablation on the Office benchmarks.",
+    description: str = "Train SymNets and the methods beside them in the paper, on the Office "
+    "benchmarks or on two folders of your own.",
     only: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Return a parser of all options, or ``only`` some; its result holds only what was given."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
-        epilog="Where defaults come from: [paper] section 4.1 of the paper, [script] the "
+        epilog="Where defaults come from: [paper] is section 4.1 of the paper, [script] the "
         "authors' released training script, [ours] our own choice.",
         argument_default=argparse.SUPPRESS,
     )
     for kind, title in (
-        (Recipe, "settings, which change the numbers"),
+        (Recipe, "settings that change the numbers"),
         (Selection, "which runs"),
         (Runtime, "where and how to run them"),
     ):

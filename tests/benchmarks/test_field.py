@@ -86,6 +86,23 @@ def test_the_accuracy_is_that_on_the_drawn_target(folder, monkeypatch):
     assert shown["partial"] in (50, 0)
 
 
+def test_the_import_of_a_package_is_not_timed(folder, monkeypatch):
+    busy = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\n"
+    (folder / "slow_package.py").write_text(busy)
+    monkeypatch.syspath_prepend(folder)
+
+    def run(source, labels, target, seed):
+        import slow_package
+
+        return np.full(len(target), bool(slow_package))
+
+    monkeypatch.setitem(field.METHODS, "slow", field.Method("scikit-learn", run))
+    monkeypatch.setitem(field.IMPORTS, "scikit-learn", ("slow_package",))
+    out = folder / "runs.csv"
+    field.main([str(folder), "--csv", str(out), "--methods", "slow", "--kinds", "as it is"])
+    assert max(float(run["seconds"]) for run in read(out)) < 0.2
+
+
 def test_a_missing_package_is_named(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "skada", None)
     out = folder / "runs.csv"

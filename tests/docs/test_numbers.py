@@ -821,7 +821,7 @@ def test_the_health_check_prints_the_numbers_of_its_page():
     shown = re.search(r"```text\n(.*?)\n```", page("docs/recipes/health-check.md"), re.DOTALL)[1]
     printed, _ = run("health_check")
     compare_printed(shown, printed)
-    for old, new in (("60.0 %", "64.0 %"), ("1.28", "1.38"), ("bike 0.0", "bike 4.0")):
+    for old, new in (("60.0 %", "64.0 %"), ("1.28", "1.38"), ("bike: 0.0", "bike: 4.0")):
         assert old in shown
         with pytest.raises(AssertionError):
             compare_printed(shown.replace(old, new, 1), printed)

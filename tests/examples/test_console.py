@@ -31,6 +31,16 @@ def script(path: Path, *arguments: object, encoding: str = "utf-8") -> str:
 
 
 @pytest.mark.slow
+def test_options_are_checked_before_what_takes_seconds_to_import(tmp_path):
+    names = [path.stem for path in EXAMPLES.glob("*.py")]
+    heavy = {"sklearn", "tensorboard", "torch._dynamo", "torchvision"}
+    code = f"import sys, {', '.join(names)}; print({heavy} & {{*sys.modules}})"
+    (tmp_path / "imports.py").write_text(code)
+    assert len(names) > 6
+    assert script(tmp_path / "imports.py").strip() == "set()"
+
+
+@pytest.mark.slow
 def test_the_digits_table_in_ascii(tmp_path):
     options = "--methods source-only --seeds 0 1 --epochs 1 --no-plots --out"
     shown = script(EXAMPLES / "train_digits.py", *options.split(), tmp_path, encoding="ascii")

@@ -48,7 +48,7 @@ def reader(monkeypatch):
         def fit_transform(self, features):
             return features
 
-    monkeypatch.setattr(pictures, "TSNE", Same)
+    monkeypatch.setattr("sklearn.manifold.TSNE", Same)
     monkeypatch.setattr(pictures, "TSNE_POINTS", 20)
     head = symloss.SymmetricHead(2, 10)
     with torch.no_grad():

@@ -21,7 +21,8 @@ def test_names_are_shown_with_what_they_hide():
     [
         ("symnets", {}, "--method symnets-balanced"),
         ("symnets-v2", {"partial": False}, "--method symnets-v2-balanced"),
-        ("source-only", {}, "--method symnets-balanced"),
+        ("source-only", {}, None),
+        ("source-only-em", {}, "--method symnets-balanced"),
         ("symnets", {"partial": True}, "--method symnets-balanced"),
         ("symnets-balanced", {"balance": 3.0}, "--prior estimate"),  # of an old run
         ("symnets-balanced", {"prior": "source"}, "--prior estimate"),
@@ -59,7 +60,7 @@ def test_a_run_ends_with_its_diagnosis(tmp_path):
 def test_the_summary_is_a_table_the_lost_categories_and_the_files(tmp_path):
     results = [
         made_result(predicted=LOST, per_category={"bike": 50.0, "mug": None}, seconds=3.2),
-        made_result(method="source-only", seed=1, accuracy=87.25),
+        made_result(method="source-only", seed=1, accuracy=87.25, predicted=LOST),
     ]
     for result in results:
         (tmp_path / result.method).mkdir()
@@ -68,10 +69,12 @@ def test_the_summary_is_a_table_the_lost_categories_and_the_files(tmp_path):
         "",
         "method       seed  accuracy  worst category  C^s and C^t agree  rarely predicted  seconds",
         "symnets      0     90.0 %    bike 50 %       90.0 %             1 of 3            3",
-        "source-only  1     87.2 %    -               -                  0 of 3            0",
+        "source-only  1     87.2 %    -               -                  1 of 3            0",
         "",
         "symnets, seed 0: 1 of 3 categories is rarely or never predicted (mug): if the target "
         "contains it, try --method symnets-balanced.",
+        "source-only, seed 1: without adaptation, 1 of 3 categories is rarely or never predicted "
+        "(mug).",
         "result.json, model.pt (for predict.py) and, without labels, predictions.csv and "
         "predictions.html are in:",
         f"  {tmp_path}/symnets",

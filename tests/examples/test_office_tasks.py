@@ -128,10 +128,10 @@ def test_a_category_without_images_is_named(root: Path) -> None:
 def test_an_empty_domain_is_named(root: Path) -> None:
     shutil.rmtree(root / "amazon")
     (root / "amazon").mkdir()
-    assert fault(root) == f"domain amazon is empty: {root}/amazon has no category folders"
+    needed = f"{root}/amazon must have a folder of images for each category"
+    assert fault(root) == f"domain amazon: {needed}, but has none"
     shutil.copy(root / "webcam/mug/0.jpg", root / "amazon")
-    has = "has images outside category folders"
-    assert fault(root) == f"domain amazon is empty: {root}/amazon {has}"
+    assert fault(root) == f"domain amazon: {needed}, but has only images outside category folders"
 
 
 # Partial adaptation
@@ -232,7 +232,7 @@ def test_the_folders_of_an_unlabelled_target_are_no_categories(root: Path) -> No
 
 def test_two_folders_may_be_partial(root: Path) -> None:
     shutil.rmtree(root / "webcam/mouse")
-    both = r"missing in webcam: mouse.* add --partial; if .* add --unlabelled$"
+    both = r"missing in webcam: mouse.* add --partial\. If .* add --unlabelled$"
     with pytest.raises(UserError, match=both):
         load_folders(root / "amazon", root / "webcam")
     task = load_folders(root / "amazon", root / "webcam", partial=True)
@@ -266,13 +266,17 @@ def test_swapped_folders_are_asked_about(root: Path, tmp_path: Path) -> None:
     flat.mkdir()
     for i, path in enumerate(sorted((root / "webcam").rglob("*.jpg"))):
         path.rename(flat / f"{i}.jpg")
-    with pytest.raises(UserError, match="did you swap --source and --target"):
+    with pytest.raises(UserError) as error:
         load_folders(flat, root / "amazon")
+    needed = f"domain flat: {flat} must have a folder of images for each category"
+    first = f"{needed}, but has only images outside category folders"
+    swap = f"If {root}/amazon is meant to be the source, swap --source and --target"
+    assert str(error.value) == f"{first}. {swap}"
     with pytest.raises(UserError) as error:
         load_folders(flat, tmp_path / "data" / "webcam" / "mug")
-    assert "did you swap --source and --target" not in str(error.value)
+    assert str(error.value) == first
     write_tree(tmp_path, domains=("few",), categories=("bike", "mouse"))
-    with pytest.raises(UserError, match="The target has more: did you swap --source and --target"):
+    with pytest.raises(UserError, match=r"missing in few: mug\. If amazon is .* the source, swap"):
         load_folders(tmp_path / "few", root / "amazon")
 
 

@@ -127,6 +127,14 @@ def test_bad_input_is_one_line(
     assert str(foreign) in failure([foreign, image], capsys)
 
 
+def test_a_second_model_is_not_taken_for_an_image(
+    photos: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = save_model(photos / "model.pt", nn.Linear(16, 3))  # as a glob gives it
+    told = f"{second} is a second model: run predict.py once for each model"
+    assert failure([model, second, photos], capsys).endswith(told)
+
+
 # Folders
 
 

@@ -442,6 +442,6 @@ def test_help_shows_every_default(capsys):
     with pytest.raises(SystemExit) as error:
         train_digits.main(["--help"])
     assert error.value.code == 0
-    text = capsys.readouterr().out
-    for default in ("0.05", "64", "10.0", "runs/digits", "cpu"):
-        assert default in text
+    text = "".join(capsys.readouterr().out.split())
+    for default in ("source-onlysymnetssymnets-balanced", "0", "0.05", "64", "10.0", "cpu"):
+        assert f"(default:{default})" in text

@@ -1,4 +1,8 @@
-"""From an image's path to pixels: reading any format, resizing, decoding all images once."""
+"""From an image's path to pixels: reading any format, resizing, decoding all images once.
+
+Modules of the scripts import torchvision, scikit-learn and TensorBoard where they are used: it
+takes seconds, after which nobody wants to read that an option was wrong.
+"""
 
 import math
 import re
@@ -11,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, TextIO, TypeAlias, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor, nn
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from office import distributed
@@ -34,7 +37,6 @@ Image.MAX_IMAGE_PIXELS = None  # load_image has a limit of its own, and names th
 FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 T = TypeVar("T")
-Transform: TypeAlias = Callable[[Image.Image], Tensor]
 NARROWEST = 100  # narrower images take too much memory when resized
 LARGE, LARGEST = 178_956_970, 1_000_000_000  # pixels; above, images are reduced, or refused
 BITS = (8, 10, 12, 14, 16)  # depths of grey
@@ -177,15 +179,19 @@ def _fewest_bits(top: int) -> int:
     return next(bits for bits in BITS if top < 2**bits)
 
 
-def _resize(preprocessing: Preprocessing) -> v2.Resize:
+def _resize(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
+    from torchvision.transforms import v2
+
     sides = [preprocessing.resize] * (2 if preprocessing.squash else 1)
-    return v2.Resize(sides, v2.InterpolationMode(preprocessing.interpolation), antialias=True)
+    mode = v2.InterpolationMode(preprocessing.interpolation)
+    resize: Callable[[Image.Image], Image.Image] = v2.Resize(sides, mode, antialias=True)
+    return resize
 
 
 def resized(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read an image and resize it: uint8 ``(3, H, W)``; :class:`UserError` names the path."""
     image = _resize(preprocessing)(load_image(path))
-    pixels: Tensor = v2.functional.pil_to_tensor(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return pixels.contiguous()  # so that crops copy quickly
 
 
@@ -305,8 +311,10 @@ class Normalize(nn.Module):
         return images.mul_(self.scale).add_(self.shift)
 
 
-def eval_transform(preprocessing: Preprocessing) -> Transform:
+def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     """Return a transform to a resized, centre-cropped, normalised float32 ``(3, crop, crop)``."""
+    from torchvision.transforms import v2
+
     crop = [_resize(preprocessing), v2.CenterCrop(preprocessing.crop), v2.PILToTensor()]
-    transform: Transform = v2.Compose([*crop, Normalize(preprocessing)])
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([*crop, Normalize(preprocessing)])
     return transform

@@ -240,8 +240,11 @@ def read_folder(folder: Path, domain: str) -> Side:
         beside = skip_all(folder, f"in a folder beside {inner.name}")
         skipped += [item for item in beside if inner not in item.path.parents]
     if not top.folders:
-        has = f"images {OUTSIDE}" if top.images else "no category folders"
-        raise UserError(f"domain {visible(domain)} is empty: {visible(folder)} has {has}")
+        but = f"only images {OUTSIDE}" if top.images else "none"
+        raise UserError(
+            f"domain {visible(domain)}: {visible(folder)} must have a folder of images for each "
+            f"category, but has {but}"
+        )
     images: dict[str, list[Path]] = {}
     for category in top.folders:
         name, contents = same(category.name), look(category)

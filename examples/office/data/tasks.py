@@ -110,7 +110,7 @@ def load_folders(
         if layouts.subfolders(source) or not layouts.subfolders(target):
             raise
         raise UserError(
-            f"{error}, but {visible(target)} has: did you swap --source and --target?"
+            f"{error}. If {visible(target)} is meant to be the source, swap --source and --target"
         ) from None
     contents = layouts.look_below(target) if unlabelled else layouts.look(target)
     if contents.folders:
@@ -119,7 +119,7 @@ def load_folders(
             return match("2".join(names), names, sides, partial=partial)
         except UserError as error:
             raise UserError(
-                f"{error}; if the folders in {visible(target)} are not categories, add --unlabelled"
+                f"{error}. If the folders in {visible(target)} are not categories, add --unlabelled"
             ) from None
     if not contents.images:
         rest = f"; {layouts.summary(names[1], contents.skipped)}" if contents.skipped else ""
@@ -238,7 +238,7 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
         if names:
             fault += f"; missing in {domain}: {', '.join(map(visible, sorted(names)))}"
     if ours < theirs:
-        fault += ". The target has more: did you swap --source and --target?"
+        fault += f". If {target} is meant to be the source, swap the two"
     if theirs < ours:
         fault += (
             f". If {target} is meant to have only some of {source}'s categories (partial "

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from office import distributed, files
@@ -106,7 +105,9 @@ def resnet50_v1() -> nn.Module:
     Each stage has its stride in the first 1x1 convolution; torchvision's ``resnet50`` has it in the
     3x3 after it. The weights have the same layout: either network silently loads the other's.
     """
-    network: nn.Module = torchvision.models.resnet50(weights=None)
+    from torchvision import models
+
+    network: nn.Module = models.resnet50(weights=None)
     for stage in ("layer2", "layer3", "layer4"):
         block: Any = network.get_submodule(f"{stage}.0")
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
@@ -115,7 +116,8 @@ def resnet50_v1() -> nn.Module:
 
 def _of_torchvision(backbone: str, weights: str) -> tuple[nn.Module, int]:
     """Return a network of torchvision, without its last layer, and the width of its features."""
-    models = torchvision.models
+    from torchvision import models
+
     misfit = (
         f"backbone {backbone} must end in a linear layer, which is removed, and have no other "
         "output"

@@ -12,8 +12,6 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from office.results import outputs
 from office.results.colours import BALANCED, SOURCE, SOURCE_ONLY, SYMNETS, TARGET
@@ -198,6 +196,9 @@ def _embed(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float32)
     if (features == features[0]).all():  # t-SNE would divide by 0, and crash
         return np.zeros((len(features), 2))
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     components = min(50, *features.shape)
     features = PCA(components, random_state=0).fit_transform(features)
     perplexity = min(30, (len(features) - 1) / 3)

@@ -107,7 +107,8 @@ def _table(
         else:
             rows.append(theirs)
     for method, group in left.items():
-        rows.append(_row(_label(method) + ", ours" * bool(published), group, tasks))
+        label = NAMES.get(method, method) + ", ours" * bool(published)
+        rows.append(_row(label, group, tasks))
     # If only some results use frozen features, the note warns of it.
     if ours and all(result.recipe.get("frozen") for group in ours.values() for result in group):
         title += f", {'ours ' if published else ''}on frozen features"
@@ -115,10 +116,6 @@ def _table(
     if any(row.uneven for row in rows):
         note += "\n\n† Mean over tasks that were run with different seeds."
     return Table(title, tasks, rows, note)
-
-
-def _label(method: str) -> str:
-    return NAMES.get(method, method)
 
 
 def _row(label: str, results: list[Result], tasks: list[str]) -> Row:
@@ -205,9 +202,16 @@ def markdown(table: Table) -> str:
 # In words; most of it needs no target labels
 
 
+def _adapts(result: Result) -> bool:
+    method = METHODS.get(result.method)
+    return method is None or method.target
+
+
 def remedy(result: Result) -> str | None:
     """Return the option to try if categories are rarely predicted, if there is one."""
     method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
+    if not _adapts(result):
+        return None
     if method and method.balanced:
         if prior == "estimate":
             return None if result.trust else "--prior FILE"
@@ -227,8 +231,10 @@ def finished(result: Result, folder: Path) -> str:
 
 def _concern(result: Result) -> str | None:
     """Return a sentence on classifiers that disagree or on lost categories, if there is reason."""
-    spread = result.diagnosis
-    return None if spread.healthy else spread.sentence(remedy(result))
+    if result.diagnosis.healthy:
+        return None
+    sentence = result.diagnosis.sentence(remedy(result))
+    return sentence if _adapts(result) else f"without adaptation, {sentence}"
 
 
 def summarise(folders: Sequence[Path]) -> str:
@@ -260,10 +266,10 @@ def on_targets(results: Sequence[Result]) -> str:
     sentences = [(result.title, _concern(result)) for result in results]
     lines = [f"- {title}: {sentence}" for title, sentence in sentences if sentence]
     healthy = len(results) - len(lines)
-    lines.append(f"- In {healthy} of {len(results)} runs nothing looks wrong.")
+    lines.append(f"- Nothing looks wrong in {healthy} of {len(results)} runs.")
     if same := [100 * result.agreement for result in results if result.agreement is not None]:
-        spread = f"{min(same):.1f} to {max(same):.1f} %"
-        lines.append(f"- The source and target classifiers agree on {spread} of the target.")
+        spread = " to ".join(dict.fromkeys([f"{min(same):.1f}", f"{max(same):.1f}"]))
+        lines.append(f"- The source and target classifiers agree on {spread} % of the target.")
     for result in results:
         if result.accuracy is None:
             shares = targets.columns(result.diagnosis, result.origin)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
-from torchvision.transforms import v2
 
 from office import distributed
 from office.data import images
@@ -58,7 +57,9 @@ class Images:
             image = resized(path, self.preprocessing)
         side = self.preprocessing.crop
         if seed is None:
-            return v2.functional.center_crop(image, [side]), False, index
+            from torchvision.transforms.v2.functional import center_crop
+
+            return center_crop(image, [side]), False, index
         generator = torch.Generator().manual_seed(seed)
         top, left = (
             torch.randint(length - side + 1, (), generator=generator).item()

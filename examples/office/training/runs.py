@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from office import console, distributed, files
 from office.console import UserError
@@ -162,6 +161,8 @@ class Progress(AbstractContextManager["Progress"]):
     """
 
     def __init__(self, run: Run, folder: Path, done: int, images: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         self.run, self.folder, self.done, self.images = run, folder, done, images
         first = distributed.rank() == 0
         self.accuracies: dict[str, str] = {}  # before the terms, which narrow terminals cut off
