@@ -21,9 +21,9 @@ method gets the same.
 What a method's function below holds is what its user writes. The column `lines` counts that, and
 the class or function that it needs besides, as ruff formats it, without docstrings, blank lines and
 the imports at the top; a getattr() stands for a name. One line of the CSV is a run: accuracy in %,
-seconds of processor time of fit and predict, imports apart. If it is stopped, the same command continues. A method
-whose package is missing is named and left out. Tried with skada 0.6.0, pytorch-adapt 0.0.83, which
-imports pkg_resources, scikit-learn 1.9.1 and torch 2.14.1.
+seconds of processor time of fit and predict, imports apart. If it is stopped, the same command
+continues. A method whose package is missing is named and left out. Tried with skada 0.6.0,
+pytorch-adapt 0.0.83, which imports pkg_resources, scikit-learn 1.9.1 and torch 2.14.1.
 """
 
 import argparse
