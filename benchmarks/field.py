@@ -41,6 +41,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +309,9 @@ def measure(args: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator[Ru
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other packages' own affairs
             try:
-                for module in IMPORTS[method.package]:
-                    importlib.import_module(module)
+                with suppress(ImportError):  # if it is needed, the run will say so
+                    for module in IMPORTS[method.package]:
+                        importlib.import_module(module)
                 start = time.process_time()
                 predicted = method.run(*domains[source], x_t, seed)
             except ImportError as error:

@@ -501,6 +501,21 @@ def field(runs: list[Run]) -> list[Line]:
     return [["Method", *heads, "seconds", "lines"], *(lines[name] for name in best), *published]
 
 
+def last_stage(runs: list[Run]) -> list[Line]:
+    """Return A→W by seed: on frozen features, and with the last stage trained after all epochs."""
+    seeds = ("0", "1", "2")
+    shares = of(read("shares"), source="amazon", target="webcam", kind="as it is")
+    rows = {"frozen features": of(shares, method="estimated shares")}
+    for run in runs:
+        if run["after_epoch"] == run["epochs"]:
+            rows.setdefault(f"{run['training']}, {run['epochs']} epochs", []).append(run)
+    lines = [["A→W (dev.)", *(f"seed {seed}" for seed in seeds)]]
+    for name, own in rows.items():
+        cells = [numbers(of(own, seed=seed), "accuracy") for seed in seeds]
+        lines.append([name, *(f"{values[0]:.1f}" if values else "-" for values in cells)])
+    return lines
+
+
 SCORES = {
     "logistic regression": "logistic regression, 1 - top probability",
     "nearest neighbours": "fifth nearest source row, cosine",
@@ -550,6 +565,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Run]], list[Line]]]] = {
     "dense_development": ("dense_development", recipe),
     "dense_cost": ("dense_cost", cost),
     "signals": ("signals", recipe),
+    "last_stage": ("last_stage", last_stage),
     "field": ("field", field),
     "novelty": ("novelty", novelty),
     "novelty_h": ("novelty", rejected),

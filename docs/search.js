@@ -13,8 +13,7 @@ Search._performSearch = (query, ...others) => {
     for (const [file, id] of whole || part ? places : []) {
       const place = `${file}#${id}`;
       const result = found.get(place) ?? [
-        ...[docnames[file], titles[file], `#${id}`, "", 0, filenames[file]],
-        SearchResultKind.index,
+        docnames[file], titles[file], `#${id}`, "", 0, filenames[file], SearchResultKind.index,
       ];
       if (entry.length > result[3].length) result[3] = entry;
       result[4] += shared;

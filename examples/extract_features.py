@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     crops = "1: the centre crop; 2: its mirror image too; more: random crops too (default: 1)"
     number("--views", default=1, help=f"views of each image. {crops}")
     number("--batch-size", default=64, help="about how many views per forward pass (default: 64)")
-    about = "folder for the features (default: features)"
-    parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help=about)
+    folder = "folder for the features (default: features)"
+    parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help=folder)
     given = vars(parser.parse_args(argv))
     dataset = given["dataset"]
     if dataset in DATASETS and DATASETS[dataset].kept:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--top", type=count, default=1, metavar="N", help=ranks)
     table = "write a table to FILE (- for standard output) instead of printing lines"
     page = "write a page with pictures of the least confident predictions"
-    depth = "bits of grey images with more than 8 (default: the fewest that hold all of them)"
+    depth = "bit depth of grey images with more than 8 bits (default: the smallest that holds all)"
     add("--csv", type=Path, metavar="FILE", help=table)
     add("--html", type=Path, metavar="FILE", help=page)
     add("--grey-bits", type=int, choices=images.BITS, help=depth)

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="another benchmark with the same domains, such as office31-partial (default: the one "
         "whose features they are)",
     )
-    about = "folder for the runs (default: runs-frozen)"
-    add("--out", type=Path, default=Path("runs-frozen"), metavar="DIR", help=about)
+    folder = "folder for the runs (default: runs-frozen)"
+    add("--out", type=Path, default=Path("runs-frozen"), metavar="DIR", help=folder)
     given = vars(parser.parse_args(argv))
     stored = features.read(given["features"])
     made = next(iter(stored.values())).extraction

@@ -290,6 +290,18 @@ def checked_modules(name: str, modules: nn.Module | list[nn.Module]) -> nn.Modul
     return found
 
 
+def checked_device(device: Any) -> torch.device:
+    """Return a device; ValueError if torch cannot use it on this machine."""
+    try:
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            "device must be one that torch can use on this machine, for example 'cpu', got "
+            f"{device!r}"
+        ) from error
+
+
 def check_optimizer(name: str, optimizer: object) -> None:
     """Raise TypeError unless it is a plain optimizer that steps without a closure."""
     kind = type(optimizer).__name__

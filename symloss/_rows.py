@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,12 @@ _HELD = 2**28  # bytes of preprocessed rows that are held in memory
 _ROUTING = (
     "A Pipeline transforms target_features only if it has transform_input=['target_features'], "
     "under scikit-learn's metadata routing"
+)
+_SKIPPED = (  # how errors begin when the target has not gone through a Pipeline's earlier steps
+    "target_features must have the columns",
+    "target_features must hold numbers",
+    "target_features must be finite",
+    "features and target_features must have the same width",
 )
 
 
@@ -144,16 +150,6 @@ def _precision(dtype: torch.dtype) -> float:
     return torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
 
 
-def checked_device(device: Any) -> torch.device:
-    """Return a device; ValueError if torch cannot use it on this machine."""
-    with suppress(AssertionError, NotImplementedError, RuntimeError, TypeError):
-        torch.zeros(1, device=device).item()
-        return torch.device(device)
-    raise ValueError(
-        f"device must be one that torch can use on this machine, for example 'cpu', got {device!r}"
-    )
-
-
 @contextmanager
 def own_modes(device: torch.device) -> Iterator[None]:
     """Switch off a caller's no_grad, inference_mode or autocast."""
@@ -169,7 +165,7 @@ def hint_at_routing() -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        if "target_features" in str(error):
+        if str(error).startswith(_SKIPPED):
             error.args = (f"{error}. {_ROUTING}",)
         raise
 

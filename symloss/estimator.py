@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symloss import _adapt, _labels, _rows, _sklearn
+from symloss._checks import checked_device
 from symloss._novelty import Novelty
 from symloss._rows import Preprocessing, as_rows, like, own_modes, plain
 from symloss.diagnostics import Diagnosis, diagnose
@@ -426,7 +427,7 @@ class SymNetClassifier:
         params = state["params"] | {"device": self.device}
         if params.pop("partial", False):  # of 0.2.0, where it replaced the balance
             params["balance"] = 0.0
-        with own_modes(_rows.checked_device(self.device)):
+        with own_modes(checked_device(self.device)):
             aside.set_params(**params)
             axes, width = state["extractor"].get("0.axes"), len(state["extractor"]["0.mean"])
             preprocessing = Preprocessing(state["preprocessing"], width)
@@ -510,7 +511,7 @@ class SymNetClassifier:
         for name, least in (("bottleneck", 1), ("batch_size", 2), ("epochs", 1)):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, _sklearn.whole(name, value, least))
-        self.device = _rows.checked_device(self.device)
+        self.device = checked_device(self.device)
         if isinstance(self.verbose, str) or self.verbose not in (True, False):
             raise TypeError(f"verbose must be True or False, got {self.verbose!r}")
         if isinstance(self.prior, str) and self.prior != "estimate":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from symloss import _adapt, _labels, _rows, _sklearn
+from symloss._checks import checked_device
 from symloss.heads import SymmetricHead
 from symloss.objective import symnet_v2_losses
 
@@ -102,7 +103,7 @@ def estimate_prior(
         >>> bool(prior[1] < 0.1)
         True
     """
-    device = _rows.checked_device(device)
+    device = checked_device(device)
     with _rows.own_modes(device):
         _, y = _labels.encode(labels)
         source = _rows.as_rows("features", features)

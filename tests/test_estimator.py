@@ -1765,6 +1765,9 @@ def test_what_no_pipeline_calls_does_not_name_it(fitted):
             with pytest.raises(ValueError, match="features") as refused:
                 call(wrong)
             assert "Pipeline" not in str(refused.value)
+    with pytest.raises(ValueError, match="labels must") as refused:  # not the target's fault
+        quick().fit(x_s, np.eye(4)[y], x_t)
+    assert "Pipeline" not in str(refused.value)
 
 
 def in_units():

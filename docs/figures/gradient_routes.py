@@ -1,8 +1,7 @@
 """Draw ``gradient_routes.svg``: where data and gradients go in one step.
 
-Run ``python docs/figures/gradient_routes.py`` after a change. Its words are legible on a phone. The
-page holds the drawing inline, and it takes the colour of the text around it, so that it follows the
-light or dark theme.
+Run ``python docs/figures/gradient_routes.py`` after a change. The page holds the drawing inline,
+and it takes the colour of the text around it, so that it follows the light or dark theme.
 """
 
 from pathlib import Path

@@ -43,7 +43,7 @@ def option(default: T, help: str, **settings: Any) -> T:
     elif isinstance(default, tuple):
         settings["nargs"] = "+"
     if settings.get("type") is Path:
-        settings["metavar"] = "DIR"
+        settings.setdefault("metavar", "DIR")
     return field(default=default, metadata={"help": help.format(default), **settings})
 
 
@@ -274,7 +274,7 @@ def read(argv: Sequence[str] | None = None) -> tuple[Recipe, Runtime, Selection]
 
 def build_parser(
     prog: str = PROG,
-    description: str = "Train SymNets and the methods beside them in the paper, on the Office "
+    description: str = "Train SymNets and the other methods of the paper's tables, on the Office "
     "benchmarks or on two folders of your own.",
     only: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:

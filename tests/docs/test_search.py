@@ -57,12 +57,14 @@ def first(tmp_path_factory):
     return search
 
 
+@pytest.mark.slow
 def test_a_pasted_message_leads_to_its_term(first):
     for (page, _, anchor, *_), term in zip(first([*PASTED]), PASTED.values(), strict=True):
         assert page == "messages"
         assert anchor.startswith(f"#term-{term}")
 
 
+@pytest.mark.slow
 def test_other_words_lead_to_other_pages(first):
     (result,) = first(["which settings matter"])
     assert result[0] == "faq"

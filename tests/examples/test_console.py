@@ -31,12 +31,12 @@ def script(path: Path, *arguments: object, encoding: str = "utf-8") -> str:
 
 
 @pytest.mark.slow
-def test_options_are_checked_before_what_takes_seconds_to_import(tmp_path):
+def test_scripts_import_nothing_that_takes_seconds(tmp_path):
     names = [path.stem for path in EXAMPLES.glob("*.py")]
     heavy = {"sklearn", "tensorboard", "torch._dynamo", "torchvision"}
     code = f"import sys, {', '.join(names)}; print({heavy} & {{*sys.modules}})"
     (tmp_path / "imports.py").write_text(code)
-    assert len(names) > 6
+    assert names
     assert script(tmp_path / "imports.py").strip() == "set()"
 
 

@@ -1,8 +1,4 @@
-"""From an image's path to pixels: reading any format, resizing, decoding all images once.
-
-Modules of the scripts import torchvision, scikit-learn and TensorBoard where they are used: it
-takes seconds, after which nobody wants to read that an option was wrong.
-"""
+"""From an image's path to pixels: reading any format, resizing, decoding all images once."""
 
 import math
 import re

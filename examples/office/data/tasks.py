@@ -238,7 +238,7 @@ def _differ(domains: Sequence[str], sides: Sequence[Side]) -> str:
         if names:
             fault += f"; missing in {domain}: {', '.join(map(visible, sorted(names)))}"
     if ours < theirs:
-        fault += f". If {target} is meant to be the source, swap the two"
+        fault += f". If {target} is meant to be the source, swap the two domains"
     if theirs < ours:
         fault += (
             f". If {target} is meant to have only some of {source}'s categories (partial "

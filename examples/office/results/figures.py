@@ -193,12 +193,12 @@ def _panel(axes: Axes, result: Result, saved: Features) -> None:
 
 
 def _embed(features: np.ndarray) -> np.ndarray:
-    features = np.asarray(features, np.float32)
-    if (features == features[0]).all():  # t-SNE would divide by 0, and crash
-        return np.zeros((len(features), 2))
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
+    features = np.asarray(features, np.float32)
+    if (features == features[0]).all():  # t-SNE would divide by 0, and crash
+        return np.zeros((len(features), 2))
     components = min(50, *features.shape)
     features = PCA(components, random_state=0).fit_transform(features)
     perplexity = min(30, (len(features) - 1) / 3)

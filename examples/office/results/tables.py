@@ -209,9 +209,9 @@ def _adapts(result: Result) -> bool:
 
 def remedy(result: Result) -> str | None:
     """Return the option to try if categories are rarely predicted, if there is one."""
-    method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
     if not _adapts(result):
         return None
+    method, prior = METHODS.get(result.method), result.recipe.get("prior", "uniform")
     if method and method.balanced:
         if prior == "estimate":
             return None if result.trust else "--prior FILE"
@@ -268,7 +268,8 @@ def on_targets(results: Sequence[Result]) -> str:
     healthy = len(results) - len(lines)
     lines.append(f"- Nothing looks wrong in {healthy} of {len(results)} runs.")
     if same := [100 * result.agreement for result in results if result.agreement is not None]:
-        spread = " to ".join(dict.fromkeys([f"{min(same):.1f}", f"{max(same):.1f}"]))
+        low, high = (f"{end(same):.1f}" for end in (min, max))
+        spread = low if low == high else f"{low} to {high}"
         lines.append(f"- The source and target classifiers agree on {spread} % of the target.")
     for result in results:
         if result.accuracy is None:

@@ -56,15 +56,12 @@ class Images:
         if image is None:
             image = resized(path, self.preprocessing)
         side = self.preprocessing.crop
+        rest = [length - side for length in image.shape[1:]]
         if seed is None:
-            from torchvision.transforms.v2.functional import center_crop
-
-            return center_crop(image, [side]), False, index
+            top, left = (round(length / 2) for length in rest)
+            return image[:, top : top + side, left : left + side], False, index
         generator = torch.Generator().manual_seed(seed)
-        top, left = (
-            torch.randint(length - side + 1, (), generator=generator).item()
-            for length in image.shape[1:]
-        )
+        top, left = (torch.randint(length + 1, (), generator=generator).item() for length in rest)
         flip = torch.rand((), generator=generator).item() < 0.5
         return image[:, top : top + side, left : left + side], flip, index
 
