@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.html == Path("-"):
         parser.error("--html needs a file, got -")
     if models := [path for path in args.images if path.suffix == ".pt"]:
-        parser.error(f"{models[0]} is a second model: run predict.py once for each model")
+        parser.error(f"give one model, before the images; {models[0]} is among the images")
     failed: list[str] = []
     try:
         for out in filter(None, (args.csv, args.html, args.export)):
@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             spread, origin = look(args.model, model.categories, predicted)
             print(targets.describe(spread, origin), file=sys.stderr)
             if args.html:
-                title = f"{len(predicted):,} images predicted by {console.visible(args.model)}"
+                title = (
+                    f"{len(predicted):,} images, predicted by {console.visible(args.model.name)}"
+                )
                 files.put(args.html, targets.page(title, spread, origin, predicted, args.grey_bits))
                 print(targets.NAMED, args.html, file=sys.stderr)
     except UserError as error:
@@ -99,6 +101,9 @@ def find(given: Path, failed: list[str]) -> list[Path]:
 
     A folder that is empty or cannot be opened is added to ``failed``.
     """
+    if not given.exists():
+        report(f"{given} does not exist", failed)
+        return []
     if not given.is_dir():
         return [given]
     contents = layouts.look_below(given)

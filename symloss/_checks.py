@@ -133,9 +133,11 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
         raise TypeError(f"labels must be integer, got {labels.dtype}")
     expected = logits.shape[:1] + logits.shape[2:]
     if labels.shape != expected:
+        one_hot = labels.shape[1:2] == (logits.shape[1] // 2,)
         raise ValueError(
             f"labels must have shape {tuple(expected)} for logits of shape "
             f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+            + ("; for one-hot labels, call .argmax(1)" if one_hot else "")
         )
     labels = labels.long()
     if (extremes := _extremes(labels)) is not None:
@@ -146,7 +148,7 @@ def checked_labels(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
             if wrong.numel():
                 raise ValueError(
                     f"labels must be in [0, {num_classes}) or ignore_index={ignore_index}, "
-                    f"got {int(wrong[0])}"
+                    f"got {int(wrong[0])}" + ("; count from 0" if wrong[0] == num_classes else "")
                 )
     return labels
 

@@ -417,12 +417,19 @@ class SymNetClassifier:
 
         Args:
             state: What :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it is another state, or of a later version.
         """
         aside = copy.copy(self)  # a state that does not fit leaves the model as it was
         if (version := state.get("format", 1)) > _FORMAT:
             raise ValueError(
                 f"state must have format {_FORMAT} or lower, got {version}, from a later version "
                 "of symloss"
+            )
+        if "params" not in state:
+            raise ValueError(
+                f"state must be that of a SymNetClassifier, got one with {sorted(state)[:3]}"
             )
         params = state["params"] | {"device": self.device}
         if params.pop("partial", False):  # of 0.2.0, where it replaced the balance

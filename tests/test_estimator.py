@@ -1250,6 +1250,8 @@ def test_a_state_of_0_2_is_loaded():
         np.testing.assert_array_equal(same.predict(x_t), model.predict(x_t))
         assert same.balance == (0.0 if on else 1.0)
         assert (same.prior_ is None) if on else (same.prior_ == pytest.approx(prior))
+    with pytest.raises(ValueError, match=r"that of a SymNetClassifier, got one with \['weight'\]"):
+        SymNetClassifier().load_state_dict({"weight": torch.zeros(2)})
     with pytest.raises(ValueError, match="format 2 or lower, got 3"):
         SymNetClassifier().load_state_dict(state | {"format": 3})
 

@@ -517,8 +517,15 @@ def test_labels_must_be_a_tensor(name):
 @pytest.mark.parametrize("name", LABELLED)
 @pytest.mark.parametrize("label", [3, 5, -1, -99, 255])
 def test_labels_outside_the_range(name, label):
-    with pytest.raises(ValueError, match=rf"labels must be in \[0, 3\) .*-100, got {label}$"):
+    hint = "; count from 0" if label == 3 else ""
+    with pytest.raises(ValueError, match=rf"labels must be in \[0, 3\) .*-100, got {label}{hint}$"):
         call(name, torch.zeros(2, 6), torch.tensor([0, label]))
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_one_hot_labels_are_told_of_argmax(name):
+    with pytest.raises(ValueError, match=r"got \(2, 3\); for one-hot labels, call \.argmax\(1\)$"):
+        call(name, torch.zeros(2, 6), torch.eye(3, dtype=torch.int64)[:2])
 
 
 def test_a_narrow_dtype_does_not_hide_a_label_outside_the_range():

@@ -142,6 +142,7 @@ def misuses():
     yield "AttributeError SymNetLosses backward", lambda: losses.backward()
     yield "AttributeError SymNetLosses item", lambda: losses.item()
     yield "TypeError total lam", lambda: losses.total()
+    yield "TypeError linear() input must Tensor list", lambda: backbone([x, y])
     yield "RuntimeError not require grad", lambda: step(loss.detach())
     yield "RuntimeError backward second time", lambda: [step(loss) for _ in range(2)]
     empty = nn.Identity().parameters()

@@ -144,7 +144,7 @@ def test_quick_looks_at_its_own_two_folders_alone(folders, weights, tmp_path, ca
 
 def test_quick_fits_batch_and_length_to_the_folders():
     recipe = Recipe("folders", epochs=None)
-    with pytest.warns(UserWarning, match="--batch-size 128 exceeds the smaller domain; using 60"):
+    with pytest.warns(UserWarning, match="batches of 128 exceed the smaller domain; using 60"):
         fitted = preparation.fitted(recipe, [80, 60])
     assert (fitted.batch_size, fitted.epochs) == (60, 1000)  # one step per epoch
     fitted = preparation.fitted(recipe, [12800, 9000])
@@ -174,6 +174,11 @@ def test_a_method_that_is_named_is_the_only_one(more, methods):
         ["--dataset", "folders", "--source", "a", "--target", "b", "--device", "cpu", *more]
     )
     assert selection.methods == methods
+
+
+def test_a_single_image_is_refused_before_its_features_are_made():
+    with pytest.raises(UserError, match="each domain must have at least two images, got 1"):
+        preparation.fitted(Recipe("folders", epochs=None), [80, 1])
 
 
 def test_quick_is_for_folders(capsys):

@@ -236,7 +236,8 @@ def write_run(
         likeliest = targets.likeliest(counting, categories, 2)
         predictions = [*zip(task.target.paths, likeliest, strict=True)]
         files.write(folder / "predictions.csv", targets.table(predictions))
-        page = targets.page(result.title, result.diagnosis, result.origin, predictions)
+        title = f"{len(predictions):,} images of {task.target.name}, predicted by {result.method}"
+        page = targets.page(title, result.diagnosis, result.origin, predictions)
         files.write(folder / "predictions.html", page)
     write_result(folder, result)
     return result

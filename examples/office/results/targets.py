@@ -5,6 +5,7 @@ import heapq
 import io
 import math
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from html import escape
 from pathlib import Path
 from typing import TypeAlias
@@ -38,6 +39,8 @@ th, td {{ text-align: left; padding: .2rem .3rem; border-bottom: 1px solid #8885
 th {{ overflow-wrap: normal }}
 </style>
 <h1>{title}</h1>
+<p>Nobody has checked these predictions, and a confidence says little about how many are right. Look
+at the pictures, and at some of the others.</p>
 {findings}
 <h2>Least confident predictions</h2>
 <div>{pictures}</div>
@@ -54,6 +57,11 @@ def confidence(p: float, digits: int = 12) -> str:
         return "nan"
     p = min(p, math.nextafter(1, 0))  # float64 may round to 1, which nothing is
     return f"{p:.{max(digits, 2 - math.floor(math.log10(1 - p)))}g}"
+
+
+def percent(p: float) -> str:
+    """Return a probability in %, with at least three digits of its distance to 100."""
+    return f"{(Decimal(confidence(p, 3)) * 100).normalize():f} %"
 
 
 def likeliest(logits: Tensor, categories: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
@@ -137,5 +145,5 @@ def _figure(row: Row, bits: int | None) -> str:
     except UserError:  # it may have moved since its features were made
         picture = "<p>The image cannot be read.</p>"
     first, second, name = (escape(visible(text)) for text in (first, second, path))
-    told = f"<b>{first}</b> {confidence(p, 3)}<br>or {second} {confidence(q, 3)}<br>"
+    told = f"<b>{first}</b> {percent(p)}<br>or {second} {percent(q)}<br>"
     return f"<figure>{picture}<figcaption>{told}<small>{name}</small></figcaption></figure>\n"

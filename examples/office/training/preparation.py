@@ -116,9 +116,11 @@ def quick(recipe: Recipe, runtime: Runtime, selection: Selection) -> Plan:
 def fitted(recipe: Recipe, images: list[int]) -> Recipe:
     """Return a quick recipe for domains of so many images: smaller batches, enough epochs."""
     size = min(recipe.batch_size, *images)
+    if size < 2:
+        raise UserError(f"each domain must have at least two images, got {min(images)}")
     if size < recipe.batch_size:
         warnings.warn(
-            f"--batch-size {recipe.batch_size} exceeds the smaller domain; using {size}",
+            f"batches of {recipe.batch_size} exceed the smaller domain; using {size}",
             stacklevel=2,
         )
     epochs = recipe.epochs or max(EPOCHS, math.ceil(STEPS / (max(images) // size)))
