@@ -434,6 +434,14 @@ CLAIMS = [
         )
         for page in (README, INDEX)
     ),
+    *(
+        Claim(
+            page,
+            "are up to # points ahead of `SymNetClassifier`",
+            partial(field, "as it is", "BNM"),
+        )
+        for page in (README, INDEX)
+    ),
     Claim(
         README,
         "SymNets reaches # % and, with the balance described below, # %; the paper reports # %",
@@ -684,6 +692,14 @@ CLAIMS = [
         "is # points behind, MCC # and #, CORAL # and BNM #.",
         lambda: [
             -n for n in field("partial", "logistic regression", "deep MCC", "MCC", "CORAL", "BNM")
+        ],
+    ),
+    Claim(
+        FIELD,
+        "DANN (# %) and optimal transport (# %), which",
+        lambda: [
+            statistics.fmean(values(of(read("field"), method=name, kind="partial")))
+            for name in ("DANN", "optimal transport")
         ],
     ),
     Claim(
