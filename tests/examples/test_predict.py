@@ -253,7 +253,7 @@ def test_the_table_comes_with_shares_and_a_page(model, photos, tmp_path, capsys)
     text = page.read_text(encoding="utf-8")
     for path, category, confidence in lines:
         assert f"<small>{path}</small>" in text
-        assert f"<b>{category}</b> {100 * float(confidence):.3g} %<br>or " in text
+        assert f"<b>{category}</b> {100 * float(confidence):.3g}\N{NO-BREAK SPACE}%<br>or " in text
     assert text.count("data:image/jpeg") == 4
 
 

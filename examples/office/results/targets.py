@@ -61,7 +61,7 @@ def confidence(p: float, digits: int = 12) -> str:
 
 def percent(p: float) -> str:
     """Return a probability in %, with at least three digits of its distance to 100."""
-    return f"{(Decimal(confidence(p, 3)) * 100).normalize():f} %"
+    return f"{(Decimal(confidence(p, 3)) * 100).normalize():f}\N{NO-BREAK SPACE}%"
 
 
 def likeliest(logits: Tensor, categories: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
