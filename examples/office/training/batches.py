@@ -61,7 +61,7 @@ class Images:
             top, left = (round(length / 2) for length in rest)
             return image[:, top : top + side, left : left + side], False, index
         generator = torch.Generator().manual_seed(seed)
-        top, left = (torch.randint(length + 1, (), generator=generator).item() for length in rest)
+        top, left = (int(torch.randint(length + 1, (), generator=generator)) for length in rest)
         flip = torch.rand((), generator=generator).item() < 0.5
         return image[:, top : top + side, left : left + side], flip, index
 
