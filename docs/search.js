@@ -1,4 +1,5 @@
-/* Finds a pasted message among the terms of messages.html, where "..." stands for values. */
+/* Finds a pasted message among the terms of messages.html, where "..." stands for values, and shows
+   the changelog, which mentions everything, last. */
 const searchPages = Search._performSearch;
 Search._performSearch = (query, ...others) => {
   const split = (text) => new Set(splitQuery(text.toLowerCase()));
@@ -21,7 +22,9 @@ Search._performSearch = (query, ...others) => {
     }
   }
   const best = [...found.values()].sort((a, b) => a[4] - b[4]).slice(-3); // the last is shown first
-  const pages = searchPages(query, ...others).filter((page) => !best.some((one) => one[0] === page[0] && one[2] === page[2]));
+  const pages = searchPages(query, ...others)
+    .filter((page) => !best.some((one) => one[0] === page[0] && one[2] === page[2]))
+    .sort((a, b) => (b[0] === "changelog") - (a[0] === "changelog"));
   if (best.length) localStorage.removeItem("sphinx_highlight_terms"); // each word, all over the page
   return [...pages, ...best];
 };

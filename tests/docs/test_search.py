@@ -39,9 +39,10 @@ def first(tmp_path_factory):
     if not (node := shutil.which("node")):
         pytest.skip("needs node")
     source, out = tmp_path_factory.mktemp("docs"), tmp_path_factory.mktemp("html")
-    pages = ("messages", "faq")
-    for page in pages:
+    pages = ("messages", "faq", "changelog")
+    for page in pages[:2]:
         shutil.copy(DOCS / f"{page}.md", source)
+    (source / "changelog.md").write_text("# Which settings matter?", encoding="utf-8")
     toctree = "\n".join(["# Site", "```{toctree}", *pages, "```", ""])
     (source / "index.md").write_text(toctree, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-Q", "-c", str(DOCS), str(source), str(out)]
