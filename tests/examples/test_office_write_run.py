@@ -75,7 +75,8 @@ def test_without_target_labels_there_are_predictions(tmp_path):
     assert [p.category for p in predictions[2:5]] == ["mug", "mouse", "mug"]
     page = (folder / "predictions.html").read_text("utf-8")
     assert page.count("<figure>") == 9
-    assert "<b>bike</b> 0.576<br>or mouse 0.212<br><small>=1+0\\udce9.jpg</small>" in page
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "<b>bike</b> 57.6 %<br>or mouse 21.2 %<br><small>=1+0\\udce9.jpg</small>" in page
     assert (features(folder).label[9:] == -1).all()
     assert result(folder).confusion is None
 
