@@ -771,6 +771,15 @@ def test_the_digits_of_the_questions_are_those_of_the_selection_benchmark():
         assert shown[ours][0] == stored[theirs][-1]
 
 
+def test_the_office31_columns_of_the_questions_are_those_of_the_selection_benchmark():
+    stored, shown = (cells(page(name)) for name in ("results/selection_office31.md", FAQ))
+    stored["target labels, for comparison"] = stored.pop("the target's labels, for comparison")
+    for name in stored.keys() - {"Score, higher is better", "---", "no lost category"}:
+        row = [float(cell.replace(MINUS, "-").removesuffix(" %")) for cell in shown[name][0][3:]]
+        for number, again, error in zip(row, stored[name][0], (0.011, 0.21, 0), strict=True):
+            assert number == pytest.approx(float(again), abs=error)
+
+
 def test_the_scores_of_partial_runs_are_those_of_the_selection_benchmark():
     stored = cells(page("results/selection_partial.md"))
     del stored["Score, higher is better"], stored["---"]
