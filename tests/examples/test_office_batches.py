@@ -72,6 +72,15 @@ def test_the_seed_alone_fixes_crop_and_flip(odd_images: list[Path]) -> None:
 # Batches
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 33), (35, 32), (37, 39), (32, 32)])
+def test_the_centre_crop_is_torchvisions(height: int, width: int) -> None:
+    image = torch.arange(3 * height * width).reshape(3, height, width) % 251
+    crops = Images([Path("odd")], Preprocessing(32, 32), {Path("odd"): image})
+    crop, flip, _ = crops[0, None]
+    assert torch.equal(crop, v2.functional.center_crop(image, [32]))
+    assert not flip
+
+
 def test_images_come_with_their_index_and_no_label(tree: Callable[..., Path]) -> None:
     task = load_task("office31", tree(), "A2W")
     order = [7, 0, 11, 4, 2]

@@ -163,6 +163,7 @@ def test_the_page_has_the_ten_least_confident_images_in_order(tmp_path):
     assert [text for text in page.text if text.endswith(".png")] == [str(paths[i]) for i in order]
     assert "57\N{NO-BREAK SPACE}%" in page.text
     assert "60\N{NO-BREAK SPACE}%" not in page.text
+    assert "1 of 2 categories is rarely or never predicted (c1)." in page.text
 
 
 def test_names_on_the_page_are_text(tmp_path):

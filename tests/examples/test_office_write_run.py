@@ -77,6 +77,7 @@ def test_without_target_labels_there_are_predictions(tmp_path):
     assert page.count("<figure>") == 9
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "<b>bike</b> 57.6 %<br>or mouse 21.2 %<br><small>=1+0\\udce9.jpg</small>" in page
+    assert f"<h1>9 images of {target.name}, predicted by symnets</h1>" in page
     assert (features(folder).label[9:] == -1).all()
     assert result(folder).confusion is None
 
